@@ -1,0 +1,72 @@
+#include "counting.hpp"
+
+#include <algorithm>
+
+namespace rledit::cpu {
+
+PackedSamples::PackedSamples(const Samples& samples)
+    : count_(samples.count),
+      groups_(samples.group_count),
+      tiles_((samples.count + kTile - 1) / kTile),
+      labels_(tiles_ * kTile, 0),
+      membership_(tiles_ * kTile, 0),
+      planes_(tiles_ * groups_, 0) {
+  for (int64_t i = 0; i < count_; ++i) labels_[i] = static_cast<int32_t>(samples.labels[i]);
+  for (int64_t g = 0; g < groups_; ++g)
+    for (int64_t i = 0; i < count_; ++i) {
+      if (samples.groups[g * count_ + i] == 0) continue;
+      membership_[i] |= uint64_t{1} << g;
+      planes_[i / kTile * groups_ + g] |= uint64_t{1} << (i % kTile);
+    }
+}
+
+int PackedSamples::valid(int64_t tile) const {
+  return static_cast<int>(std::min<int64_t>(kTile, count_ - tile * kTile));
+}
+
+TileSamples PackedSamples::tile(int64_t index) const {
+  return {labels_.data() + index * kTile, membership_.data() + index * kTile, planes_.data() + index * groups_,
+          groups_};
+}
+
+LossPartials::LossPartials(const Tally& tally, int64_t candidates, int64_t groups, int64_t chunks)
+    : candidates_(candidates), groups_(groups), chunks_(chunks) {
+  if (tally.loss != nullptr) sums_.assign(candidates * chunks * groups, 0.0);
+}
+
+double* LossPartials::at(int64_t candidate, int64_t chunk) {
+  return sums_.empty() ? nullptr : sums_.data() + (candidate * chunks_ + chunk) * groups_;
+}
+
+void LossPartials::add_to(const Tally& tally, int64_t chunks) {
+  if (sums_.empty()) return;
+  for (int64_t n = 0; n < candidates_; ++n)
+    for (int64_t chunk = 0; chunk < chunks; ++chunk)
+      for (int64_t g = 0; g < groups_; ++g) tally.loss[n * groups_ + g] += at(n, chunk)[g];
+  std::fill(sums_.begin(), sums_.end(), 0.0);
+}
+
+TileTally tile_tally(const Tally& tally, int64_t candidate, int64_t groups, int64_t classes, double* loss,
+                     bool shared) {
+  const int64_t n = candidate;
+  TileTally out{};
+  if (tally.correct != nullptr) out.correct = tally.correct + n * groups;
+  if (tally.predicted != nullptr) out.predicted = tally.predicted + n * groups * classes;
+  if (tally.confusion != nullptr) out.confusion = tally.confusion + n * groups * classes * classes;
+  if (tally.histogram != nullptr) out.histogram = tally.histogram + n * groups * 2 * tally.bins;
+  out.loss = loss;
+  out.bins = tally.bins;
+  out.margin_limit = tally.margin_limit;
+  out.shared = shared;
+  return out;
+}
+
+Schedule::Schedule(int64_t candidates, int64_t chunks, int threads) {
+  // Four blocks a thread let the fast threads help the slow ones; more than 32 candidates a block gains
+  // nothing, because by then the chunk's trip from memory is paid for.
+  block = std::clamp<int64_t>(candidates / (4 * threads), 1, 32);
+  blocks = (candidates + block - 1) / block;
+  parts = blocks >= threads ? 1 : std::min(chunks, 4 * threads / blocks);
+}
+
+}  // namespace rledit::cpu

@@ -1,0 +1,62 @@
+// What score_tail and tally_logits share: samples packed for counting, and where a tile's counts go.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "kernels.hpp"
+
+namespace rledit::cpu {
+
+constexpr int64_t kMaxTilesPerChunk = 8;
+
+// Labels and groups in the tile layout, padded with samples that belong to no group.
+class PackedSamples {
+ public:
+  explicit PackedSamples(const Samples& samples);
+
+  int64_t tiles() const { return tiles_; }
+  int valid(int64_t tile) const;  // samples of the tile that are not padding
+  TileSamples tile(int64_t index) const;
+
+ private:
+  int64_t count_;
+  int64_t groups_;
+  int64_t tiles_;
+  std::vector<int32_t> labels_;       // [tiles, kTile]
+  std::vector<uint64_t> membership_;  // [tiles, kTile]
+  std::vector<uint64_t> planes_;      // [tiles, groups]
+};
+
+// Sums of floats depend on their order. Each chunk of a candidate therefore gets partial sums of its own,
+// which are added in the order of the chunks whichever thread made them.
+class LossPartials {
+ public:
+  LossPartials(const Tally& tally, int64_t candidates, int64_t groups, int64_t chunks);
+  double* at(int64_t candidate, int64_t chunk);     // [groups], or nullptr where no loss is wanted
+  void add_to(const Tally& tally, int64_t chunks);  // adds chunks 0..chunks-1 and clears
+
+ private:
+  int64_t candidates_;
+  int64_t groups_;
+  int64_t chunks_;
+  std::vector<double> sums_;  // [candidates, chunks, groups]
+};
+
+// The counters of one candidate.
+TileTally tile_tally(const Tally& tally, int64_t candidate, int64_t groups, int64_t classes, double* loss,
+                     bool shared);
+
+// How to spread candidates and chunks over threads: candidates in blocks, so that a chunk of activations
+// stays in cache while a block of candidates passes over it; and where there are fewer candidates than
+// threads, the chunks in parts, whose threads then share counters.
+struct Schedule {
+  int64_t block;
+  int64_t blocks;
+  int64_t parts;
+
+  Schedule(int64_t candidates, int64_t chunks, int threads);
+  int64_t items() const { return blocks * parts; }
+};
+
+}  // namespace rledit::cpu

@@ -1,0 +1,173 @@
+#include "parallel.hpp"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <exception>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#ifdef __linux__
+#include <sched.h>
+#endif
+
+#include "rledit/ops.hpp"
+
+namespace rledit::cpu {
+namespace {
+
+struct Job {
+  const std::function<void(int64_t, int)>* body;
+  int64_t count;
+  std::atomic<int64_t> next{0};
+  std::mutex mutex;
+  std::exception_ptr error;
+
+  void work(int worker) {
+    try {
+      for (int64_t i = next.fetch_add(1); i < count; i = next.fetch_add(1)) (*body)(i, worker);
+    } catch (...) {
+      next.store(count);
+      const std::lock_guard<std::mutex> lock(mutex);
+      if (!error) error = std::current_exception();
+    }
+  }
+};
+
+class Pool {
+ public:
+  explicit Pool(int threads) : pid_(getpid()) {
+    for (int worker = 1; worker < threads; ++worker) threads_.emplace_back([this, worker] { serve(worker); });
+  }
+
+  ~Pool() {
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      stopping_ = true;
+    }
+    wake_.notify_all();
+    for (std::thread& thread : threads_) thread.join();
+  }
+
+  void run(Job& job) {
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      job_ = &job;
+      ++generation_;
+      running_ = static_cast<int>(threads_.size());
+    }
+    wake_.notify_all();
+    job.work(0);
+    std::unique_lock<std::mutex> lock(mutex_);
+    done_.wait(lock, [this] { return running_ == 0; });
+    job_ = nullptr;
+  }
+
+  int size() const { return static_cast<int>(threads_.size()) + 1; }
+  pid_t pid() const { return pid_; }
+
+ private:
+  void serve(int worker) {
+    uint64_t seen = 0;
+    while (true) {
+      Job* job = nullptr;
+      {
+        std::unique_lock<std::mutex> lock(mutex_);
+        wake_.wait(lock, [&] { return stopping_ || generation_ != seen; });
+        if (stopping_) return;
+        seen = generation_;
+        job = job_;
+      }
+      job->work(worker);
+      {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        if (--running_ == 0) done_.notify_all();
+      }
+    }
+  }
+
+  pid_t pid_;
+  std::vector<std::thread> threads_;
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::condition_variable done_;
+  Job* job_ = nullptr;
+  uint64_t generation_ = 0;
+  int running_ = 0;
+  bool stopping_ = false;
+};
+
+int default_threads() {
+#ifdef __linux__
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof(set), &set) == 0) return std::max(1, CPU_COUNT(&set));
+#endif
+  return std::max(1U, std::thread::hardware_concurrency());
+}
+
+// One pool for the process. It is leaked at exit on purpose: joining threads while the interpreter or the
+// C++ runtime shuts down invites deadlocks.
+struct State {
+  std::mutex mutex;
+  Pool* pool = nullptr;
+  int threads = default_threads();
+  pid_t pid = getpid();
+};
+
+// After fork only the calling thread exists, and a mutex that another thread held stays locked: the child
+// starts with a state of its own and keeps nothing but the number of threads.
+State& state() {
+  static std::atomic<State*> current{new State};
+  State* found = current.load();
+  if (found->pid != getpid()) {
+    auto fresh = std::make_unique<State>();
+    fresh->threads = found->threads;
+    if (current.compare_exchange_strong(found, fresh.get())) found = fresh.release();
+  }
+  return *found;
+}
+
+}  // namespace
+
+void parallel_for(int64_t count, const std::function<void(int64_t, int)>& body) {
+  if (count <= 0) return;
+  Job job;
+  job.body = &body;
+  job.count = count;
+  State& shared = state();
+  {
+    const std::lock_guard<std::mutex> lock(shared.mutex);
+    if (count == 1 || shared.threads == 1) {
+      job.work(0);
+    } else {
+      if (shared.pool == nullptr) shared.pool = new Pool(shared.threads);
+      shared.pool->run(job);
+    }
+  }
+  if (job.error) std::rethrow_exception(job.error);
+}
+
+}  // namespace rledit::cpu
+
+namespace rledit {
+
+int num_threads() {
+  cpu::State& shared = cpu::state();
+  const std::lock_guard<std::mutex> lock(shared.mutex);
+  return shared.threads;
+}
+
+void set_num_threads(int threads) {
+  cpu::State& shared = cpu::state();
+  const std::lock_guard<std::mutex> lock(shared.mutex);
+  if (threads == shared.threads) return;
+  delete shared.pool;
+  shared.pool = nullptr;
+  shared.threads = threads;
+}
+
+}  // namespace rledit

@@ -1,0 +1,75 @@
+// Plain views of the data that the ops read and write. No view owns memory, and nothing here knows
+// Python or torch. All arrays are dense and row-major; shapes stand in brackets.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace rledit {
+
+// How low-rank factors change a weight W: shift W + s*(left@right), mask W * (1 + s*(left@right)).
+enum class World { shift, mask };
+
+// The elementwise function after a layer. gelu_tanh is torch's GELU(approximate="tanh").
+enum class Nonlinearity { identity, relu, gelu, gelu_tanh, tanh, silu };
+
+// bfloat16 rounds every operand of a product to bfloat16 and accumulates in float32.
+enum class Precision { float32, bfloat16 };
+
+// Factors of N candidates for one weight matrix [outputs, inputs].
+struct Factors {
+  const float* left = nullptr;   // [N, outputs, rank]
+  const float* right = nullptr;  // [N, rank, inputs]
+  int64_t rank = 0;              // 0: the layer is not edited
+};
+
+// One linear layer of a tail: y = nonlinearity(x W'^T + bias).
+struct Layer {
+  const float* weight = nullptr;  // [outputs, inputs], or [N, outputs, inputs] if per_candidate
+  const float* bias = nullptr;    // [outputs] or nullptr
+  int64_t outputs = 0;
+  int64_t inputs = 0;
+  bool per_candidate = false;
+  Nonlinearity nonlinearity = Nonlinearity::identity;
+  Factors factors;
+
+  bool shared() const { return !per_candidate && factors.rank == 0; }
+};
+
+// What is known about the samples beside their activations. At most 64 groups.
+struct Samples {
+  const int64_t* labels = nullptr;  // [count], each in 0..classes-1
+  const uint8_t* groups = nullptr;  // [group_count, count], 0 or 1
+  int64_t count = 0;
+  int64_t group_count = 0;
+};
+
+// Where the counts go; a null pointer means that nobody asked. All are zeroed by the caller.
+// A sample with a logit that is not finite is never correct and never predicted: it is only missing
+// from the counts, and adds kInvalidLoss to the loss.
+struct Tally {
+  int64_t* correct = nullptr;    // [N, G]
+  int64_t* predicted = nullptr;  // [N, G, C]
+  int64_t* confusion = nullptr;  // [N, G, C (label), C (prediction)]
+  double* loss = nullptr;        // [N, G], sum of cross-entropy, natural logarithm
+  int64_t* histogram = nullptr;  // [N, G, 2 (label), bins] of the margin logit[1] - logit[0]; C = 2
+  int64_t bins = 0;
+  float margin_limit = 0.0F;  // bins divide [-limit, limit] evenly; the outermost take the rest
+};
+
+constexpr double kInvalidLoss = 3.4028234663852886e38;
+constexpr int64_t kMaxGroups = 64;
+
+struct Tail {
+  const float* activations = nullptr;  // [samples.count, layers[0].inputs]
+  std::vector<Layer> layers;
+  Samples samples;
+  int64_t candidates = 0;
+  World world = World::shift;
+  float scale = 1.0F;
+  Precision precision = Precision::float32;
+
+  int64_t classes() const { return layers.back().outputs; }
+};
+
+}  // namespace rledit

@@ -1,0 +1,65 @@
+"""``apply_lowrank_``: edit a batch of weight matrices in place by low-rank factors."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+WORLDS = ("shift", "mask")
+
+SCHEMA = "(Tensor(a!) weight, Tensor left, Tensor right, str world, float scale) -> ()"
+
+
+def apply_lowrank_ref(
+    weight: Tensor,  # [N, O, I], changed in place
+    left: Tensor,  # [N, O, R]
+    right: Tensor,  # [N, R, I]
+    world: str,
+    scale: float,
+) -> None:
+    """Edit ``weight`` in place.
+
+    shift: ``W += scale * (left @ right)``; mask: ``W *= 1 + scale * (left @ right)``.
+
+    The factors are LoRA's B and A (Hu et al. 2021, arXiv:2106.09685, section 4.1); the two worlds are those
+    of Malik 2026 (arXiv:2606.13461).
+
+    Raises:
+        ValueError: for a world other than "shift" and "mask", or shapes that do not fit.
+    """
+    check_factors(weight, left, right, world)
+    delta = scale * (left @ right)
+    if world == "shift":
+        weight.add_(delta)
+    else:
+        weight.mul_(1 + delta)
+
+
+def apply_lowrank_(weight: Tensor, left: Tensor, right: Tensor, world: str, scale: float) -> None:
+    """The registered op: :func:`apply_lowrank_ref`, in C++ for float32 CPU tensors."""
+    torch.ops.rledit.apply_lowrank_(weight, left, right, world, scale)
+
+
+def check_world(world: str) -> None:
+    if world not in WORLDS:
+        raise ValueError(f"world: expected 'shift' or 'mask', got {world!r}")
+
+
+def check_factors(weight: Tensor, left: Tensor, right: Tensor, world: str) -> None:
+    check_world(world)
+    if weight.dim() != 3:
+        raise ValueError(f"weight: expected shape [N, O, I], got {list(weight.shape)}")
+    n, o, i = weight.shape
+    if left.dim() != 3 or left.shape[0] != n or left.shape[1] != o:
+        raise ValueError(f"left: expected shape [{n}, {o}, R], got {list(left.shape)}")
+    if right.shape != (n, left.shape[2], i):
+        raise ValueError(f"right: expected shape [{n}, {left.shape[2]}, {i}], got {list(right.shape)}")
+
+
+torch.library.define("rledit::apply_lowrank_", SCHEMA)
+torch.library.impl("rledit::apply_lowrank_", "CompositeExplicitAutograd")(apply_lowrank_ref)
+
+
+@torch.library.register_fake("rledit::apply_lowrank_")
+def _(weight: Tensor, left: Tensor, right: Tensor, world: str, scale: float) -> None:
+    check_factors(weight, left, right, world)

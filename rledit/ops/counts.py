@@ -1,0 +1,73 @@
+"""What ``score_tail`` and ``tally_logits`` return."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+TALLY_PARTS = ("correct", "predicted", "confusion", "loss", "histogram")
+"""Everything that can be counted; ``wanted`` names some of them."""
+
+INVALID_LOSS = 3.4028234663852886e38
+"""What a sample with a logit that is not finite adds to ``loss``: the largest float32, so that sums stay
+finite and such a candidate loses every comparison."""
+
+MAX_GROUPS = 64
+
+
+class Counts(NamedTuple):
+    """Counts per candidate (N), group (G) and class (C). A part that was not wanted has shape [0].
+
+    A sample with a logit that is not finite is never correct and never predicted: it is missing from the
+    integer counts.
+    """
+
+    correct: Tensor  # [N, G] int64
+    predicted: Tensor  # [N, G, C] int64
+    confusion: Tensor  # [N, G, C (label), C (prediction)] int64
+    loss: Tensor  # [N, G] float64, sum of cross-entropy, natural logarithm
+    histogram: Tensor  # [N, G, 2 (label), bins] int64, of the margin logit[1] - logit[0]
+
+    def __add__(self, other: object) -> Counts:  # type: ignore[override]  # sums, unlike tuple's +
+        if not isinstance(other, Counts):
+            return NotImplemented
+        return Counts(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
+
+
+def check_wanted(wanted: list[str], classes: int) -> None:
+    """Raise ValueError for an unknown part, or a histogram of other than two classes."""
+    for part in wanted:
+        if part not in TALLY_PARTS:
+            raise ValueError(f"wanted: expected some of {', '.join(TALLY_PARTS)}; got {part!r}")
+    if "histogram" in wanted and classes != 2:
+        raise ValueError(f"wanted: a histogram needs 2 classes, got {classes}")
+
+
+def empty_counts(
+    like: Tensor,
+    candidates: int,
+    groups: int,
+    classes: int,
+    wanted: list[str],
+    bins: int,
+) -> Counts:
+    """Uninitialised counts of the right shapes and dtypes, for fake tensors."""
+    import torch
+
+    shapes = {
+        "correct": (candidates, groups),
+        "predicted": (candidates, groups, classes),
+        "confusion": (candidates, groups, classes, classes),
+        "loss": (candidates, groups),
+        "histogram": (candidates, groups, 2, bins),
+    }
+    return Counts(
+        *(
+            like.new_empty(
+                shapes[part] if part in wanted else (0,),
+                dtype=torch.float64 if part == "loss" else torch.int64,
+            )
+            for part in TALLY_PARTS
+        )
+    )
