@@ -1,3 +1,48 @@
-"""Edit pretrained neural networks by reinforcement learning."""
+"""Edit pretrained neural networks by reinforcement learning.
+
+An agent proposes low-rank edits of weight matrices, a compiled core scores hundreds of them at once on
+cached activations, the score is the reward, and PPO improves the agent. See README.md for the five lines
+that edit a model of your own.
+"""
+
+try:
+    from . import _native
+except ImportError as error:  # pragma: no cover - seen only from a source tree
+    raise ImportError(
+        "rledit: the compiled core rledit._native is missing. If this is the source tree, install the "
+        "package first (pip install .) and run Python from another folder, or use pip install -e ."
+    ) from error
 
 __version__ = "0.1.0"
+
+from ._native import num_threads, set_num_threads
+from .edit import Edit
+from .objectives import Function, Objective, Unlearning
+from .ppo import PPO, PPOConfig, Result
+from .samples import Samples, forget_groups
+from .scoring import Scorer
+from .tally import Tally
+from .task import Task
+from .worlds import MaskWorld, ShiftWorld, World
+
+__all__ = [
+    "PPO",
+    "Edit",
+    "Function",
+    "MaskWorld",
+    "Objective",
+    "PPOConfig",
+    "Result",
+    "Samples",
+    "Scorer",
+    "ShiftWorld",
+    "Tally",
+    "Task",
+    "Unlearning",
+    "World",
+    "__version__",
+    "_native",
+    "forget_groups",
+    "num_threads",
+    "set_num_threads",
+]

@@ -56,10 +56,10 @@ def check_factors(weight: Tensor, left: Tensor, right: Tensor, world: str) -> No
         raise ValueError(f"right: expected shape [{n}, {left.shape[2]}, {i}], got {list(right.shape)}")
 
 
+def _fake(weight: Tensor, left: Tensor, right: Tensor, world: str, scale: float) -> None:
+    check_factors(weight, left, right, world)
+
+
 torch.library.define("rledit::apply_lowrank_", SCHEMA)
 torch.library.impl("rledit::apply_lowrank_", "CompositeExplicitAutograd")(apply_lowrank_ref)
-
-
-@torch.library.register_fake("rledit::apply_lowrank_")
-def _(weight: Tensor, left: Tensor, right: Tensor, world: str, scale: float) -> None:
-    check_factors(weight, left, right, world)
+torch.library.register_fake("rledit::apply_lowrank_", _fake)

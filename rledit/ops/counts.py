@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 TALLY_PARTS = ("correct", "predicted", "confusion", "loss", "histogram")
@@ -29,7 +30,7 @@ class Counts(NamedTuple):
     loss: Tensor  # [N, G] float64, sum of cross-entropy, natural logarithm
     histogram: Tensor  # [N, G, 2 (label), bins] int64, of the margin logit[1] - logit[0]
 
-    def __add__(self, other: object) -> Counts:  # type: ignore[override]  # sums, unlike tuple's +
+    def __add__(self, other: object) -> Counts:
         if not isinstance(other, Counts):
             return NotImplemented
         return Counts(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
@@ -53,8 +54,6 @@ def empty_counts(
     bins: int,
 ) -> Counts:
     """Uninitialised counts of the right shapes and dtypes, for fake tensors."""
-    import torch
-
     shapes = {
         "correct": (candidates, groups),
         "predicted": (candidates, groups, classes),

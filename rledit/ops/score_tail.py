@@ -160,12 +160,7 @@ def check_tail(
     return candidates
 
 
-torch.library.define("rledit::score_tail", SCHEMA)
-torch.library.impl("rledit::score_tail", "CompositeExplicitAutograd")(score_tail_ref)
-
-
-@torch.library.register_fake("rledit::score_tail")
-def _(
+def _fake(
     activations: Tensor,
     weights: list[Tensor],
     biases: list[Tensor | None],
@@ -185,3 +180,8 @@ def _(
         activations, weights, biases, nonlinearities, labels, groups, lefts, rights, world, precision, wanted
     )
     return empty_counts(activations, candidates, groups.shape[0], weights[-1].shape[-2], wanted, bins)
+
+
+torch.library.define("rledit::score_tail", SCHEMA)
+torch.library.impl("rledit::score_tail", "CompositeExplicitAutograd")(score_tail_ref)
+torch.library.register_fake("rledit::score_tail", _fake)

@@ -91,13 +91,13 @@ def check_logits(logits: Tensor, labels: Tensor, groups: Tensor, wanted: list[st
     check_wanted(wanted, logits.shape[2])
 
 
-torch.library.define("rledit::tally_logits", SCHEMA)
-torch.library.impl("rledit::tally_logits", "CompositeExplicitAutograd")(tally_logits_ref)
-
-
-@torch.library.register_fake("rledit::tally_logits")
-def _(
+def _fake(
     logits: Tensor, labels: Tensor, groups: Tensor, wanted: list[str], bins: int, margin_limit: float
 ) -> Counts:
     check_logits(logits, labels, groups, wanted)
     return empty_counts(logits, logits.shape[0], groups.shape[0], logits.shape[2], wanted, bins)
+
+
+torch.library.define("rledit::tally_logits", SCHEMA)
+torch.library.impl("rledit::tally_logits", "CompositeExplicitAutograd")(tally_logits_ref)
+torch.library.register_fake("rledit::tally_logits", _fake)

@@ -1,0 +1,34 @@
+"""Types of the compiled core, csrc/bindings.cpp. Arrays are C-contiguous; nothing is converted."""
+
+from typing import Any
+
+from numpy.typing import NDArray
+
+_Array = NDArray[Any]
+
+def apply_lowrank_(weight: _Array, left: _Array, right: _Array, world: str, scale: float) -> None: ...
+def score_tail(
+    activations: _Array,
+    weights: list[_Array],
+    biases: list[_Array | None],
+    nonlinearities: list[str],
+    labels: _Array,
+    groups: _Array,
+    lefts: list[_Array | None],
+    rights: list[_Array | None],
+    candidates: int,
+    world: str,
+    scale: float,
+    precision: str,
+    wanted: list[str],
+    bins: int,
+    margin_limit: float,
+) -> tuple[_Array, ...]: ...
+def tally_logits(
+    logits: _Array, labels: _Array, groups: _Array, wanted: list[str], bins: int, margin_limit: float
+) -> tuple[_Array, ...]: ...
+def available_isas() -> list[str]: ...
+def active_isa() -> str: ...
+def select_isa(name: str) -> None: ...
+def num_threads() -> int: ...
+def set_num_threads(threads: int) -> None: ...

@@ -1,0 +1,381 @@
+"""The chosen candidate: low-rank factors that are applied, reverted, saved and loaded."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, cast, get_args
+
+import torch
+from torch import Tensor, nn
+
+from rledit.files import Json, read_tensors, write_tensors
+from rledit.fingerprint import fingerprint
+from rledit.ops import apply_lowrank_
+
+World: TypeAlias = Literal["shift", "mask"]
+Factors: TypeAlias = dict[str, tuple[Tensor, Tensor]]
+
+FORMAT_VERSION = "1"
+"""Of the file. Another number means that this version of rledit must not guess what is in it."""
+
+_WEIGHT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+class EditFileError(ValueError):
+    """A file is not a whole, valid edit."""
+
+
+@dataclass(frozen=True)
+class _Applied:
+    """What one model held before and holds since."""
+
+    originals: dict[str, Tensor]
+    before: str  # fingerprints
+    after: str
+
+
+class Edit:
+    """A low-rank edit of the weights of named modules.
+
+    A weight is seen as a matrix W [O, I] (Conv2d: I = in_channels * kh * kw). Per step, with s the scale:
+
+    - shift: W' = W + s * (left @ right)
+    - mask:  W' = W * (1 + s * (left @ right))
+
+    Args:
+        factors: module name -> (left [O, R], right [R, I]) for one step, or (left [T, O, R], right [T, R, I])
+            for T steps that are applied one after the other. float32, finite, any strides; copied. R may
+            differ between modules, T may not.
+        world: "shift" or "mask".
+        scale: s, finite.
+        fingerprint: `rledit.fingerprint.fingerprint({module name: weight})` of the weights it was learned
+            for.
+        metrics: what is known about the edit, as JSON; saved with it.
+
+    Raises:
+        TypeError: factors that are not float32 tensors.
+        ValueError: no factors, shapes that do not fit, a rank of 0 or above min(O, I), NaN or infinity,
+            unknown world.
+    """
+
+    def __init__(
+        self,
+        factors: Mapping[str, tuple[Tensor, Tensor]],
+        world: World,
+        scale: float,
+        fingerprint: str,
+        metrics: Mapping[str, Json] | None = None,
+    ) -> None:
+        if world not in get_args(World):
+            raise ValueError(f"world: expected one of {get_args(World)}, got {world!r}")
+        if not math.isfinite(scale):
+            raise ValueError(f"scale: expected a finite number, got {scale}")
+        if not factors:
+            raise ValueError("factors: expected at least one module, got none")
+        self.factors: Factors = {name: _checked(name, pair) for name, pair in factors.items()}
+        steps = {name: left.shape[0] if left.dim() == 3 else 1 for name, (left, _) in self.factors.items()}
+        if len(set(steps.values())) > 1:
+            raise ValueError(f"factors: expected the same number of steps T for every module, got {steps}")
+        self.world: World = world
+        self.scale = float(scale)
+        self.fingerprint = fingerprint
+        self.metrics: dict[str, Json] = dict(metrics or {})
+        self.steps = next(iter(steps.values()))
+        self._applied: weakref.WeakKeyDictionary[nn.Module, _Applied] = weakref.WeakKeyDictionary()
+
+    @property
+    def targets(self) -> list[str]:
+        """Names of the edited modules."""
+        return list(self.factors)
+
+    @property
+    def rank(self) -> int:
+        """The largest rank R of the factors of one step."""
+        return max(left.shape[-1] for left, _ in self.factors.values())
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"{n}: {a.shape[-2]}x{b.shape[-1]}" for n, (a, b) in self.factors.items())
+        return f"Edit({shapes}; {self.world}, rank {self.rank}, {self.steps} steps, scale {self.scale!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A copy has been applied to nothing: the record belongs to model objects of the original.
+        return type(self), (self.factors, self.world, self.scale, self.fingerprint, self.metrics)
+
+    def apply_(self, model: nn.Module, force: bool = False) -> None:
+        """Edits the weights of `model` in place; `revert_` brings the original bits back.
+
+        All checks and all arithmetic come before the first write: a model is never left half edited. float16
+        and bfloat16 weights are computed in float32 and rounded once, float64 weights in float64.
+
+        Args:
+            model: has the modules named in `targets`, each an nn.Linear or nn.Conv2d whose weight has O * I
+                values.
+            force: edit weights with another fingerprint than the edit was learned for.
+
+        Raises:
+            TypeError: a target that is neither nn.Linear nor nn.Conv2d, or whose weight is no floating
+                parameter.
+            ValueError: a target that the model does not have (lists the modules that could be meant), shapes
+                that do not fit, NaN or infinity in the weights before or after, other weights (unless
+                `force`).
+            RuntimeError: this edit is already applied to this model object.
+        """
+        weights = _target_weights(model, self.targets)
+        before = fingerprint(weights)
+        record = self._applied.get(model)
+        if record is not None and (before == record.after or before != record.before):
+            raise RuntimeError("this edit is already applied to this model object; call revert_(model) first")
+        edited = self._edited(weights, before, force)
+        originals = _write(weights, edited)
+        self._applied[model] = _Applied(originals, before, fingerprint(weights))
+
+    def revert_(self, model: nn.Module, force: bool = False) -> None:
+        """Restores the very bits that `apply_` found in this model object.
+
+        Args:
+            model: the object that `apply_` edited (not a copy).
+            force: restore even though the weights were changed since, by training or by another edit.
+
+        Raises:
+            RuntimeError: the edit is not applied to this model object, or its weights were changed since
+                (unless `force`).
+        """
+        record = self._applied.get(model)
+        if record is None:
+            raise RuntimeError("this edit is not applied to this model object, so there is nothing to revert")
+        weights = _target_weights(model, self.targets)
+        now = fingerprint(weights)
+        if not force and now != record.after:
+            raise RuntimeError(
+                f"the weights of {self.targets} were changed since apply_: expected {record.after}, "
+                f"found {now}; revert later edits first, or restore the original bits with force=True"
+            )
+        _write(weights, record.originals)
+        del self._applied[model]
+
+    def apply_to_state_dict(self, state: Mapping[str, Tensor], force: bool = False) -> dict[str, Tensor]:
+        """The edited copy of a state dict; `state` and its tensors stay as they are.
+
+        Args:
+            state: has `<module>.weight` for every target, 2-D or 4-D; anything else is passed on, not copied.
+            force: as in `apply_`.
+
+        Raises:
+            TypeError, ValueError: as in `apply_`.
+        """
+        weights: dict[str, Tensor] = {}
+        for name in self.targets:
+            key = f"{name}.weight"
+            if key not in state:
+                known = [k for k, v in state.items() if k.endswith(".weight") and v.dim() in (2, 4)]
+                raise ValueError(
+                    f"target {name!r}: no tensor {key!r} in the state dict; candidates: {_listed(known)}"
+                )
+            if state[key].dim() not in (2, 4):
+                raise TypeError(
+                    f"target {name!r}: expected a 2-D or 4-D weight, got {tuple(state[key].shape)}"
+                )
+            weights[name] = state[key]
+        edited = self._edited(weights, fingerprint(weights), force)
+        return {**state, **{f"{name}.weight": weight for name, weight in edited.items()}}
+
+    def deltas(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """W' - W of every target as a matrix [O, I], for plots.
+
+        Args:
+            weights: module name -> weight [O, I] or [O, C, kh, kw]; other names are ignored.
+
+        Returns:
+            float32 (float64 for float64 weights), before any rounding to a half type.
+        """
+        deltas = {}
+        for name, factors in self.factors.items():
+            if name not in weights:
+                raise ValueError(f"weights: expected {name!r}, got {_listed(list(weights))}")
+            matrix = _matrix(name, weights[name].detach(), factors)
+            deltas[name] = self._compose(matrix, factors) - matrix
+        return deltas
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the edit as one safetensors file, atomically: `<module>.left`, `<module>.right` and
+        metadata.
+
+        Raises:
+            ValueError: NaN or infinity in the metrics.
+            OSError: the disk refuses; the previous version is intact.
+        """
+        from rledit import __version__  # here, because rledit/__init__.py imports this file
+
+        tensors: dict[str, Tensor] = {}
+        for name, (left, right) in self.factors.items():
+            tensors |= {f"{name}.left": left, f"{name}.right": right}
+        metadata = {
+            "format_version": FORMAT_VERSION,
+            "world": self.world,
+            "scale": repr(self.scale),  # repr is exact for a float
+            "fingerprint": self.fingerprint,
+            "rledit_version": __version__,
+            "metrics": json.dumps(self.metrics, allow_nan=False),
+            "factors_sha256": fingerprint(tensors),
+        }
+        write_tensors(path, tensors, metadata)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Edit:
+        """Reads what `save` wrote; factors and scale are bit for bit the same.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            EditFileError: (a ValueError) truncated, corrupt or not an edit; says what is wrong.
+        """
+        try:
+            tensors, metadata = read_tensors(path)
+            return cls._from_file(tensors, metadata)
+        except (TypeError, ValueError) as error:
+            raise EditFileError(f"{os.fspath(path)} is not a valid edit: {error}") from error
+
+    @classmethod
+    def _from_file(cls, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Edit:
+        required = ("format_version", "world", "scale", "fingerprint", "metrics")
+        if missing := [key for key in required if key not in metadata]:
+            raise ValueError(f"its metadata lacks {', '.join(missing)}")
+        if metadata["format_version"] != FORMAT_VERSION:
+            raise ValueError(f"expected format version {FORMAT_VERSION}, got {metadata['format_version']}")
+        metrics = json.loads(metadata["metrics"])
+        if not isinstance(metrics, dict):
+            raise ValueError(f"metrics: expected a JSON object, got {type(metrics).__name__}")
+        names = {key.rpartition(".")[0] for key in tensors}
+        if set(tensors) != {f"{name}.{side}" for name in names for side in ("left", "right")}:
+            raise ValueError(
+                f"expected <module>.left and <module>.right for each module, got {sorted(tensors)}"
+            )
+        factors = {name: (tensors[f"{name}.left"], tensors[f"{name}.right"]) for name in sorted(names)}
+        world = cast(World, metadata["world"])  # checked by the constructor
+        edit = cls(factors, world, float(metadata["scale"]), metadata["fingerprint"], metrics)
+        # Last, because the errors above say more. A file from another tool may come without the hash.
+        if metadata.get("factors_sha256", fingerprint(tensors)) != fingerprint(tensors):
+            raise ValueError("the factors are corrupt: they do not match their hash")
+        return edit
+
+    def _edited(self, weights: Mapping[str, Tensor], found: str, force: bool) -> dict[str, Tensor]:
+        """New weights in the shapes and dtypes of the old ones; nothing is written."""
+        matrices = {name: _matrix(name, weights[name].detach(), self.factors[name]) for name in self.targets}
+        for name, matrix in matrices.items():
+            if not torch.isfinite(matrix).all():
+                raise ValueError(
+                    f"target {name!r}: the weights hold NaN or infinity; expected finite weights"
+                )
+        if not force and found != self.fingerprint:
+            raise ValueError(
+                f"the edit was learned for other weights of {self.targets}: expected {self.fingerprint}, "
+                f"found {found}; force=True applies it nevertheless"
+            )
+        edited = {}
+        for name, matrix in matrices.items():
+            weight = weights[name]
+            new = self._compose(matrix, self.factors[name]).to(weight.dtype).reshape(weight.shape)
+            if not torch.isfinite(new).all():
+                raise ValueError(
+                    f"target {name!r}: the edit would put NaN or infinity into its {weight.dtype} weights"
+                )
+            edited[name] = new
+        return edited
+
+    def _compose(self, matrix: Tensor, factors: tuple[Tensor, Tensor]) -> Tensor:
+        left, right = (f.to(matrix).reshape(self.steps, *f.shape[-2:]) for f in factors)
+        matrix = matrix.clone()
+        for t in range(self.steps):
+            apply_lowrank_(matrix[None], left[None, t], right[None, t], self.world, self.scale)
+        return matrix
+
+
+def _checked(name: str, pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Private contiguous copies of left and right, or an error that names what is wrong."""
+    if not name:
+        raise ValueError("factors: expected module names, got an empty name")
+    left, right = pair
+    for side, factor in (("left", left), ("right", right)):
+        if not isinstance(factor, Tensor) or factor.dtype != torch.float32:
+            got = factor.dtype if isinstance(factor, Tensor) else type(factor).__name__
+            raise TypeError(f"factors[{name!r}].{side}: expected a float32 tensor, got {got}")
+        if factor.dim() not in (2, 3):
+            raise ValueError(
+                f"factors[{name!r}].{side}: expected 2 or 3 dimensions, got {tuple(factor.shape)}"
+            )
+        if not torch.isfinite(factor).all():
+            raise ValueError(f"factors[{name!r}].{side}: expected finite values, got NaN or infinity")
+    shapes = f"left {tuple(left.shape)} and right {tuple(right.shape)}"
+    rank = left.shape[-1]
+    if left.dim() != right.dim() or left.shape[:-2] != right.shape[:-2] or right.shape[-2] != rank:
+        raise ValueError(
+            f"factors[{name!r}]: expected left [O, R] and right [R, I], or both with T first; got {shapes}"
+        )
+    if not 1 <= rank <= min(left.shape[-2], right.shape[-1]) or left.shape[0] == 0:
+        raise ValueError(
+            f"factors[{name!r}]: expected 1 <= rank <= min(O, I) and at least one step, got {shapes}"
+        )
+    copies = [f.detach().cpu().clone(memory_format=torch.contiguous_format) for f in (left, right)]
+    return copies[0], copies[1]
+
+
+def _target_weights(model: nn.Module, targets: list[str]) -> dict[str, Tensor]:
+    """The weight parameters of the named modules, checked to be editable in place."""
+    modules = dict(model.named_modules())
+    weights: dict[str, Tensor] = {}
+    for name in targets:
+        if name not in modules:
+            known = [n for n, module in modules.items() if isinstance(module, nn.Linear | nn.Conv2d)]
+            raise ValueError(f"target {name!r}: the model has no such module; candidates: {_listed(known)}")
+        module = modules[name]
+        if not isinstance(module, nn.Linear | nn.Conv2d):
+            raise TypeError(f"target {name!r}: expected nn.Linear or nn.Conv2d, got {type(module).__name__}")
+        weight = module._parameters.get("weight")
+        if weight is None:  # weight_norm and parametrizations compute it anew, a write would be lost
+            raise TypeError(
+                f"target {name!r}: its weight is not a plain parameter; remove the parametrization first"
+            )
+        if nn.parameter.is_lazy(weight) or weight.is_meta:
+            raise TypeError(f"target {name!r}: its weight has no values yet")
+        if any(weight is other for other in weights.values()):
+            raise ValueError(f"target {name!r}: shares its weight with another target; name only one of them")
+        weights[name] = weight
+    return weights
+
+
+def _matrix(name: str, weight: Tensor, factors: tuple[Tensor, Tensor]) -> Tensor:
+    """The weight as [O, I] in the dtype of the arithmetic; may share memory with it."""
+    if weight.dtype not in _WEIGHT_DTYPES:
+        raise TypeError(
+            f"target {name!r}: expected weights of a floating dtype up to float64, got {weight.dtype}"
+        )
+    rows, columns = factors[0].shape[-2], factors[1].shape[-1]
+    matrix = weight.flatten(1)
+    if tuple(matrix.shape) != (rows, columns):
+        raise ValueError(
+            f"target {name!r}: the edit expects a weight of {rows} x {columns}, got {tuple(weight.shape)}"
+        )
+    return matrix if weight.dtype == torch.float64 else matrix.to(torch.float32)
+
+
+def _write(weights: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies all or nothing (an error in between puts the old bits back); returns the old values."""
+    old = {name: weight.detach().clone() for name, weight in weights.items()}
+    with torch.no_grad():
+        try:
+            for name, weight in weights.items():
+                weight.copy_(new[name])
+        except BaseException:
+            for name, weight in weights.items():
+                weight.copy_(old[name])
+            raise
+    return old
+
+
+def _listed(names: list[str], most: int = 20) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return (", ".join(names[:most]) or "none") + more

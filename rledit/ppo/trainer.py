@@ -1,0 +1,231 @@
+"""PPO: the trainer."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..edit import Edit
+from ..files import Json
+from ..worlds import World
+from .config import PPOConfig
+from .policy import Agent
+from .rollout import collect
+from .selection import Elites, select
+from .update import Guard, UpdateStats, update
+
+logger = logging.getLogger("rledit")
+
+Row = dict[str, float]
+
+
+@dataclass
+class Result:
+    """What training gave.
+
+    Attributes:
+        edit: the best edit on the validation split, of the policy mean and the elites.
+        origin: "policy mean" or "elite k".
+        history: one row of figures per update.
+        candidates: how many were scored for the reward.
+        seconds: "score": waiting for the world; "policy": everything else.
+        stopped: why training ended before its budget, or "".
+    """
+
+    edit: Edit
+    origin: str
+    history: list[Row]
+    candidates: int
+    seconds: dict[str, float] = field(default_factory=dict)
+    stopped: str = ""
+
+
+class PPO:
+    """Learns a policy over a world's edits.
+
+    The same seed gives the same edit, bit for bit, on the same machine and number of threads.
+
+    Args:
+        env: a :class:`rledit.MaskWorld` or :class:`rledit.ShiftWorld`.
+        seed: of the policy's initialisation and of everything random in training.
+        config: the numbers of the algorithm.
+
+    Raises:
+        TypeError: for an environment that is none of the worlds.
+        ValueError: for a negative seed.
+    """
+
+    def __init__(self, env: World, seed: int = 0, config: PPOConfig | None = None) -> None:
+        if not isinstance(env, World):
+            raise TypeError(f"env: expected a MaskWorld or ShiftWorld, got {type(env).__name__}")
+        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+            raise ValueError(f"seed: expected an integer of at least 0, got {seed!r}")
+        self.env = env
+        self.seed = seed
+        self.config = config or PPOConfig()
+        self.agent = Agent(env.observe.size, env.layout.right_mask(), self.config, seed)
+        # Adam with epsilon 1e-5 (detail 3 of Huang et al.)
+        self.optimizer = torch.optim.Adam(self.agent.parameters(), lr=self.config.learning_rate, eps=1e-5)
+        self.generator = torch.Generator().manual_seed(seed)
+        self.elites = Elites(self.config.elites, env.episode_length, env.layout.size)
+        self.guard = Guard(self.agent, self.optimizer)
+        self.history: list[Row] = []
+        self.candidates = 0
+        self.seconds = {"score": 0.0, "policy": 0.0}
+        self.stopped = ""
+
+    def train(self, candidates: int = 20_000, on_update: Callable[[Row], Any] | None = None) -> Result:
+        """Score at least this many candidates, then choose the edit.
+
+        Ctrl-C ends training after the update under way, with the best edit so far.
+
+        Args:
+            candidates: budget over the whole life of this trainer.
+            on_update: called with each update's row; may raise KeyboardInterrupt to stop.
+
+        Raises:
+            ValueError: for a budget below 1.
+        """
+        if candidates < 1:
+            raise ValueError(f"candidates: expected at least 1, got {candidates}")
+        try:
+            while self.candidates < candidates and not self.stopped:
+                row = self.update()
+                if on_update is not None:
+                    on_update(row)
+        except KeyboardInterrupt:
+            if not self.history:
+                raise  # nothing has been learned yet
+            self.stopped = "interrupted"
+        return self.result()
+
+    def update(self) -> Row:
+        """One batch of episodes and one update of the policy; returns its row of figures."""
+        started = time.perf_counter()
+        self.guard.keep()
+        try:
+            rollout = collect(self.env, self.agent, self.generator)
+        except FloatingPointError as error:
+            self._recover(str(error))
+            rollout = collect(self.env, self.agent, self.generator)
+        self.elites.add(rollout, self.env)
+        try:
+            stats = update(self.agent, self.optimizer, rollout, self.config, self.generator)
+        except FloatingPointError as error:
+            self._recover(str(error))
+            stats = UpdateStats(0.0, 0.0, float(self.agent.policy.entropy().detach()), 0.0, 0.0, 0)
+        elapsed = time.perf_counter() - started
+        scored = self.env.num_envs * self.env.episode_length
+        self.candidates += scored
+        self.seconds["score"] += rollout.score_seconds
+        self.seconds["policy"] += elapsed - rollout.score_seconds
+        best = int(rollout.returns.argmax())
+        row: Row = {
+            "update": len(self.history) + 1,
+            "candidates": self.candidates,
+            "reward_mean": float(rollout.returns.mean()),
+            "reward_best": float(rollout.returns[best]),
+            "reward_elite": float(self.elites.returns[0]),
+        }
+        for name in self.env.episodes.initial_metrics:
+            row[name] = float(rollout.infos[name].mean())
+            row[f"{name}_best"] = float(rollout.infos[name][best])
+        row |= {
+            "policy_loss": stats.policy_loss,
+            "value_loss": stats.value_loss,
+            "entropy": stats.entropy,
+            "kl": stats.kl,
+            "clipped": stats.clipped,
+            "optimizer_steps": stats.steps,
+            "learning_rate": float(self.optimizer.param_groups[0]["lr"]),
+            "recoveries": self.guard.recoveries,
+            "seconds_score": rollout.score_seconds,
+            "seconds_policy": elapsed - rollout.score_seconds,
+            "candidates_per_second": scored / elapsed,
+        }
+        self.history.append(row)
+        return row
+
+    def _recover(self, reason: str) -> None:
+        rate = self.guard.restore()
+        logger.warning(
+            "Update %d: %s. The last good policy is back, the learning rate is now %.2g.",
+            len(self.history) + 1,
+            reason,
+            rate,
+        )
+        if self.guard.recoveries > self.config.recoveries:
+            self.stopped = f"the policy blew up {self.guard.recoveries} times ({reason})"
+
+    def result(self) -> Result:
+        """The best edit so far; training can go on afterwards."""
+        edit, origin = select(self.env, self.agent, self.elites)
+        return Result(
+            edit=edit,
+            origin=origin,
+            history=list(self.history),
+            candidates=self.candidates,
+            seconds=dict(self.seconds),
+            stopped=self.stopped,
+        )
+
+    # ---------------------------------------------------------------------------------- checkpoint
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Json]]:
+        """Everything that a later process needs to go on as if nothing had happened."""
+        tensors = {f"agent.{name}": value for name, value in self.agent.state_dict().items()}
+        for i, moments in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"adam.{i}.{name}": value for name, value in moments.items()}
+        tensors["generator"] = self.generator.get_state()
+        tensors["elites.returns"] = self.elites.returns
+        tensors["elites.actions"] = self.elites.actions
+        columns = list(self.history[0]) if self.history else []
+        tensors["history"] = torch.tensor(
+            [[row[name] for name in columns] for row in self.history], dtype=torch.float64
+        ).view(len(self.history), len(columns))
+        state: dict[str, Json] = {
+            "columns": list(columns),
+            "candidates": self.candidates,
+            "learning_rate": float(self.optimizer.param_groups[0]["lr"]),
+            "recoveries": self.guard.recoveries,
+            "seconds": dict(self.seconds),
+            "stopped": self.stopped,
+        }
+        return tensors, state
+
+    def load_state(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+        """Go on from :meth:`state` of a trainer with the same environment, seed and config.
+
+        Raises:
+            ValueError: if it belongs to another one.
+        """
+        agent = {name[6:]: value for name, value in tensors.items() if name.startswith("agent.")}
+        try:
+            self.agent.load_state_dict(agent)
+            moments: dict[int, dict[str, Tensor]] = {}
+            for name, value in tensors.items():
+                if name.startswith("adam."):
+                    _, index, kind = name.split(".")
+                    moments.setdefault(int(index), {})[kind] = value.clone()
+            adam = self.optimizer.state_dict()
+            adam["state"] = moments
+            self.optimizer.load_state_dict(adam)
+            for group in self.optimizer.param_groups:
+                group["lr"] = state["learning_rate"]
+            self.generator.set_state(tensors["generator"])
+            self.elites.load(tensors["elites.returns"], tensors["elites.actions"])
+            columns = state["columns"]
+            self.history = [dict(zip(columns, row, strict=True)) for row in tensors["history"].tolist()]
+            self.candidates = state["candidates"]
+            self.guard = Guard(self.agent, self.optimizer)
+            self.guard.recoveries = state["recoveries"]
+            self.seconds = dict(state["seconds"])
+            self.stopped = state["stopped"] if state["stopped"] != "interrupted" else ""
+        except (KeyError, RuntimeError, TypeError) as error:
+            raise ValueError(f"checkpoint: it does not belong to this trainer ({error})") from error

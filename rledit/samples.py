@@ -1,0 +1,190 @@
+"""Samples: inputs, labels and groups of one split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from .ops.counts import MAX_GROUPS
+
+Mask = Tensor | NDArray[Any] | Sequence[bool]
+Groups = Mapping[str, Mask | Callable[[Tensor], Tensor]]
+
+
+def forget_groups(labels: Tensor, forget: int | Sequence[int]) -> dict[str, Tensor]:
+    """The two groups of unlearning: ``forget``, the samples of these classes, and ``retain``, the others.
+
+    Args:
+        labels: int64 [S].
+        forget: one class or several.
+
+    Raises:
+        ValueError: if a class has no sample, or if nothing is left to retain.
+    """
+    classes = [forget] if isinstance(forget, int) else list(forget)
+    present = set(labels.unique().tolist())
+    for label in classes:
+        if label not in present:
+            raise ValueError(f"forget: class {label} has no sample; the labels hold {sorted(present)}")
+    mask = torch.isin(labels, torch.tensor(classes))
+    if bool(mask.all()):
+        raise ValueError(f"forget: {classes} are all classes there are; nothing is left to retain")
+    return {"forget": mask, "retain": ~mask}
+
+
+class Samples:
+    """Inputs, labels and named groups of S samples.
+
+    Args:
+        inputs: tensor [S, ...], what the model is called with. Kept as it is, not copied.
+        labels: integers [S], the class of each sample.
+        groups: name -> bool mask [S], or a function from the labels to such a mask. Groups may overlap
+            and need not cover all samples. At most 64.
+
+    Raises:
+        TypeError: for labels that are not integers, or masks that are not bool.
+        ValueError: for lengths that do not match, negative labels, an empty group, more than 64 groups,
+            or inputs that are not finite.
+    """
+
+    def __init__(self, inputs: Tensor, labels: Tensor | NDArray[Any] | Sequence[int], groups: Groups) -> None:
+        if not isinstance(inputs, Tensor):
+            raise TypeError(f"inputs: expected a torch.Tensor, got {type(inputs).__name__}")
+        if inputs.dim() == 0:
+            raise ValueError("inputs: expected shape [S, ...], got a scalar")
+        self.labels = _labels(labels)
+        if len(inputs) != len(self.labels):
+            raise ValueError(f"labels: expected {len(inputs)}, one per input, got {len(self.labels)}")
+        _check_finite(inputs, 0)
+        self.groups = _groups(groups, self.labels)
+        self._inputs: Tensor | None = inputs
+        self._source: Iterable[Any] | None = None
+
+    @classmethod
+    def from_dataset(
+        cls, data: Dataset[Any] | DataLoader[Any], groups: Groups, *, batch_size: int = 256
+    ) -> Samples:
+        """Samples of a Dataset or DataLoader that yields (input, label).
+
+        Inputs are never held all at once: they are read in batches whenever a scorer is built. The data must
+        come in the same order every time (no shuffling); this is checked.
+
+        Raises:
+            TypeError, ValueError: as for :class:`Samples`; also for an empty dataset, or a later pass whose
+                labels differ from the first one's.
+        """
+        source: Iterable[Any]
+        if isinstance(data, DataLoader):
+            source = data
+        else:
+            if not isinstance(data, Sized):
+                raise TypeError("data: expected a dataset with a length, or a DataLoader")
+            source = DataLoader(data, batch_size=batch_size, shuffle=False)
+        samples = cls.__new__(cls)
+        parts = [_labels(labels) for _, labels in _pairs(source)]
+        if not parts:
+            raise ValueError("data: expected at least one sample, got none")
+        samples.labels = torch.cat(parts)
+        samples.groups = _groups(groups, samples.labels)
+        samples._inputs = None
+        samples._source = source
+        return samples
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{name}: {int(mask.sum())}" for name, mask in self.groups.items())
+        return f"Samples({len(self)}, groups={{{sizes}}})"
+
+    @property
+    def group_names(self) -> tuple[str, ...]:
+        return tuple(self.groups)
+
+    @property
+    def masks(self) -> Tensor:
+        """Bool [G, S], in the order of :attr:`group_names`."""
+        return torch.stack(list(self.groups.values()))
+
+    def batches(self, batch_size: int = 256) -> Iterator[Tensor]:
+        """The inputs in order, in tensors [s, ...]; ``batch_size`` is the dataset's own if there is one."""
+        if self._inputs is not None:
+            yield from self._inputs.split(batch_size)
+            return
+        assert self._source is not None
+        start = 0
+        for inputs, labels in _pairs(self._source):
+            expected = self.labels[start : start + len(inputs)]
+            if not torch.equal(_labels(labels), expected):
+                raise ValueError(
+                    f"data: the labels of samples {start}.. differ from the first pass; "
+                    "the order must not change (shuffle=False)"
+                )
+            _check_finite(inputs, start)
+            start += len(inputs)
+            yield inputs
+        if start != len(self):
+            raise ValueError(f"data: gave {len(self)} samples in the first pass and {start} now")
+
+    def head(self, count: int) -> Tensor:
+        """The inputs of the first ``count`` samples."""
+        return next(self.batches(count))[:count]
+
+
+def _pairs(source: Iterable[Any]) -> Iterator[tuple[Tensor, Any]]:
+    for item in source:
+        if not isinstance(item, (tuple, list)) or len(item) != 2 or not isinstance(item[0], Tensor):
+            raise TypeError(f"data: expected batches of (input tensor, labels), got {type(item).__name__}")
+        yield item[0], item[1]
+
+
+def _labels(labels: Any) -> Tensor:
+    tensor = torch.as_tensor(labels).detach().cpu()
+    if tensor.dim() != 1:
+        raise ValueError(f"labels: expected shape [S], got {list(tensor.shape)}")
+    if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
+        raise TypeError(f"labels: expected integers, got {tensor.dtype}")
+    tensor = tensor.to(torch.int64)
+    if len(tensor) and int(tensor.min()) < 0:
+        raise ValueError(f"labels: expected 0 or more, got {int(tensor.min())}")
+    return tensor.contiguous()
+
+
+def _groups(groups: Groups, labels: Tensor) -> dict[str, Tensor]:
+    if not groups:
+        raise ValueError("groups: expected at least one, got none")
+    if len(groups) > MAX_GROUPS:
+        raise ValueError(f"groups: expected at most {MAX_GROUPS}, got {len(groups)}")
+    masks = {}
+    for name, group in groups.items():
+        values = group(labels) if callable(group) else group
+        mask = torch.as_tensor(np.asarray(values) if not isinstance(values, Tensor) else values)
+        mask = mask.detach().cpu()
+        if mask.dtype != torch.bool:
+            raise TypeError(f"groups[{name!r}]: expected a bool mask, got {mask.dtype}")
+        if mask.shape != labels.shape:
+            raise ValueError(
+                f"groups[{name!r}]: expected shape [{len(labels)}], one entry per label, "
+                f"got {list(mask.shape)}"
+            )
+        if not bool(mask.any()):
+            raise ValueError(f"groups[{name!r}]: expected at least one sample, got an empty group")
+        masks[name] = mask.contiguous()
+    return masks
+
+
+def _check_finite(inputs: Tensor, start: int) -> None:
+    # Part by part: isfinite() of everything at once would need a mask as large as the data set.
+    if not inputs.is_floating_point():
+        return
+    for i, part in enumerate(inputs.split(4096)):
+        finite = part.flatten(1).isfinite().all(1) if part.dim() > 1 else part.isfinite()
+        if not bool(finite.all()):
+            first = start + i * 4096 + int((~finite).nonzero()[0, 0])
+            raise ValueError(f"inputs: expected finite numbers, sample {first} has NaN or infinity")

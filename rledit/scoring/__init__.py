@@ -1,0 +1,12 @@
+"""Scoring: what a batch of candidates makes of the samples.
+
+``tracing``     cuts a network at its targets into a cached prefix and a suffix
+``population``  runs a target for all candidates at once
+``network``     the two ways to run a suffix: traced, or the whole module
+``tail``        recognises suffixes that the fused op can run
+``scorer``      caches the prefix, checks itself, scores
+"""
+
+from .scorer import Factors, Scorer
+
+__all__ = ["Factors", "Scorer"]

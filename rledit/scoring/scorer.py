@@ -1,0 +1,274 @@
+"""Scorer: scores batches of candidates on cached activations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..ops import NONLINEARITIES, TALLY_PARTS, Backend, Counts
+from ..ops import backend as find_backend
+from ..ops.apply_lowrank import WORLDS
+from ..ops.score_tail import PRECISIONS
+from ..samples import Samples
+from ..tally import Tally
+from .network import CutNetwork, Network
+from .population import Population, as_matrix
+from .tail import Tail
+
+if TYPE_CHECKING:
+    from ..task import Task
+
+Factors = Mapping[str, tuple[Tensor, Tensor]]
+"""Per target: left [N, O, R] and right [N, R, I], float32 or float64."""
+
+CHECKED_SAMPLES = 8
+BATCH = 256
+FOLDED_ROWS = 4096  # rows of a folded batch at most, so that its activations stay in cache
+HISTOGRAM_BINS = 1024
+MARGIN_LIMIT = 16.0
+
+
+class Scorer:
+    """Scores candidates of one task on one split. Made by :meth:`rledit.Task.scorer`.
+
+    The part of the network before the first target runs once, here. What remains is scored by the fused op
+    where it is Linear layers with elementwise functions between them, else by running it for many candidates
+    at once. The scorer checks itself: with no edit and with a random one it must reproduce the logits of the
+    model itself, really edited, or it refuses.
+
+    Raises:
+        ValueError: for an unknown backend or precision, activations that are not finite, or a model whose
+            own logits cannot be reproduced.
+    """
+
+    def __init__(
+        self, task: Task, samples: Samples, backend: str = "auto", precision: str = "float32"
+    ) -> None:
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}; got {precision!r}")
+        self.task = task
+        self.samples = samples
+        self.precision = precision
+        self._network: Network = task.network
+        self._tail: Tail | None = task.tail
+        self._backend = self._choose_backend(backend)
+        self._masks = samples.masks
+        self._cached = self._cache()
+        self._label_count = torch.stack(
+            [torch.bincount(samples.labels[mask], minlength=task.classes) for mask in self._masks]
+        )
+        self._check()
+
+    def _choose_backend(self, name: str) -> Backend:
+        chosen = find_backend(name)
+        if name == "auto" and self.task.dtype == torch.float64:
+            return find_backend("reference")
+        return chosen
+
+    @property
+    def backend(self) -> str:
+        """The name of the backend in use."""
+        return self._backend.name
+
+    @property
+    def way(self) -> str:
+        """ "tail": the fused op; "suffix": the traced rest of the network; "whole": all of it, each time."""
+        if self._tail is not None:
+            return "tail"
+        return "suffix" if isinstance(self._network, CutNetwork) else "whole"
+
+    @property
+    def cached_bytes(self) -> int:
+        """Memory that the cached activations take."""
+        return sum(value.numel() * value.element_size() for value in self._cached)
+
+    def __repr__(self) -> str:
+        return (
+            f"Scorer({len(self.samples)} samples, way={self.way}, backend={self.backend}, "
+            f"precision={self.precision}, cached={self.cached_bytes / 2**20:.1f} MiB)"
+        )
+
+    @torch.no_grad()
+    def _cache(self) -> tuple[Tensor, ...]:
+        """Runs the prefix batch by batch; only what the suffix reads is kept."""
+        cached: list[Tensor] = []
+        start = 0
+        for inputs in self.samples.batches(BATCH):
+            values = self._network.prefix(self.task.as_input(inputs))
+            if not cached:
+                cached = [value.new_empty(len(self.samples), *value.shape[1:]) for value in values]
+            for whole, value in zip(cached, values, strict=True):
+                if value.is_floating_point() and not bool(value.isfinite().all()):
+                    raise ValueError(f"inputs: the activations of samples {start}.. are not finite")
+                whole[start : start + len(value)] = value
+            start += len(inputs)
+        return tuple(cached)
+
+    # ------------------------------------------------------------------------------------- scoring
+
+    @torch.no_grad()
+    def score(
+        self,
+        factors: Factors,
+        world: str = "shift",
+        scale: float = 1.0,
+        *,
+        weights: Mapping[str, Tensor] | None = None,
+        wanted: Iterable[str] | None = None,
+    ) -> Tally:
+        """Tally N candidates.
+
+        Args:
+            factors: per target (left [N, O, R], right [N, R, I]). Targets that are missing are not edited;
+                with no target at all the unedited model is scored, N = 1.
+            world: "shift", W' = W + scale * (left @ right), or "mask", W' = W * (1 + scale * (left @ right)).
+            weights: per target [N, O, I], weights that take the place of the model's, edited before.
+            wanted: parts of the tally; by default those that the objective needs, and `correct`.
+
+        Raises:
+            ValueError: for an unknown target, world or part, shapes that do not fit, rank 0 or above
+                min(O, I), or factors that are not finite.
+        """
+        if world not in WORLDS:
+            raise ValueError(f"world: expected 'shift' or 'mask', got {world!r}")
+        parts = sorted({"correct", *self.task.objective.needs} if wanted is None else set(wanted))
+        if unknown := set(parts) - set(TALLY_PARTS):
+            raise ValueError(f"wanted: expected some of {', '.join(TALLY_PARTS)}; got {sorted(unknown)}")
+        checked = self.task.check_factors(factors)
+        own = {} if weights is None else self.task.check_weights(weights)
+        sizes = {left.shape[0] for left, _ in checked.values()} | {w.shape[0] for w in own.values()}
+        if len(sizes) > 1:
+            raise ValueError(f"factors: expected one number of candidates, got {sorted(sizes)}")
+        population = Population(
+            size=sizes.pop() if sizes else 1,
+            factors=checked,
+            weights=own,
+            world=world,
+            scale=float(scale),
+            backend=self._backend,
+            precision=self.precision,
+        )
+        counts = self._score(population, self._cached, self.samples.labels, self._masks, parts)
+        return Tally(counts, self.samples.group_names, self._label_count)
+
+    def _score(
+        self,
+        population: Population,
+        cached: tuple[Tensor, ...],
+        labels: Tensor,
+        masks: Tensor,
+        wanted: list[str],
+    ) -> Counts:
+        if self._tail is not None:
+            return self._score_tail(self._tail, population, cached[0], labels, masks, wanted)
+        return self._score_suffix(population, cached, labels, masks, wanted)
+
+    def _score_tail(
+        self,
+        tail: Tail,
+        population: Population,
+        activations: Tensor,
+        labels: Tensor,
+        masks: Tensor,
+        wanted: list[str],
+    ) -> Counts:
+        factors = [population.factors.get(name, (None, None)) for name in tail.names]
+        return self._backend.score_tail(
+            activations,
+            [
+                population.weights.get(name, layer.weight)
+                for name, layer in zip(tail.names, tail.layers, strict=True)
+            ],
+            [layer.bias for layer in tail.layers],
+            tail.nonlinearities,
+            labels,
+            masks,
+            [left for left, _ in factors],
+            [right for _, right in factors],
+            population.world,
+            population.scale,
+            self.precision,
+            wanted,
+            HISTOGRAM_BINS,
+            MARGIN_LIMIT,
+        )
+
+    def _score_suffix(
+        self,
+        population: Population,
+        cached: tuple[Tensor, ...],
+        labels: Tensor,
+        masks: Tensor,
+        wanted: list[str],
+    ) -> Counts:
+        samples = min(BATCH, len(labels))
+        candidates = max(1, FOLDED_ROWS // samples)
+        parts = []
+        for n in range(0, population.size, candidates):
+            some = population.part(n, min(n + candidates, population.size))
+            counts: Counts | None = None
+            for s in range(0, len(labels), samples):
+                rows = slice(s, s + samples)
+                logits = self._network.suffix(tuple(value[rows] for value in cached), some)
+                more = self._backend.tally_logits(
+                    logits.view(some.size, -1, logits.shape[-1]),
+                    labels[rows],
+                    masks[:, rows],
+                    wanted,
+                    HISTOGRAM_BINS,
+                    MARGIN_LIMIT,
+                )
+                counts = more if counts is None else counts + more
+            assert counts is not None
+            parts.append(counts)
+        return Counts(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+    # --------------------------------------------------------------------------------------- check
+
+    @torch.no_grad()
+    def _check(self) -> None:
+        """Cached values + suffix must give the model's own logits, unedited and edited.
+
+        The edited half catches what the unedited one cannot: weights that are used elsewhere as well, or a
+        target whose output the cut does not follow.
+        """
+        inputs = self.task.as_input(self.samples.head(CHECKED_SAMPLES))
+        cached = tuple(value[: len(inputs)] for value in self._cached)
+        generator = torch.Generator().manual_seed(0)
+        factors = {}
+        for name, target in self.task.targets.items():
+            weight = as_matrix(target.weight)
+            left = torch.randn(1, weight.shape[0], 1, generator=generator, dtype=weight.dtype)
+            right = torch.randn(1, 1, weight.shape[1], generator=generator, dtype=weight.dtype)
+            factors[name] = (left * weight.std(), right)
+        for kind, edit in (("unedited", {}), ("edited", factors)):
+            population = Population(
+                size=1, factors=edit, weights={}, world="shift", scale=1.0, backend=find_backend("reference"),
+                precision="float32",
+            )  # fmt: skip
+            ours = self._logits(population, cached)
+            theirs = self.task.edited_logits(
+                inputs, {name: (left[0], right[0]) for name, (left, right) in edit.items()}
+            )
+            tolerance = 1e-4 * float(theirs.abs().max().clamp(min=1.0))
+            worst = float((ours - theirs).abs().max())
+            if not worst <= tolerance:
+                raise ValueError(
+                    f"model: the scorer's logits of the {kind} network differ from the model's own by "
+                    f"{worst:.3g}, more than {tolerance:.3g}. Are samples independent of each other in eval "
+                    "mode, is the forward deterministic, and is each target's weight used nowhere else?"
+                )
+
+    def _logits(self, population: Population, cached: tuple[Tensor, ...]) -> Tensor:
+        if self._tail is None:
+            return self._network.suffix(cached, population)
+        x = cached[0]
+        for name, layer, function in zip(
+            self._tail.names, self._tail.layers, self._tail.nonlinearities, strict=True
+        ):
+            out = population.run(name, layer, x, shared=False) if population.touches(name) else layer(x)
+            x = NONLINEARITIES[function](out)
+        return x

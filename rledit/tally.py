@@ -1,0 +1,105 @@
+"""Tally: the counts that a batch of candidates gets, by the names of the groups."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from .ops.counts import Counts
+
+
+class Grouped(Mapping[str, Tensor]):
+    """Counts [N, G, ...] read by group: ``grouped["forget"]`` is [N, ...]."""
+
+    def __init__(self, counts: Tensor, groups: Sequence[str]) -> None:
+        self._counts = counts
+        self._index = {name: i for i, name in enumerate(groups)}
+
+    def __getitem__(self, group: str) -> Tensor:
+        if group not in self._index:
+            raise KeyError(f"group: expected one of {', '.join(self._index)}; got {group!r}")
+        return self._counts[:, self._index[group]]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._index)
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+
+class Tally:
+    """What N candidates got on some samples. Integer wherever it can be, so it repeats exactly.
+
+    Attributes:
+        groups: names of the groups.
+        count: samples per group, ``count["forget"]`` is an int.
+        correct: ``correct["forget"]``, int64 [N].
+        predicted: ``predicted["forget"]``, int64 [N, C], how often each class was predicted.
+        confusion: ``confusion["forget"]``, int64 [N, C, C], label by prediction.
+        loss: ``loss["forget"]``, float64 [N], the sum of cross-entropy in nats.
+        histogram: ``histogram["forget"]``, int64 [N, 2, bins], label by bin of logit[1] - logit[0].
+
+    A part that nobody asked for raises AttributeError and says how to ask.
+    """
+
+    count: dict[str, int]
+
+    def __init__(self, counts: Counts, groups: Sequence[str], label_count: Tensor) -> None:
+        """``label_count``: samples per group and class, int64 [G, C]."""
+        self.counts = counts
+        self.groups = tuple(groups)
+        self._label_count = dict(zip(self.groups, label_count, strict=True))
+        self.count = {name: int(classes.sum()) for name, classes in self._label_count.items()}
+
+    def _part(self, name: str) -> Grouped:
+        counts: Tensor = getattr(self.counts, name)
+        if counts.dim() == 1:
+            raise AttributeError(
+                f"{name} was not counted: add it to the objective's `needs`, or call "
+                f"score(..., wanted=[{name!r}])"
+            )
+        return Grouped(counts, self.groups)
+
+    @property
+    def correct(self) -> Grouped:
+        return self._part("correct")
+
+    @property
+    def predicted(self) -> Grouped:
+        return self._part("predicted")
+
+    @property
+    def confusion(self) -> Grouped:
+        return self._part("confusion")
+
+    @property
+    def loss(self) -> Grouped:
+        return self._part("loss")
+
+    @property
+    def histogram(self) -> Grouped:
+        return self._part("histogram")
+
+    @property
+    def candidates(self) -> int:
+        """N."""
+        return next(part.shape[0] for part in self.counts if part.dim() > 1)
+
+    def accuracy(self, group: str) -> Tensor:
+        """Share of the group's samples that are predicted right, float64 [N], 0 to 1."""
+        return self.correct[group].double() / self.count[group]
+
+    def mean_loss(self, group: str) -> Tensor:
+        """Mean cross-entropy of the group, float64 [N], nats."""
+        return self.loss[group] / self.count[group]
+
+    def per_class_accuracy(self, group: str) -> Tensor:
+        """Recall of each class in the group, float64 [N, C]; NaN for a class without samples."""
+        hits = torch.diagonal(self.confusion[group], dim1=1, dim2=2)
+        recall: Tensor = hits.double() / self._label_count[group].double()
+        return recall
+
+    def __repr__(self) -> str:
+        return f"Tally({self.candidates} candidates, count={self.count})"

@@ -1,0 +1,220 @@
+"""Task: a model, what may be edited in it, the samples it is judged on, and the objective."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .fingerprint import fingerprint
+from .objectives import Objective, as_objective
+from .samples import Samples
+from .scoring import Factors, Scorer
+from .scoring.network import CutNetwork, Network, WholeNetwork, logits_of
+from .scoring.population import Target, as_matrix
+from .scoring.tail import Tail, find_tail
+from .scoring.tracing import TracingError, cut
+from .tally import Tally
+
+
+class Task:
+    """What to edit, and what for.
+
+    The task keeps a private copy of the model, in eval mode: the caller's model is never changed, and later
+    changes to it do not reach the task. Weights in half precision are scored in float32.
+
+    Args:
+        model: any ``nn.Module`` from one input tensor [S, ...] to logits [S, C].
+        targets: names of the ``nn.Linear`` and ``nn.Conv2d`` modules whose weights may be edited.
+        samples: the split that the reward is counted on.
+        objective: from a tally to a value per candidate; larger is better.
+        validation: the split that picks the edit; by default the reward's.
+
+    Raises:
+        TypeError: for a target that is neither Linear nor Conv2d, or an objective that is no function.
+        ValueError: for an unknown target (the candidates are listed), labels beyond the logits, a group that
+            the objective needs and the samples lack, weights that are not finite, or inputs on another
+            device.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        targets: Sequence[str],
+        samples: Samples,
+        objective: Objective | Callable[[Tally], Any],
+        validation: Samples | None = None,
+    ) -> None:
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
+        self.fingerprint = fingerprint(
+            {name: target.weight for name, target in find_targets(model, targets).items()}
+        )
+        self.model = _private_copy(model)
+        self.targets = find_targets(self.model, targets)
+        self.samples = samples
+        self.validation = samples if validation is None else validation
+        self.objective = as_objective(objective)
+        self.dtype = next(iter(self.targets.values())).weight.dtype
+        self.device = next(iter(self.targets.values())).weight.device
+        few = self.as_input(samples.head(4))
+        if len(few) < 3:  # tracing needs three samples to tell a batch size from a constant
+            few = few.repeat(3, *([1] * (few.dim() - 1)))[:3]
+        self.classes: int = logits_of(self.model, few).shape[1]
+        self._check_samples("samples", samples)
+        self._check_samples("validation", self.validation)
+        self.network, self.tail = self._build_network(few)
+
+    def _build_network(self, inputs: Tensor) -> tuple[Network, Tail | None]:
+        try:
+            parts = cut(self.model, list(self.targets), inputs)
+        except TracingError as error:
+            warnings.warn(
+                f"the network cannot be traced ({error}); "
+                "nothing is cached and every candidate runs it whole",
+                stacklevel=4,
+            )
+            return WholeNetwork(self.model, self.targets), None
+        network = CutNetwork(parts, list(self.targets))
+        with torch.no_grad():
+            values = network.prefix(inputs[:2])
+        return network, find_tail(parts, values[0])
+
+    def _check_samples(self, name: str, samples: Samples) -> None:
+        if not isinstance(samples, Samples):
+            raise TypeError(f"{name}: expected rledit.Samples, got {type(samples).__name__}")
+        if int(samples.labels.max()) >= self.classes:
+            raise ValueError(
+                f"{name}: expected labels in 0..{self.classes - 1}, the model's classes; "
+                f"got {int(samples.labels.max())}"
+            )
+        self.objective.check(samples)
+
+    def scorer(self, backend: str = "auto", precision: str = "float32", split: str = "reward") -> Scorer:
+        """A scorer of the ``reward`` or the ``validation`` split.
+
+        Args:
+            backend: "auto", "native" or "reference".
+            precision: "float32", or "bfloat16" for operands rounded to bfloat16.
+        """
+        if split not in ("reward", "validation"):
+            raise ValueError(f"split: expected 'reward' or 'validation', got {split!r}")
+        return Scorer(self, self.samples if split == "reward" else self.validation, backend, precision)
+
+    # --------------------------------------------------------------------------- what scorers ask
+
+    def as_input(self, inputs: Tensor) -> Tensor:
+        """Inputs as the private copy takes them: half precision becomes float32."""
+        if inputs.device != self.device:
+            raise ValueError(f"inputs: expected the model's device {self.device}, got {inputs.device}")
+        return inputs.float() if inputs.dtype in (torch.float16, torch.bfloat16) else inputs
+
+    def weights(self) -> dict[str, Tensor]:
+        """The unedited weights as matrices [O, I]."""
+        return {name: as_matrix(target.weight).detach() for name, target in self.targets.items()}
+
+    def check_factors(self, factors: Factors) -> dict[str, tuple[Tensor, Tensor]]:
+        """The factors in the model's dtype, after every check that :meth:`Scorer.score` promises."""
+        checked = {}
+        for name, pair in factors.items():
+            outputs, inputs = self._matrix_shape("factors", name)
+            left, right = (torch.as_tensor(factor).to(self.device, self.dtype) for factor in pair)
+            n = left.shape[0] if left.dim() == 3 else 0
+            rank = left.shape[2] if left.dim() == 3 else 0
+            if left.dim() != 3 or left.shape[1] != outputs or n == 0:
+                raise ValueError(
+                    f"factors[{name!r}]: expected left [N, {outputs}, R], got {list(left.shape)}"
+                )
+            if right.shape != (n, rank, inputs):
+                raise ValueError(
+                    f"factors[{name!r}]: expected right [{n}, {rank}, {inputs}], got {list(right.shape)}"
+                )
+            check_rank(rank, name, outputs, inputs)
+            for side, factor in (("left", left), ("right", right)):
+                if not bool(factor.isfinite().all()):
+                    raise ValueError(f"factors[{name!r}]: {side} has NaN or infinity")
+            checked[name] = (left.contiguous(), right.contiguous())
+        return checked
+
+    def check_weights(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Weights [N, O, I] per target, contiguous and in the model's dtype."""
+        checked = {}
+        for name, weight in weights.items():
+            outputs, inputs = self._matrix_shape("weights", name)
+            if weight.dim() != 3 or weight.shape[1:] != (outputs, inputs):
+                raise ValueError(
+                    f"weights[{name!r}]: expected [N, {outputs}, {inputs}], got {list(weight.shape)}"
+                )
+            checked[name] = weight.to(self.device, self.dtype).contiguous()
+        return checked
+
+    def _matrix_shape(self, argument: str, name: str) -> tuple[int, int]:
+        if name not in self.targets:
+            raise ValueError(f"{argument}: expected targets {', '.join(self.targets)}; got {name!r}")
+        outputs, inputs = as_matrix(self.targets[name].weight).shape
+        return outputs, inputs
+
+    @torch.no_grad()
+    def edited_logits(self, inputs: Tensor, factors: Mapping[str, tuple[Tensor, Tensor]]) -> Tensor:
+        """The logits of the model itself with shifted weights, for a scorer's check of itself."""
+        originals = {name: self.targets[name].weight.clone() for name in factors}
+        try:
+            for name, (left, right) in factors.items():
+                weight = self.targets[name].weight
+                weight += (left @ right).view_as(weight)
+            return logits_of(self.model, inputs)
+        finally:
+            for name, original in originals.items():
+                self.targets[name].weight.copy_(original)
+
+
+def check_rank(rank: int, name: str, outputs: int, inputs: int) -> None:
+    """Raise ValueError for a rank outside 1..min(O, I)."""
+    if not 1 <= rank <= min(outputs, inputs):
+        raise ValueError(
+            f"rank: target {name!r} is {outputs}x{inputs}, expected a rank in 1..{min(outputs, inputs)}, "
+            f"got {rank}"
+        )
+
+
+def find_targets(model: nn.Module, names: Sequence[str]) -> dict[str, Target]:
+    """The modules of these names.
+
+    Raises:
+        TypeError: for a module that is neither Linear nor Conv2d.
+        ValueError: for an unknown name, with those that could be meant; or no name, or one twice.
+    """
+    if isinstance(names, str):
+        names = [names]
+    modules = dict(model.named_modules())
+    usable = [name for name, module in modules.items() if isinstance(module, (nn.Linear, nn.Conv2d))]
+    choice = f"this model has {', '.join(usable) if usable else 'no Linear or Conv2d'}"
+    if not names:
+        raise ValueError(f"targets: expected at least one; {choice}")
+    if len(set(names)) != len(names):
+        raise ValueError(f"targets: expected each name once, got {list(names)}")
+    targets: dict[str, Target] = {}
+    for name in names:
+        if name not in modules:
+            raise ValueError(f"targets: no module is called {name!r}; {choice}")
+        module = modules[name]
+        if not isinstance(module, (nn.Linear, nn.Conv2d)):
+            raise TypeError(
+                f"targets: {name!r} is a {type(module).__name__}, expected Linear or Conv2d; {choice}"
+            )
+        targets[name] = module
+    return targets
+
+
+def _private_copy(model: nn.Module) -> nn.Module:
+    own = copy.deepcopy(model).eval().requires_grad_(False)
+    if any(p.dtype in (torch.float16, torch.bfloat16) for p in own.parameters()):
+        own = own.float()
+    for name, parameter in own.named_parameters():
+        if parameter.is_floating_point() and not bool(parameter.isfinite().all()):
+            raise ValueError(f"model: expected finite weights, {name!r} has NaN or infinity")
+    return own

@@ -1,0 +1,23 @@
+"""The environments: an action is an edit, the reward is what the edit improves.
+
+``actions``      the flat action as factors, and as an edit
+``observations`` what the agent sees of the weights
+``episodes``     edits compose, values improve: the part that knows no Gymnasium
+``vector``       MaskWorld and ShiftWorld, ``gymnasium.vector.VectorEnv``
+``single``       the same for one candidate, ``gymnasium.Env``
+"""
+
+import gymnasium
+
+from .single import SingleMaskWorld, SingleShiftWorld, SingleWorld
+from .vector import MaskWorld, ShiftWorld, World
+
+__all__ = ["MaskWorld", "ShiftWorld", "SingleMaskWorld", "SingleShiftWorld", "SingleWorld", "World"]
+
+for _name in ("MaskWorld", "ShiftWorld"):
+    if f"rledit/{_name}-v0" not in gymnasium.registry:
+        gymnasium.register(
+            f"rledit/{_name}-v0",
+            entry_point=f"rledit.worlds:Single{_name}",
+            vector_entry_point=f"rledit.worlds:{_name}",
+        )

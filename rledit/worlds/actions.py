@@ -1,0 +1,76 @@
+"""The flat action: the factors of all targets, one behind the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from ..task import Task, check_rank
+
+
+class ActionLayout:
+    """Where each factor lies in an action [A], and what its numbers are worth.
+
+    For each target in turn: left [O, R] row by row, then right [R, I]. An action is in units of the world:
+    under shift, ``left`` is multiplied by the standard deviation of the target's weights, so that an action
+    of a given size changes every layer by a like proportion; under mask the product is a proportion already.
+
+    Raises:
+        ValueError: for a rank below 1 or above a target's min(O, I).
+    """
+
+    def __init__(self, task: Task, world: str, rank: int) -> None:
+        if isinstance(rank, bool) or not isinstance(rank, int):
+            raise ValueError(f"rank: expected an integer, got {rank!r}")
+        self.rank = rank
+        self.shapes: dict[str, tuple[int, int]] = {}
+        self.gains: dict[str, float] = {}
+        for name, weight in task.weights().items():
+            outputs, inputs = weight.shape
+            check_rank(rank, name, outputs, inputs)
+            self.shapes[name] = (outputs, inputs)
+            spread = float(weight.std()) if weight.numel() > 1 else 0.0
+            self.gains[name] = spread if world == "shift" and spread > 0 else 1.0
+        self.dtype = task.dtype
+        self.size = sum(rank * (outputs + inputs) for outputs, inputs in self.shapes.values())
+
+    def factors(self, actions: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """Actions [N, A] as left [N, O, R] and right [N, R, I] per target, in the model's dtype."""
+        factors = {}
+        start = 0
+        n = len(actions)
+        for name, (outputs, inputs) in self.shapes.items():
+            middle = start + outputs * self.rank
+            end = middle + self.rank * inputs
+            left = actions[:, start:middle].reshape(n, outputs, self.rank).to(self.dtype)
+            right = actions[:, middle:end].reshape(n, self.rank, inputs).to(self.dtype)
+            factors[name] = (left * self.gains[name], right)
+            start = end
+        return factors
+
+    def edit_factors(self, actions: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """The actions [T, A] of an episode as an edit's float32 factors: [O, R], [R, I], or T in front."""
+        stacked = {
+            name: (left.float(), right.float()) for name, (left, right) in self.factors(actions).items()
+        }
+        if len(actions) > 1:
+            return stacked
+        return {name: (left[0], right[0]) for name, (left, right) in stacked.items()}
+
+    def right_mask(self) -> Tensor:
+        """Bool [A]: the entries that belong to right factors."""
+        parts = []
+        for outputs, inputs in self.shapes.values():
+            parts += [torch.zeros(outputs * self.rank), torch.ones(self.rank * inputs)]
+        return torch.cat(parts).bool()
+
+
+def initial_deviation(weights: Mapping[str, Tensor]) -> dict[str, float]:
+    """Standard deviation of each target's weights; 1 where it is zero or undefined."""
+    deviations = {}
+    for name, weight in weights.items():
+        deviation = float(weight.std()) if weight.numel() > 1 else 0.0
+        deviations[name] = deviation if deviation > 0 else 1.0
+    return deviations

@@ -1,0 +1,209 @@
+"""MaskWorld and ShiftWorld: N candidates as a ``gymnasium.vector.VectorEnv``."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, ClassVar, Literal
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..edit import Edit
+from ..task import Task
+from .actions import ActionLayout
+from .episodes import Episodes, Outcome
+from .observations import make_observation
+
+Array = NDArray[Any]
+
+
+class World(VectorEnv[Array, Array, Array]):
+    """N candidates of one task, in lockstep. Use :class:`MaskWorld` or :class:`ShiftWorld`.
+
+    Action: the flattened factors of all targets, see :class:`rledit.worlds.actions.ActionLayout`; the zero
+    action is the identity. What lies outside ``[-bound, bound]`` is clipped, NaN is an error.
+    Observation: the targets' weights over their initial standard deviation, or per-neuron statistics.
+    Reward: the objective's improvement over the previous step, so an episode's return is the whole
+    improvement. The last step terminates, and resets in the same step (``AutoresetMode.SAME_STEP``):
+    ``infos["final_obs"]`` and ``infos["final_info"]`` hold what the reset has replaced.
+
+    Args:
+        task: what to edit, and what for.
+        num_envs: N, candidates scored together.
+        rank: R of the factors, 1 to the smallest side of any target.
+        episode_length: T, edits that compose in an episode.
+        scale: s of the world's formula.
+        bound: limit of the action's entries.
+        observation: "weights", "neurons", or "auto" (whole weights while they are few).
+        backend, precision: see :meth:`rledit.Task.scorer`.
+        final_obs: whether ``infos["final_obs"]`` is filled, which costs edited weights of all candidates.
+
+    Raises:
+        ValueError: for a number out of range, or an unknown name.
+    """
+
+    world: ClassVar[Literal["shift", "mask"]]
+    metadata: dict[str, Any] = {  # noqa: RUF012 - declared so by the base class
+        "render_modes": [],
+        "autoreset_mode": AutoresetMode.SAME_STEP,
+    }
+
+    def __init__(
+        self,
+        task: Task,
+        num_envs: int = 128,
+        rank: int = 4,
+        episode_length: int = 1,
+        scale: float = 1.0,
+        bound: float = 4.0,
+        observation: str = "auto",
+        backend: str = "auto",
+        precision: str = "float32",
+        final_obs: bool = True,
+    ) -> None:
+        for name, value in (("num_envs", num_envs), ("episode_length", episode_length)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name}: expected an integer of at least 1, got {value!r}")
+        for name, number in (("scale", scale), ("bound", bound)):
+            if not np.isfinite(number) or number <= 0:
+                raise ValueError(f"{name}: expected a positive number, got {number!r}")
+        self.task = task
+        self.num_envs = num_envs
+        self.rank = rank
+        self.episode_length = episode_length
+        self.scale = float(scale)
+        self.bound = float(bound)
+        self.layout = ActionLayout(task, self.world, rank)
+        self.episodes = Episodes(
+            task.scorer(backend, precision), self.layout, self.world, self.scale, episode_length
+        )
+        self.observe = make_observation(observation, task.weights())
+        self._first = self.observe({name: weight[None] for name, weight in task.weights().items()})  # [1, D]
+        self._final_obs = final_obs
+        self._pending: Future[tuple[Outcome, Tensor]] | None = None
+        self._threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rledit-score")
+
+        self.single_action_space = gymnasium.spaces.Box(-bound, bound, (self.layout.size,), np.float32)
+        self.single_observation_space = gymnasium.spaces.Box(
+            -np.inf, np.inf, (self.observe.size,), np.float32
+        )
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+
+    # ------------------------------------------------------------------------------------ stepping
+
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Array, dict[str, Any]]:
+        """Back to the unedited weights. The world has no chance in it; ``seed`` only seeds ``np_random``."""
+        super().reset(seed=seed if seed is None or isinstance(seed, int) else seed[0])
+        if options is not None and "reset_mask" in options:
+            raise ValueError("options: 'reset_mask' is not supported, the candidates step together")
+        if self._pending is not None:
+            self.step_wait()
+        self.episodes.reset()
+        return self._observation(), self._infos(self._initial_infos())
+
+    def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
+        self.step_async(actions)
+        return self.step_wait()
+
+    def step_async(self, actions: Array) -> None:
+        """Start scoring actions [N, A] on other threads and return at once.
+
+        Raises:
+            ValueError: for a wrong shape, or NaN.
+            RuntimeError: if a step is under way already.
+        """
+        if self._pending is not None:
+            raise RuntimeError("step_async: the step before has not been waited for (step_wait)")
+        clipped = self.clip(torch.from_numpy(np.asarray(actions, dtype=np.float32)))
+        if clipped.shape != (self.num_envs, self.layout.size):
+            raise ValueError(
+                f"actions: expected shape [{self.num_envs}, {self.layout.size}], got {list(clipped.shape)}"
+            )
+        self._pending = self._threads.submit(lambda: (self.episodes.step(clipped), clipped))
+
+    def step_wait(self) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
+        """The result of the step under way: observations, rewards, terminations, truncations, infos."""
+        if self._pending is None:
+            raise RuntimeError("step_wait: no step is under way (step_async)")
+        pending, self._pending = self._pending, None
+        outcome, actions = pending.result()
+        infos: dict[str, Any] = {"value": outcome.values.numpy()}
+        infos.update({name: metric.numpy() for name, metric in outcome.metrics.items()})
+        infos = self._infos(infos)
+        over = self.episodes.done
+        if over:
+            everyone = np.ones(self.num_envs, dtype=bool)
+            infos["final_info"] = dict(infos)
+            infos["_final_info"] = everyone
+            if self._final_obs:
+                final = np.empty(self.num_envs, dtype=object)
+                for i, observation in enumerate(self._edited_observation(actions)):
+                    final[i] = observation
+                infos["final_obs"] = final
+                infos["_final_obs"] = everyone
+            self.episodes.reset()
+        terminations = np.full(self.num_envs, over)
+        truncations = np.zeros(self.num_envs, dtype=bool)
+        return self._observation(), outcome.rewards.numpy(), terminations, truncations, infos
+
+    def clip(self, actions: Tensor) -> Tensor:
+        """Actions within bounds; ValueError for NaN."""
+        if bool(actions.isnan().any()):
+            raise ValueError("actions: expected numbers, got NaN")
+        return actions.clamp(-self.bound, self.bound)
+
+    def _edited_observation(self, actions: Tensor) -> Array:
+        weights = self.episodes.weights
+        if weights is None:
+            weights = self.episodes.edited(self.layout.factors(actions))
+        return self.observe(weights).numpy()
+
+    def _observation(self) -> Array:
+        """[N, D]. Before the first step all rows are the same memory, read-only."""
+        if self.episodes.weights is not None:
+            return self.observe(self.episodes.weights).numpy()
+        first: Array = self._first.numpy()
+        return np.broadcast_to(first, (self.num_envs, self.observe.size))
+
+    def _initial_infos(self) -> dict[str, Array]:
+        figures = {"value": self.episodes.initial_value, **self.episodes.initial_metrics}
+        return {name: np.full(self.num_envs, figure) for name, figure in figures.items()}
+
+    def _infos(self, arrays: dict[str, Any]) -> dict[str, Any]:
+        """Gymnasium's convention: ``_name`` tells which candidates ``name`` is given for."""
+        everyone = np.ones(self.num_envs, dtype=bool)
+        return arrays | {f"_{name}": everyone for name in arrays}
+
+    # --------------------------------------------------------------------------------------- edits
+
+    def edit(self, actions: Tensor) -> Edit:
+        """The actions [T, A] of one candidate's episode as an edit of the task's model."""
+        return Edit(
+            self.layout.edit_factors(self.clip(actions)),
+            world=self.world,
+            scale=self.scale,
+            fingerprint=self.task.fingerprint,
+        )
+
+    def close_extras(self, **kwargs: Any) -> None:
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+
+class MaskWorld(World):
+    """Multiplicative edits, W' = W * (1 + scale * (left @ right)). See :class:`World`."""
+
+    world = "mask"
+
+
+class ShiftWorld(World):
+    """Additive edits, W' = W + scale * std(W) * (left @ right). See :class:`World`."""
+
+    world = "shift"
