@@ -132,7 +132,7 @@ def train_classifier(
                         f"lower learning_rate (it is {learning_rate}) or look for NaN in inputs"
                     )
                 optimizer.zero_grad()
-                batch_loss.backward()  # type: ignore[no-untyped-call]
+                batch_loss.backward()
                 optimizer.step()
                 schedule.step()
                 epoch_loss += loss / steps_per_epoch

@@ -55,7 +55,7 @@ def update(
                 agent, ratio_log, value, advantage[:, index], target[:, index], config, stats, kl
             )
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             norm = nn.utils.clip_grad_norm_(agent.parameters(), config.max_grad_norm)
             if not (bool(loss.isfinite()) and bool(norm.isfinite())):
                 raise FloatingPointError("the loss or its gradient is not finite")
