@@ -28,7 +28,7 @@ class Recipe:
 
 
 RECIPES = {
-    "mnist": Recipe(epochs=10, batch_size=128, learning_rate=6e-3, max_shift=2),
+    "mnist": Recipe(epochs=6, batch_size=128, learning_rate=6e-3, max_shift=2),
     "mnist5k": Recipe(epochs=25, batch_size=64, learning_rate=6e-3, max_shift=2),
 }
 """For ``MnistCNN``, by data set; chosen on 6,000 and 800 images held out of the training sets."""

@@ -233,14 +233,13 @@ def test_history_after_a_resume_holds_the_rows_of_the_checkpoint(tmp_path: Path)
     rows = [{"update": i, "reward_mean": 0.1 * i, "kl": float("nan")} for i in range(5)]
     for row in rows[:3]:
         history.append(row)
-    save_checkpoint(tmp_path / "c", history.to_tensors(), {})
     for row in rows[3:]:
         history.append(row)
     whole = path.read_bytes()
     with open(path, "ab") as file:
         file.write(b"5,0.")  # killed within a row
 
-    resumed = History.from_tensors(load_checkpoint(tmp_path / "c")[0], path)
+    resumed = History(columns, path, rows=rows[:3])
     assert resumed.columns == columns
     assert resumed.column("reward_mean") == [row["reward_mean"] for row in rows[:3]]
     for row in rows[3:]:
@@ -251,8 +250,7 @@ def test_history_after_a_resume_holds_the_rows_of_the_checkpoint(tmp_path: Path)
 
 
 def test_history_of_no_rows(tmp_path: Path) -> None:
-    history = History(["a", "b"], tmp_path / "h.csv")
-    again = History.from_tensors(history.to_tensors(), tmp_path / "h.csv")
+    again = History(["a", "b"], tmp_path / "h.csv")
     again.rewrite()
     assert (tmp_path / "h.csv").read_text() == "a,b\n"
     again.append({"a": 1, "b": 2.5})
@@ -266,11 +264,6 @@ def test_history_refuses(tmp_path: Path) -> None:
         History(["a", "b"]).append({"a": 1, "c": 2})
     with pytest.raises(ValueError, match="expected one of"):
         History(["a"]).column("b")
-    with pytest.raises(ValueError, match=r"history\.rows"):
-        History.from_tensors({})
-    tensors = History(["a"]).to_tensors()
-    with pytest.raises(ValueError, match=r"expected float64 \[rows, 1\]"):
-        History.from_tensors({**tensors, "history.rows": torch.zeros(2, 3)})
     history = History(["a"], tmp_path / "no" / "h.csv")
     with pytest.raises(OSError, match="folder does not exist"):
         history.append({"a": 1})

@@ -6,16 +6,11 @@ import contextlib
 import csv
 import io
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from rledit.files import write_error, write_text
-
-_ROWS, _COLUMNS = "history.rows", "history.columns"
 
 
 class History:
@@ -30,6 +25,7 @@ class History:
         path: history.csv, or None to keep the rows in memory only.
         tensorboard: folder for a TensorBoard mirror, or None. The step is the row's `update`, if there is
             one.
+        rows: what a resumed run has already; not mirrored again. Call `rewrite` to bring the CSV in line.
 
     Raises:
         ValueError: no columns, or one twice.
@@ -41,11 +37,12 @@ class History:
         columns: Sequence[str],
         path: str | os.PathLike[str] | None = None,
         tensorboard: str | os.PathLike[str] | None = None,
+        rows: Iterable[Mapping[str, float]] = (),
     ) -> None:
         if not columns or len(set(columns)) != len(columns):
             raise ValueError(f"columns: expected unique names, got {list(columns)}")
         self.columns = list(columns)
-        self.rows: list[list[float]] = []
+        self.rows: list[list[float]] = [[float(row[name]) for name in self.columns] for row in rows]
         self._path = None if path is None else Path(path)
         self._started = False
         self._board_folder = tensorboard
@@ -98,37 +95,6 @@ class History:
             write_text(target, _csv([self.columns]) + _csv(self.rows))
         if path is None:
             self._started = True
-
-    def to_tensors(self) -> dict[str, Tensor]:
-        """For the checkpoint: `history.rows` float64 [rows, columns] and `history.columns` uint8 [bytes]."""
-        rows = torch.tensor(self.rows, dtype=torch.float64).reshape(len(self.rows), len(self.columns))
-        names = torch.tensor(list("\n".join(self.columns).encode("utf-8")), dtype=torch.uint8)
-        return {_ROWS: rows, _COLUMNS: names}
-
-    @classmethod
-    def from_tensors(
-        cls,
-        tensors: Mapping[str, Tensor],
-        path: str | os.PathLike[str] | None = None,
-        tensorboard: str | os.PathLike[str] | None = None,
-    ) -> History:
-        """What `to_tensors` gave, bit for bit; other tensors are ignored. Call `rewrite` to bring the CSV in
-        line.
-
-        Raises:
-            ValueError: the tensors are missing or do not fit together.
-        """
-        if _ROWS not in tensors or _COLUMNS not in tensors:
-            raise ValueError(f"tensors: expected {_ROWS} and {_COLUMNS}, got {sorted(tensors)}")
-        columns = bytes(tensors[_COLUMNS].tolist()).decode("utf-8").split("\n")
-        rows = tensors[_ROWS]
-        if rows.dtype != torch.float64 or rows.dim() != 2 or rows.shape[1] != len(columns):
-            raise ValueError(
-                f"{_ROWS}: expected float64 [rows, {len(columns)}], got {rows.dtype} {tuple(rows.shape)}"
-            )
-        history = cls(columns, path, tensorboard)
-        history.rows = rows.tolist()
-        return history
 
     def close(self) -> None:
         """Closes the TensorBoard mirror, if there is one."""

@@ -1,0 +1,48 @@
+# Two commands for users (demo, test), four for contributors (develop, check, quick, test).
+PYTHON ?= python3
+# Installed before the package, so that a CPU build is used where one is at hand.
+TORCH ?= torch==2.13.0
+
+VENV := .venv
+TEST_VENV := .venv-test
+PIP := -m pip --disable-pip-version-check install --quiet
+SOURCES := pyproject.toml CMakeLists.txt $(shell find csrc kernels rledit -type f -not -name '*.pyc')
+CPP := $(shell find csrc -name '*.cpp' -o -name '*.hpp')
+
+.PHONY: demo test develop check quick clean
+
+demo: $(VENV)/.installed ## forget a class from a real CNN, in both worlds
+	$(VENV)/bin/rledit demo --out runs/demo
+
+$(VENV)/.installed: $(SOURCES)
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python $(PIP) "$(TORCH)"
+	$(VENV)/bin/python $(PIP) ".[demo]"
+	touch $@
+
+test: ## wheel into a clean environment, linters, types, every test
+	$(PYTHON) -m venv --clear $(TEST_VENV)
+	rm -rf dist
+	$(TEST_VENV)/bin/python $(PIP) "$(TORCH)"
+	$(TEST_VENV)/bin/python -m pip --disable-pip-version-check wheel --quiet --no-deps --wheel-dir dist .
+	$(TEST_VENV)/bin/python $(PIP) "$$(ls dist/rledit-*.whl)[test]"
+	$(MAKE) check BIN=$(TEST_VENV)/bin
+	$(TEST_VENV)/bin/pytest
+
+develop: ## an editable installation in .venv for working on rledit
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python $(PIP) "$(TORCH)" "scikit-build-core>=0.10" "pybind11>=2.13" "cmake>=3.18" ninja
+	$(VENV)/bin/python $(PIP) --no-build-isolation --editable ".[test]"
+
+BIN ?= $(VENV)/bin
+check: ## linters, formatters, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror $(CPP)
+	$(BIN)/mypy
+
+quick: ## the tests, in the editable installation
+	$(VENV)/bin/pytest -x -q
+
+clean:
+	rm -rf $(VENV) $(TEST_VENV) build dist runs

@@ -1,0 +1,76 @@
+"""Where and when a figure was measured, and the files it goes to."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import rledit
+
+from . import ROOT
+
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def _cpu() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _git(*arguments: str) -> str:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return done.stdout.strip()
+
+
+def circumstances(command: str) -> dict[str, Any]:
+    """Machine, date, commit and versions. A commit with local changes says so."""
+    dirty = bool(_git("status", "--porcelain", "--untracked-files=no", "--", "csrc", "rledit", "kernels"))
+    return {
+        "command": command,
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
+        "commit": (_git("rev-parse", "--short=12", "HEAD") or "unknown") + (" with changes" if dirty else ""),
+        "machine": f"{_cpu()}, {len(os.sched_getaffinity(0))} cores",
+        "instruction_set": rledit._native.active_isa(),
+        "threads": {"rledit": rledit.num_threads(), "torch": torch.get_num_threads()},
+        "versions": {"rledit": rledit.__version__, "torch": torch.__version__},
+    }
+
+
+def write(name: str, command: str, table: Table, data: dict[str, Any], note: str = "") -> None:
+    """Print a table, and write it with its circumstances to results/NAME.md and NAME.json."""
+    where = circumstances(command)
+    Console().print(table)
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps({**where, **data}, indent=1) + "\n")
+    lines = [
+        f"# {table.title}",
+        "",
+        f"`{command}`, {where['date']}, commit {where['commit']}, {where['machine']} "
+        f"({where['instruction_set']}), torch {where['versions']['torch']}.",
+        "",
+    ]
+    if note:
+        lines += [note, ""]
+    lines.append("| " + " | ".join(str(column.header) for column in table.columns) + " |")
+    lines.append("|" + "|".join("--:" if c.justify == "right" else "---" for c in table.columns) + "|")
+    lines += [
+        "| " + " | ".join(row) + " |" for row in zip(*(list(c.cells) for c in table.columns), strict=True)
+    ]
+    (RESULTS / f"{name}.md").write_text("\n".join(lines) + "\n")

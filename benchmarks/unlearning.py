@@ -1,0 +1,128 @@
+"""Forgetting digits: every class, both worlds, five seeds, against retraining from scratch.
+
+    python -m benchmarks.unlearning --data-root DIR            # class 7, seeds 0 to 4; every class, seed 0
+    python -m benchmarks.unlearning --dataset mnist5k --seeds 1 --all-classes False
+
+Every run pretrains its own network from its seed (shared by the runs of that seed), learns an edit from the
+reward split, picks it on the validation split and reads the 10,000 test images once.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from rledit.data import load
+from rledit.runs.unlearning import WORLDS, UnlearningConfig, UnlearningData, retrain_baseline, run
+
+from .record import write
+
+
+def main(
+    dataset: Literal["mnist", "mnist5k"] = "mnist",
+    data_root: Path | None = None,
+    forget: int = 7,
+    seeds: int = 5,
+    all_classes: bool = True,
+    name: str = "",
+) -> None:
+    """Run the table.
+
+    Args:
+        dataset: mnist needs --data-root (or RLEDIT_DATA, or a download).
+        data_root: folder with the data set.
+        forget: the class that gets all seeds and the retrain rows.
+        seeds: how many.
+        all_classes: every other class too, with seed 0.
+        name: of the results files; by default unlearning-DATASET.
+    """
+    console = Console(stderr=True)
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as scratch:
+        for seed in range(seeds):
+            weights = ""
+            classes = [forget]
+            if all_classes and seed == 0:
+                classes += [c for c in range(10) if c != forget]
+            for label in classes:
+                for world in WORLDS:
+                    config = UnlearningConfig(dataset, (label,), world=world, seed=seed, weights=weights)  # type: ignore[arg-type]
+                    out = Path(scratch) / f"{seed}-{label}-{world}"
+                    metrics = run(config, out, data_root=data_root, with_retrain=False, console=console)
+                    weights = weights or str(out / "model.safetensors")
+                    rows.append(_row(world, label, seed, metrics))
+            plain = replace(config, forget=(forget,), weights="")
+            data = UnlearningData(load(dataset, data_root), seed)
+            rows.append(_retrain_row(forget, seed, retrain_baseline(plain, data, console)))
+
+    table = Table(title=f"Forgetting digits ({dataset}, test split, rank 4, 12,800 candidates)")
+    for header in ("method", "class", "seed"):
+        table.add_column(header)
+    for header in ("forget", "retain", "before: forget", "before: retain", "seconds"):
+        table.add_column(header, justify="right")
+    for row in sorted(rows, key=lambda r: (r["class"] != forget, r["class"], r["method"], r["seed"])):
+        before = [_percent(row["before"][k]) if row["before"] else "" for k in ("forget", "retain")]
+        table.add_row(
+            row["method"], str(row["class"]), str(row["seed"]),
+            _percent(row["forget"]), _percent(row["retain"]), *before, f"{row['seconds']:.1f}",
+        )  # fmt: skip
+    command = "python -m benchmarks.unlearning" + (f" --dataset {dataset}" if dataset != "mnist" else "")
+    edits = [row for row in rows if row["method"] != "retrain"]
+    main_edits = [row for row in edits if row["class"] == forget]
+    worst = {
+        "main": _worst(main_edits),
+        "all": _worst(edits),
+    }
+    note = (
+        f"Worst of the {len(main_edits)} runs of class {forget}: forget {_percent(worst['main'][0])}, retain "
+        f"{_percent(worst['main'][1])}. Worst of all {len(edits)} edits: forget {_percent(worst['all'][0])}, "
+        f"retain {_percent(worst['all'][1])}. Seconds are those of editing, or of retraining."
+    )
+    write(name or f"unlearning-{dataset}", command, table, {"rows": rows, "worst": worst}, note)
+    print(note)
+
+
+def _worst(rows: list[dict[str, Any]]) -> tuple[float, float]:
+    return max(row["forget"] for row in rows), min(row["retain"] for row in rows)
+
+
+def _row(world: str, label: int, seed: int, metrics: dict[str, Any]) -> dict[str, Any]:
+    before, after = metrics["test"]["before"], metrics["test"]["after"]
+    return {
+        "method": world,
+        "class": label,
+        "seed": seed,
+        "forget": after["forget_accuracy"],
+        "retain": after["retain_accuracy"],
+        "before": {"forget": before["forget_accuracy"], "retain": before["retain_accuracy"]},
+        "seconds": metrics["seconds"]["edit"],
+        "origin": metrics["origin"],
+        "stopped": metrics["stopped"],
+    }
+
+
+def _retrain_row(label: int, seed: int, baseline: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "method": "retrain",
+        "class": label,
+        "seed": seed,
+        "forget": baseline["test"]["forget_accuracy"],
+        "retain": baseline["test"]["retain_accuracy"],
+        "before": {},
+        "seconds": baseline["seconds"],
+    }
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.2f}%"
+
+
+if __name__ == "__main__":
+    sys.exit(tyro.cli(main))

@@ -1,0 +1,82 @@
+"""``rledit unlearn``: make a network forget a class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from ..runs.training import CHECKPOINT_SECONDS
+from ..runs.unlearning import UnlearningConfig, run
+
+
+def unlearn(
+    config: tyro.conf.OmitArgPrefixes[UnlearningConfig],
+    out: Path,
+    data_root: Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    tensorboard: bool = False,
+    retrain: bool = True,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+) -> None:
+    """Make a network forget a class, and leave a run folder with the edit and a report.
+
+    Args:
+        config: what to do.
+        out: the run folder. It must be new or empty, unless --resume or --overwrite.
+        data_root: folder with the data set; else RLEDIT_DATA, else the cache.
+        resume: go on with the run in the folder.
+        overwrite: delete the run in the folder and start anew.
+        tensorboard: also write TensorBoard events.
+        retrain: also train the network without the class, the row to compare with.
+        checkpoint_seconds: time between checkpoints, what a killed run loses at most.
+    """
+    metrics = run(
+        config,
+        out,
+        data_root=data_root,
+        resume=resume,
+        overwrite=overwrite,
+        tensorboard=tensorboard,
+        with_retrain=retrain,
+        checkpoint_seconds=checkpoint_seconds,
+    )
+    console = Console()
+    console.print(table(f"{config.dataset}, test split", {config.world: metrics}))
+    seconds = metrics["seconds"]
+    console.print(
+        f"{metrics['candidates']:,} candidates in {seconds['edit']:.1f} s "
+        f"({seconds['score']:.1f} s scoring); the edit is the {metrics['origin']}.",
+        highlight=False,
+    )
+    if metrics["stopped"]:
+        console.print(f"Stopped early: {metrics['stopped']}.", highlight=False)
+    console.print(f"Report: {out / 'report.html'}", highlight=False, soft_wrap=True)
+    if metrics["stopped"] == "interrupted":
+        raise KeyboardInterrupt
+
+
+def table(title: str, runs: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Before, after each run's edit, and the baselines: accuracies of one test split."""
+    out = Table(title=title, title_justify="left")
+    out.add_column("model")
+    for name in ("forget accuracy", "retain accuracy"):
+        out.add_column(name, justify="right")
+
+    def row(label: str, figures: Mapping[str, Any]) -> None:
+        shown = (f"{100 * figures[f'{group}_accuracy']:.2f}%" for group in ("forget", "retain"))
+        out.add_row(label, *shown)
+
+    first = next(iter(runs.values()))
+    row("before", first["test"]["before"])
+    for name, metrics in runs.items():
+        row(f"after the {name} edit", metrics["test"]["after"])
+    for name, baseline in first["baselines"].items():
+        if baseline:
+            row({"retrain": "retrained without the class"}.get(name, name), baseline["test"])
+    return out
