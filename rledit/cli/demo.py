@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from ..runs.unlearning import UnlearningConfig, run
+from ..unlearning import UnlearningConfig, run
 from .unlearn import table
 
 

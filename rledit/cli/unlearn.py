@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..runs.training import CHECKPOINT_SECONDS
-from ..runs.unlearning import UnlearningConfig, run
+from ..unlearning import UnlearningConfig, run
 
 
 def unlearn(

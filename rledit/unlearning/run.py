@@ -6,140 +6,33 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from rich.console import Console
 from rich.progress import Progress
-from torch import Tensor, nn
+from torch import nn
 
 from .. import models
 from ..baselines import retrain
-from ..data import Dataset, LabelledImages, load, split
+from ..data import load
 from ..edit import Edit
 from ..files import Json, read_tensors, write_json, write_tensors
 from ..objectives import Unlearning
-from ..ppo import PPO, PPOConfig, Result
-from ..samples import Samples, forget_groups
+from ..ppo import PPO, Result
+from ..runs.folder import RunFolder
+from ..runs.history import History
+from ..runs.plots import plots, write_figures
+from ..runs.report import write_report
+from ..runs.training import CHECKPOINT_SECONDS, train
 from ..task import Task
-from ..training import RECIPES, per_class_accuracy, seeded, train_classifier
-from ..worlds import MaskWorld, ShiftWorld, World
-from .folder import RunFolder
-from .history import History
-from .plots import plots, write_figures
-from .report import write_report
-from .training import CHECKPOINT_SECONDS, train
+from ..training import RECIPES, seeded, train_classifier
+from .config import WORLDS, UnlearningConfig
+from .data import UnlearningData, evaluate
 
 logger = logging.getLogger("rledit")
-
-WORLDS: dict[str, type[World]] = {"mask": MaskWorld, "shift": ShiftWorld}
-
-
-@dataclass(frozen=True)
-class Defaults:
-    """What a data set's run takes where the user does not say.
-
-    ``validation`` images are held out of the model's own training and pick the edit; ``reward`` images are
-    those that the agent's candidates are scored on.
-    """
-
-    model: str
-    layers: tuple[str, ...]
-    reward: int
-    validation: int
-
-
-DEFAULTS = {
-    "mnist": Defaults("mnist_cnn", ("fc1",), reward=6000, validation=6000),
-    "mnist5k": Defaults("mnist_cnn", ("fc1",), reward=3200, validation=800),
-    "cifar10": Defaults("resnet20", ("layer3.2.conv2",), reward=1000, validation=2000),
-}
-
-
-@dataclass(frozen=True)
-class UnlearningConfig:
-    """What a run is asked to do. Two runs with equal configs give the same edit.
-
-    Raises:
-        ValueError: for a name or number that cannot be meant.
-    """
-
-    dataset: Literal["mnist", "mnist5k", "cifar10"]
-    """Data set to train and edit on."""
-    forget: tuple[int, ...]
-    """Class or classes to forget."""
-    world: Literal["mask", "shift"] = "mask"
-    """How factors change a weight: multiplied (mask) or added (shift)."""
-    rank: int = 4
-    """Rank R of the factors."""
-    seed: int = 0
-    """Of everything random: splits, pretraining, policy."""
-    candidates: int = 12_800
-    """Edits to score."""
-    num_envs: int = 128
-    """Edits scored together, one batch of PPO."""
-    episode_length: int = 1
-    """Edits that compose in an episode."""
-    layer: tuple[str, ...] = ()
-    """Modules to edit; by default the data set's (fc1, or layer3.2.conv2 of the ResNet)."""
-    model: str = ""
-    """mnist_cnn, resnet20, resnet32 or resnet44; by default the data set's."""
-    weights: str = ""
-    """A safetensors state dict to start from, instead of training one."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Of the scoring."""
-    ppo: PPOConfig = field(default_factory=PPOConfig)
-    """The numbers of PPO."""
-
-    def __post_init__(self) -> None:
-        if self.dataset not in DEFAULTS:
-            raise ValueError(f"dataset: expected one of {', '.join(DEFAULTS)}; got {self.dataset!r}")
-        if self.world not in WORLDS:
-            raise ValueError(f"world: expected one of {', '.join(WORLDS)}; got {self.world!r}")
-        if not self.forget or len(set(self.forget)) != len(self.forget):
-            raise ValueError(f"forget: expected one class or several different ones, got {list(self.forget)}")
-        if self.candidates < 1:
-            raise ValueError(f"candidates: expected at least 1, got {self.candidates}")
-        if self.seed < 0:
-            raise ValueError(f"seed: expected at least 0, got {self.seed}")
-        if self.model and self.model not in models.NAMES:
-            raise ValueError(f"model: expected one of {', '.join(models.NAMES)}; got {self.model!r}")
-
-    @property
-    def model_name(self) -> str:
-        return self.model or DEFAULTS[self.dataset].model
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        return self.layer or DEFAULTS[self.dataset].layers
-
-
-class UnlearningData:
-    """The three splits of a data set, as a model takes them.
-
-    The publisher's test set is the test split. The training set is cut by class and seed: ``validation`` is
-    held out of pretraining, ``reward`` is a part of what the model was trained on.
-    """
-
-    def __init__(self, dataset: Dataset, seed: int) -> None:
-        defaults = DEFAULTS[dataset.name]
-        rest = len(dataset.train) - defaults.validation
-        held_out, trained = split(dataset.train.labels, [defaults.validation, rest], seed)
-        self.name = dataset.name
-        self.classes = dataset.classes
-        self.train = dataset.train.subset(trained)
-        self.validation = dataset.train.subset(held_out)
-        # Every prefix of a part is stratified too.
-        self.reward = dataset.train.subset(trained[: defaults.reward])
-        self.test = dataset.test
-
-    def inputs(self, images: LabelledImages) -> Tensor:
-        return models.normalize(self.name, images.images)
-
-    def samples(self, images: LabelledImages, forget: tuple[int, ...]) -> Samples:
-        return Samples(self.inputs(images), images.labels, forget_groups(images.labels, forget))
 
 
 def pretrain(config: UnlearningConfig, data: UnlearningData, progress: Callable[..., None]) -> nn.Module:
@@ -193,23 +86,6 @@ def make_trainer(config: UnlearningConfig, task: Task) -> PPO:
     return PPO(env, seed=config.seed, config=config.ppo)
 
 
-def evaluate(model: nn.Module, data: UnlearningData, forget: tuple[int, ...]) -> dict[str, Json]:
-    """Accuracies on the test split, from the model itself: fractions, float."""
-    recall = per_class_accuracy(model, data.inputs(data.test), data.test.labels, len(data.classes))
-    counts = torch.bincount(data.test.labels, minlength=len(data.classes)).double()
-    forgotten = torch.zeros(len(data.classes), dtype=torch.bool)
-    forgotten[list(forget)] = True
-
-    def over(mask: Tensor) -> float:
-        return float((recall * counts)[mask].sum() / counts[mask].sum())
-
-    return {
-        "forget_accuracy": over(forgotten),
-        "retain_accuracy": over(~forgotten),
-        "per_class_accuracy": recall.tolist(),
-    }
-
-
 def run(
     config: UnlearningConfig,
     out: str | Path,
@@ -235,7 +111,7 @@ def run(
     """
     console = console or Console(stderr=True)
     data = UnlearningData(load(config.dataset, data_root), config.seed)
-    _check_forget(config, data)
+    data.check(config.forget)
     asked: dict[str, Json] = asdict(config)
     with RunFolder(out, asked, resume=resume, overwrite=overwrite) as folder:
         model, pretrain_seconds = _model(config, data, folder, console)
@@ -272,12 +148,6 @@ def run(
         history.close()
         ppo.env.close()
     return metrics
-
-
-def _check_forget(config: UnlearningConfig, data: UnlearningData) -> None:
-    for label in config.forget:
-        if not 0 <= label < len(data.classes):
-            raise ValueError(f"forget: {config.dataset} has classes 0..{len(data.classes) - 1}, got {label}")
 
 
 def _model(
@@ -374,7 +244,7 @@ def _report(
     write_report(
         folder.report,
         title=f"Forgetting {forgotten} of {config.dataset}: {config.world}, rank {config.rank}",
-        config=asdict(config),
+        config=config.resolved(),
         metrics=metrics,
         history=history,
         edit=edit,
