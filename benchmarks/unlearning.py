@@ -24,6 +24,8 @@ from rledit.unlearning import WORLDS, UnlearningConfig, run
 from . import ROOT
 from .record import write
 
+FIGURES = {"forget": "forget", "retain": "retain", "probe": "forget_probe"}
+
 
 def main(
     dataset: Literal["mnist", "mnist5k"] = "mnist",
@@ -68,13 +70,13 @@ def main(
     table = Table(title=f"Forgetting digits ({dataset}, test split, rank 4, 12,800 candidates)")
     for header in ("method", "class", "seed"):
         table.add_column(header)
-    for header in ("forget", "retain", "before: forget", "before: retain", "seconds"):
+    for header in ("forget", "retain", "probe", "before: forget", "retain", "probe", "seconds"):
         table.add_column(header, justify="right")
     for row in sorted(rows, key=lambda r: (r["class"] != forget, r["class"], r["method"], r["seed"])):
-        before = [_percent(row["before"][k]) if row["before"] else "" for k in ("forget", "retain")]
+        before = [_percent(row["before"][k]) if row["before"] else "" for k in FIGURES]
         table.add_row(
             row["method"], str(row["class"]), str(row["seed"]),
-            _percent(row["forget"]), _percent(row["retain"]), *before, f"{row['seconds']:.1f}",
+            *(_percent(row[k]) for k in FIGURES), *before, f"{row['seconds']:.1f}",
         )  # fmt: skip
     command = "python -m benchmarks.unlearning" + (f" --dataset {dataset}" if dataset != "mnist" else "")
     edits = [row for row in rows if row["method"] != "retrain"]
@@ -86,7 +88,8 @@ def main(
     note = (
         f"Worst of the {len(main_edits)} runs of class {forget}: forget {_percent(worst['main'][0])}, retain "
         f"{_percent(worst['main'][1])}. Worst of all {len(edits)} edits: forget {_percent(worst['all'][0])}, "
-        f"retain {_percent(worst['all'][1])}. Seconds are those of editing, or of retraining."
+        f"retain {_percent(worst['all'][1])}. Probe: what a linear classifier on "
+        "the last features still recalls of the class. Seconds are those of editing, or of retraining."
     )
     write(name or f"unlearning-{dataset}", command, table, {"rows": rows, "worst": worst}, note)
     print(note)
@@ -110,9 +113,8 @@ def _row(world: str, label: int, seed: int, metrics: dict[str, Any]) -> dict[str
         "method": world,
         "class": label,
         "seed": seed,
-        "forget": after["forget_accuracy"],
-        "retain": after["retain_accuracy"],
-        "before": {"forget": before["forget_accuracy"], "retain": before["retain_accuracy"]},
+        **_figures(after),
+        "before": _figures(before),
         "seconds": metrics["seconds"]["edit"],
         "origin": metrics["origin"],
         "stopped": metrics["stopped"],
@@ -124,11 +126,14 @@ def _retrain_row(label: int, seed: int, baseline: dict[str, Any]) -> dict[str, A
         "method": "retrain",
         "class": label,
         "seed": seed,
-        "forget": baseline["test"]["forget_accuracy"],
-        "retain": baseline["test"]["retain_accuracy"],
+        **_figures(baseline["test"]),
         "before": {},
         "seconds": baseline["seconds"],
     }
+
+
+def _figures(test: dict[str, Any]) -> dict[str, float]:
+    return {name: test[f"{key}_accuracy"] for name, key in FIGURES.items()}
 
 
 def _percent(value: float) -> str:

@@ -62,14 +62,17 @@ def unlearn(
 
 
 def table(title: str, runs: Mapping[str, Mapping[str, Any]]) -> Table:
-    """Before, after each run's edit, and the baselines: accuracies of one test split."""
+    """Before, after each run's edit, and the baselines: accuracies of one test split.
+
+    The last column is the share of the forgotten class that a linear probe on the last features finds.
+    """
     out = Table(title=title, title_justify="left")
     out.add_column("model")
-    for name in ("forget accuracy", "retain accuracy"):
-        out.add_column(name, justify="right")
+    for header in ("forget accuracy", "retain accuracy", "probe recalls it"):
+        out.add_column(header, justify="right")
 
     def row(label: str, figures: Mapping[str, Any]) -> None:
-        shown = (f"{100 * figures[f'{group}_accuracy']:.2f}%" for group in ("forget", "retain"))
+        shown = (f"{100 * figures[f'{name}_accuracy']:.2f}%" for name in ("forget", "retain", "forget_probe"))
         out.add_row(label, *shown)
 
     first = next(iter(runs.values()))

@@ -18,9 +18,10 @@ from rledit.runs.plots import Plot, plots
 
 LIMITS = (
     "A forget accuracy near zero shows the output no longer names the class; it does not show that the "
-    "features no longer carry it. Suppressing one logit is enough for it. Whether the class is gone is a "
-    "question for audits: membership inference, a linear probe on the features, the speed of relearning. "
-    "All numbers here are of one run on one test split."
+    "features no longer carry it. Suppressing one logit is enough for it. The probe accuracy is what a fresh "
+    "linear classifier on the last features still recalls of the forgotten class: compare it with the "
+    "network retrained without the class. Membership inference and the speed of relearning are not "
+    "measured. All numbers here are of one run on one test split."
 )
 
 _STYLE = """

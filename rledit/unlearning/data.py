@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import models
+from ..audits import linear_probe
 from ..data import Dataset, LabelledImages, split
 from ..files import Json
 from ..samples import Samples, forget_groups
@@ -46,17 +47,26 @@ class UnlearningData:
 
 
 def evaluate(model: nn.Module, data: UnlearningData, forget: tuple[int, ...]) -> dict[str, Json]:
-    """Accuracies on the test split, from the model itself: fractions, float."""
-    recall = per_class_accuracy(model, data.inputs(data.test), data.test.labels, len(data.classes))
+    """Accuracies on the test split, from the model itself, as fractions.
+
+    ``forget_probe_accuracy`` is what a linear probe on the last features, trained on the reward split with
+    all classes, still recalls of the forgotten ones.
+    """
+    inputs = data.inputs(data.test)
+    recall = per_class_accuracy(model, inputs, data.test.labels, len(data.classes))
+    probed = linear_probe(
+        model, data.inputs(data.reward), data.reward.labels, inputs, data.test.labels, len(data.classes)
+    )
     counts = torch.bincount(data.test.labels, minlength=len(data.classes)).double()
     forgotten = torch.zeros(len(data.classes), dtype=torch.bool)
     forgotten[list(forget)] = True
 
-    def over(mask: Tensor) -> float:
-        return float((recall * counts)[mask].sum() / counts[mask].sum())
+    def over(rates: Tensor, mask: Tensor) -> float:
+        return float((rates * counts)[mask].sum() / counts[mask].sum())
 
     return {
-        "forget_accuracy": over(forgotten),
-        "retain_accuracy": over(~forgotten),
+        "forget_accuracy": over(recall, forgotten),
+        "retain_accuracy": over(recall, ~forgotten),
+        "forget_probe_accuracy": over(probed, forgotten),
         "per_class_accuracy": recall.tolist(),
     }
