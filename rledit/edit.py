@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import weakref
@@ -13,21 +12,16 @@ from typing import Any, Literal, TypeAlias, cast, get_args
 import torch
 from torch import Tensor, nn
 
-from rledit.files import Json, read_tensors, write_tensors
-from rledit.fingerprint import fingerprint
-from rledit.ops import apply_lowrank_
+from .edit_file import EditFileError, read_edit, write_edit
+from .edit_weights import as_matrix, listed, target_weights, write_weights
+from .files import Json
+from .fingerprint import fingerprint
+from .ops import apply_lowrank_
+
+__all__ = ["Edit", "EditFileError", "Factors", "World"]
 
 World: TypeAlias = Literal["shift", "mask"]
 Factors: TypeAlias = dict[str, tuple[Tensor, Tensor]]
-
-FORMAT_VERSION = "1"
-"""Of the file. Another number means that this version of rledit must not guess what is in it."""
-
-_WEIGHT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-
-
-class EditFileError(ValueError):
-    """A file is not a whole, valid edit."""
 
 
 @dataclass(frozen=True)
@@ -125,13 +119,13 @@ class Edit:
                 `force`).
             RuntimeError: this edit is already applied to this model object.
         """
-        weights = _target_weights(model, self.targets)
+        weights = target_weights(model, self.targets)
         before = fingerprint(weights)
         record = self._applied.get(model)
         if record is not None and (before == record.after or before != record.before):
             raise RuntimeError("this edit is already applied to this model object; call revert_(model) first")
         edited = self._edited(weights, before, force)
-        originals = _write(weights, edited)
+        originals = write_weights(weights, edited)
         self._applied[model] = _Applied(originals, before, fingerprint(weights))
 
     def revert_(self, model: nn.Module, force: bool = False) -> None:
@@ -148,14 +142,14 @@ class Edit:
         record = self._applied.get(model)
         if record is None:
             raise RuntimeError("this edit is not applied to this model object, so there is nothing to revert")
-        weights = _target_weights(model, self.targets)
+        weights = target_weights(model, self.targets)
         now = fingerprint(weights)
         if not force and now != record.after:
             raise RuntimeError(
                 f"the weights of {self.targets} were changed since apply_: expected {record.after}, "
                 f"found {now}; revert later edits first, or restore the original bits with force=True"
             )
-        _write(weights, record.originals)
+        write_weights(weights, record.originals)
         del self._applied[model]
 
     def apply_to_state_dict(self, state: Mapping[str, Tensor], force: bool = False) -> dict[str, Tensor]:
@@ -174,7 +168,7 @@ class Edit:
             if key not in state:
                 known = [k for k, v in state.items() if k.endswith(".weight") and v.dim() in (2, 4)]
                 raise ValueError(
-                    f"target {name!r}: no tensor {key!r} in the state dict; candidates: {_listed(known)}"
+                    f"target {name!r}: no tensor {key!r} in the state dict; candidates: {listed(known)}"
                 )
             if state[key].dim() not in (2, 4):
                 raise TypeError(
@@ -196,34 +190,19 @@ class Edit:
         deltas = {}
         for name, factors in self.factors.items():
             if name not in weights:
-                raise ValueError(f"weights: expected {name!r}, got {_listed(list(weights))}")
-            matrix = _matrix(name, weights[name].detach(), factors)
+                raise ValueError(f"weights: expected {name!r}, got {listed(list(weights))}")
+            matrix = self._matrix(name, weights[name])
             deltas[name] = self._compose(matrix, factors) - matrix
         return deltas
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the edit as one safetensors file, atomically: `<module>.left`, `<module>.right` and
-        metadata.
+        """Writes the edit as one safetensors file, atomically; see :mod:`rledit.edit_file`.
 
         Raises:
             ValueError: NaN or infinity in the metrics.
             OSError: the disk refuses; the previous version is intact.
         """
-        from rledit import __version__  # here, because rledit/__init__.py imports this file
-
-        tensors: dict[str, Tensor] = {}
-        for name, (left, right) in self.factors.items():
-            tensors |= {f"{name}.left": left, f"{name}.right": right}
-        metadata = {
-            "format_version": FORMAT_VERSION,
-            "world": self.world,
-            "scale": repr(self.scale),  # repr is exact for a float
-            "fingerprint": self.fingerprint,
-            "rledit_version": __version__,
-            "metrics": json.dumps(self.metrics, allow_nan=False),
-            "factors_sha256": fingerprint(tensors),
-        }
-        write_tensors(path, tensors, metadata)
+        write_edit(path, self.factors, self.world, self.scale, self.fingerprint, self.metrics)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Edit:
@@ -234,37 +213,17 @@ class Edit:
             EditFileError: (a ValueError) truncated, corrupt or not an edit; says what is wrong.
         """
         try:
-            tensors, metadata = read_tensors(path)
-            return cls._from_file(tensors, metadata)
+            content = read_edit(path)
+            world = cast(World, content.world)  # checked by the constructor
+            edit = cls(content.factors, world, content.scale, content.fingerprint, content.metrics)
+            content.check_hash()  # last, because the errors above say more
+            return edit
         except (TypeError, ValueError) as error:
             raise EditFileError(f"{os.fspath(path)} is not a valid edit: {error}") from error
 
-    @classmethod
-    def _from_file(cls, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Edit:
-        required = ("format_version", "world", "scale", "fingerprint", "metrics")
-        if missing := [key for key in required if key not in metadata]:
-            raise ValueError(f"its metadata lacks {', '.join(missing)}")
-        if metadata["format_version"] != FORMAT_VERSION:
-            raise ValueError(f"expected format version {FORMAT_VERSION}, got {metadata['format_version']}")
-        metrics = json.loads(metadata["metrics"])
-        if not isinstance(metrics, dict):
-            raise ValueError(f"metrics: expected a JSON object, got {type(metrics).__name__}")
-        names = {key.rpartition(".")[0] for key in tensors}
-        if set(tensors) != {f"{name}.{side}" for name in names for side in ("left", "right")}:
-            raise ValueError(
-                f"expected <module>.left and <module>.right for each module, got {sorted(tensors)}"
-            )
-        factors = {name: (tensors[f"{name}.left"], tensors[f"{name}.right"]) for name in sorted(names)}
-        world = cast(World, metadata["world"])  # checked by the constructor
-        edit = cls(factors, world, float(metadata["scale"]), metadata["fingerprint"], metrics)
-        # Last, because the errors above say more. A file from another tool may come without the hash.
-        if metadata.get("factors_sha256", fingerprint(tensors)) != fingerprint(tensors):
-            raise ValueError("the factors are corrupt: they do not match their hash")
-        return edit
-
     def _edited(self, weights: Mapping[str, Tensor], found: str, force: bool) -> dict[str, Tensor]:
         """New weights in the shapes and dtypes of the old ones; nothing is written."""
-        matrices = {name: _matrix(name, weights[name].detach(), self.factors[name]) for name in self.targets}
+        matrices = {name: self._matrix(name, weights[name]) for name in self.targets}
         for name, matrix in matrices.items():
             if not torch.isfinite(matrix).all():
                 raise ValueError(
@@ -285,6 +244,10 @@ class Edit:
                 )
             edited[name] = new
         return edited
+
+    def _matrix(self, name: str, weight: Tensor) -> Tensor:
+        left, right = self.factors[name]
+        return as_matrix(name, weight.detach(), left.shape[-2], right.shape[-1])
 
     def _compose(self, matrix: Tensor, factors: tuple[Tensor, Tensor]) -> Tensor:
         left, right = (f.to(matrix).reshape(self.steps, *f.shape[-2:]) for f in factors)
@@ -321,61 +284,3 @@ def _checked(name: str, pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         )
     copies = [f.detach().cpu().clone(memory_format=torch.contiguous_format) for f in (left, right)]
     return copies[0], copies[1]
-
-
-def _target_weights(model: nn.Module, targets: list[str]) -> dict[str, Tensor]:
-    """The weight parameters of the named modules, checked to be editable in place."""
-    modules = dict(model.named_modules())
-    weights: dict[str, Tensor] = {}
-    for name in targets:
-        if name not in modules:
-            known = [n for n, module in modules.items() if isinstance(module, nn.Linear | nn.Conv2d)]
-            raise ValueError(f"target {name!r}: the model has no such module; candidates: {_listed(known)}")
-        module = modules[name]
-        if not isinstance(module, nn.Linear | nn.Conv2d):
-            raise TypeError(f"target {name!r}: expected nn.Linear or nn.Conv2d, got {type(module).__name__}")
-        weight = module._parameters.get("weight")
-        if weight is None:  # weight_norm and parametrizations compute it anew, a write would be lost
-            raise TypeError(
-                f"target {name!r}: its weight is not a plain parameter; remove the parametrization first"
-            )
-        if nn.parameter.is_lazy(weight) or weight.is_meta:
-            raise TypeError(f"target {name!r}: its weight has no values yet")
-        if any(weight is other for other in weights.values()):
-            raise ValueError(f"target {name!r}: shares its weight with another target; name only one of them")
-        weights[name] = weight
-    return weights
-
-
-def _matrix(name: str, weight: Tensor, factors: tuple[Tensor, Tensor]) -> Tensor:
-    """The weight as [O, I] in the dtype of the arithmetic; may share memory with it."""
-    if weight.dtype not in _WEIGHT_DTYPES:
-        raise TypeError(
-            f"target {name!r}: expected weights of a floating dtype up to float64, got {weight.dtype}"
-        )
-    rows, columns = factors[0].shape[-2], factors[1].shape[-1]
-    matrix = weight.flatten(1)
-    if tuple(matrix.shape) != (rows, columns):
-        raise ValueError(
-            f"target {name!r}: the edit expects a weight of {rows} x {columns}, got {tuple(weight.shape)}"
-        )
-    return matrix if weight.dtype == torch.float64 else matrix.to(torch.float32)
-
-
-def _write(weights: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies all or nothing (an error in between puts the old bits back); returns the old values."""
-    old = {name: weight.detach().clone() for name, weight in weights.items()}
-    with torch.no_grad():
-        try:
-            for name, weight in weights.items():
-                weight.copy_(new[name])
-        except BaseException:
-            for name, weight in weights.items():
-                weight.copy_(old[name])
-            raise
-    return old
-
-
-def _listed(names: list[str], most: int = 20) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return (", ".join(names[:most]) or "none") + more

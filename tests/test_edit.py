@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import gc
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from rledit.edit import Edit, EditFileError, World
-from rledit.files import read_tensors, write_tensors
+from rledit.edit import Edit, World
 from rledit.fingerprint import fingerprint
 
 WORLDS: list[World] = ["shift", "mask"]
@@ -333,94 +330,3 @@ def test_bad_arguments() -> None:
         Edit({}, "shift", 1.0, "x")
     with pytest.raises(ValueError, match="same number of steps"):
         Edit({"a": (L, R), "b": (L.expand(3, 4, 2), R.expand(3, 2, 5))}, "shift", 1.0, "x")
-
-
-@pytest.fixture
-def saved(tmp_path: Path) -> Path:
-    metrics = {"test": {"after": {"forget_accuracy": 0.0, "per_class": [0.1, 1.0]}}}
-    model = Net()
-    edit = make(model, ["fc1", "conv"], "mask", metrics=metrics)
-    edit.save(tmp_path / "edit.safetensors")
-    loaded = Edit.load(tmp_path / "edit.safetensors")
-    assert loaded.metrics == metrics
-    assert sorted(loaded.targets) == ["conv", "fc1"]
-    assert "fc1: 6x8" in repr(loaded)
-    return tmp_path / "edit.safetensors"
-
-
-def test_metadata_is_what_the_design_says(saved: Path) -> None:
-    tensors, metadata = read_tensors(saved)
-    assert sorted(tensors) == ["conv.left", "conv.right", "fc1.left", "fc1.right"]
-    assert metadata["world"] == "mask"
-    assert metadata["scale"] == "0.1"
-    assert metadata["format_version"] == "1"
-    assert metadata["fingerprint"].startswith("sha256:")
-    assert metadata["rledit_version"]
-    assert json.loads(metadata["metrics"])["test"]
-
-
-def test_truncated_and_flipped_files_are_refused(saved: Path) -> None:
-    data = saved.read_bytes()
-    for length in [*range(0, len(data), 37), len(data) - 1]:
-        saved.write_bytes(data[:length])
-        with pytest.raises(EditFileError):
-            Edit.load(saved)
-    for byte in range(8 + int.from_bytes(data[:8], "little"), len(data)):
-        flipped = bytearray(data)
-        flipped[byte] ^= 1
-        saved.write_bytes(flipped)
-        with pytest.raises(EditFileError, match="corrupt"):
-            Edit.load(saved)
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "text"),
-    [
-        ("world", "both", "world"),
-        ("world", None, "lacks world"),
-        ("scale", "much", "float"),
-        ("scale", "inf", "scale"),
-        ("fingerprint", None, "lacks fingerprint"),
-        ("metrics", "{", "valid edit"),
-        ("metrics", "[]", "metrics: expected a JSON object"),
-        ("format_version", "2", "format version 1, got 2"),
-        ("format_version", None, "lacks format_version"),
-    ],
-)
-def test_bad_metadata(saved: Path, key: str, value: str | None, text: str) -> None:
-    tensors, metadata = read_tensors(saved)
-    metadata = {k: v for k, v in metadata.items() if k != key} | ({key: value} if value is not None else {})
-    write_tensors(saved, tensors, metadata)
-    with pytest.raises(EditFileError, match=text):
-        Edit.load(saved)
-
-
-@pytest.mark.parametrize(
-    ("change", "text"),
-    [
-        ({"fc1.left": None}, "left and <module>.right"),
-        ({"other": torch.ones(2, 2)}, "got .*other"),
-        ({"fc1.left": torch.full((6, 2), float("nan"))}, "finite"),
-        ({"fc1.left": torch.ones(6, 3)}, r"left \(6, 3\) and right \(2, 8\)"),
-        ({"fc1.left": torch.ones(6, 2, dtype=torch.float16)}, "float32"),
-        ({"fc1.left": torch.ones(6, 2)}, "corrupt"),
-    ],
-)
-def test_bad_tensors(saved: Path, change: dict[str, Tensor | None], text: str) -> None:
-    tensors, metadata = read_tensors(saved)
-    write_tensors(saved, {k: v for k, v in (tensors | change).items() if v is not None}, metadata)
-    with pytest.raises(EditFileError, match=text):
-        Edit.load(saved)
-
-
-def test_missing_foreign_and_nan_metrics(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        Edit.load(tmp_path / "none")
-    torch.save({}, tmp_path / "pickle")
-    with pytest.raises(EditFileError, match="never reads pickles"):
-        Edit.load(tmp_path / "pickle")
-    write_tensors(tmp_path / "model", Net().state_dict())
-    with pytest.raises(EditFileError, match="lacks format_version"):
-        Edit.load(tmp_path / "model")
-    with pytest.raises(ValueError, match="JSON compliant"):
-        Edit({"a": (L, R)}, "shift", 1.0, "x", {"auc": float("nan")}).save(tmp_path / "edit")

@@ -3,7 +3,8 @@
 ``config``     the numbers, each with its reason
 ``policy``     the Gaussian policy and the value function
 ``rollout``    one batch of episodes, and generalised advantages
-``update``     the clipped update and its guard against blowing up
+``update``     the clipped update
+``guard``      what brings the last good policy back when an update has failed
 ``selection``  the best edits so far, and which of them is returned
 ``trainer``    :class:`PPO`, which puts them together
 """

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
+
+LOG_STD_LIMITS = (-8.0, 2.0)
+"""Of the logarithm of the policy's standard deviations: 0.0003, where a policy is as good as deterministic,
+to 7.4, where nearly every action is at its bound."""
+
+POSITIVE = ("learning_rate", "clip", "target_kl", "initial_std", "max_grad_norm")
+"""Numbers for which 0 has no meaning; for the others it switches something off."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +43,10 @@ class PPOConfig:
     normalize_advantage: bool = True
     """Zero mean and unit variance per minibatch (detail 7)."""
     max_grad_norm: float = 0.5
-    """Clipping of the global gradient norm (detail 11)."""
+    """Clipping of the gradient norm (detail 11), of policy and value function each."""
     target_kl: float = 5.0
-    """A pass stops once the policy is this far, in nats, from the one that sampled the batch. Summed over
-    hundreds of action entries this is still a small step in each of them."""
+    """An update stops once the policy is this far, in nats, from the one that sampled the batch (detail 12).
+    Summed over hundreds of action entries this is still a small step in each of them."""
     hidden: int = 64
     """Width of the two tanh layers of policy and value function."""
     initial_std: float = 0.37
@@ -53,21 +61,28 @@ class PPOConfig:
     """Times that a policy which has blown up is set back before training ends early."""
 
     def __post_init__(self) -> None:
-        least = {"epochs": 1, "minibatches": 1, "hidden": 1, "elites": 1, "recoveries": 0}
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.name == "normalize_advantage":
-                continue
-            if field.name in least:
-                if isinstance(value, bool) or not isinstance(value, int) or value < least[field.name]:
-                    raise ValueError(
-                        f"{field.name}: expected an integer of at least {least[field.name]}, got {value!r}"
-                    )
-            elif not 0 <= value < float("inf"):
-                raise ValueError(f"{field.name}: expected a finite number of at least 0, got {value!r}")
-        for name in ("learning_rate", "clip", "target_kl", "initial_std", "max_grad_norm"):
-            if getattr(self, name) == 0:
-                raise ValueError(f"{name}: expected a positive number, got 0")
+            if field.type == "bool":
+                if not isinstance(value, bool):
+                    raise ValueError(f"{field.name}: expected True or False, got {value!r}")
+            elif field.type == "int":
+                least = 0 if field.name == "recoveries" else 1
+                if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                    raise ValueError(f"{field.name}: expected an integer of at least {least}, got {value!r}")
+            elif (
+                isinstance(value, bool)
+                or not isinstance(value, (int, float))
+                or not 0 <= value < math.inf
+                or (value == 0 and field.name in POSITIVE)
+            ):
+                kind = "positive" if field.name in POSITIVE else "not negative"
+                raise ValueError(f"{field.name}: expected a finite number, {kind}; got {value!r}")
         for name in ("gamma", "gae_lambda"):
             if getattr(self, name) > 1:
                 raise ValueError(f"{name}: expected a number in 0..1, got {getattr(self, name)}")
+        least_std, largest_std = (math.exp(limit) for limit in LOG_STD_LIMITS)
+        if not least_std <= self.initial_std <= largest_std:
+            raise ValueError(
+                f"initial_std: expected {least_std:.2g} to {largest_std:.2g}, got {self.initial_std}"
+            )

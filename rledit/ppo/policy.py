@@ -7,7 +7,15 @@ import math
 import torch
 from torch import Tensor, nn
 
-from .config import PPOConfig
+from ..training import seeded
+from .config import LOG_STD_LIMITS, PPOConfig
+
+PARAMETER_LIMIT = 1e9
+"""A parameter beyond this has blown up. Below it, means and actions cannot overflow float32."""
+
+
+class NotFiniteError(FloatingPointError):
+    """The agent has blown up: NaN, infinity, or so large that either would be next."""
 
 
 def _trunk(observation_size: int, hidden: int) -> nn.Sequential:
@@ -26,7 +34,8 @@ class GaussianPolicy(nn.Module):
 
     The mean comes from an MLP over the observation, the standard deviation is the same in every state.
     Actions are clipped to the bounds by the environment; densities are those of the unclipped action
-    (detail 8 of the continuous ones).
+    (detail 8 of the continuous ones). Beyond the bounds the reward does not depend on the standard deviation
+    any more, so it is kept within LOG_STD_LIMITS.
 
     Args:
         observation_size: D.
@@ -54,6 +63,11 @@ class GaussianPolicy(nn.Module):
         constant = self.log_std.sum() + 0.5 * math.log(2 * math.pi) * actions.shape[1]
         return -0.5 * z.square().sum(1) - constant
 
+    @torch.no_grad()
+    def clamp_log_std_(self) -> None:
+        """Called after each step. Not part of the forward pass, where it would stop the gradient for good."""
+        self.log_std.clamp_(*LOG_STD_LIMITS)
+
     def entropy(self) -> Tensor:
         """In nats, the same in every state."""
         return self.log_std.sum() + 0.5 * math.log(2 * math.pi * math.e) * len(self.log_std)
@@ -80,10 +94,13 @@ class Agent(nn.Module):
 
     def __init__(self, observation_size: int, right: Tensor, config: PPOConfig, seed: int) -> None:
         super().__init__()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed, torch.device("cpu")):
             self.policy = GaussianPolicy(observation_size, right, config)
             self.value = ValueFunction(observation_size, config)
 
     def finite(self) -> bool:
-        return all(bool(parameter.isfinite().all()) for parameter in self.parameters())
+        """Whether no parameter is NaN or beyond PARAMETER_LIMIT."""
+        # amax passes NaN on, and NaN is not below the limit
+        return all(
+            float(parameter.detach().abs().amax()) < PARAMETER_LIMIT for parameter in self.parameters()
+        )

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..worlds import World
-from .policy import Agent
+from .policy import Agent, NotFiniteError
 
 
 @dataclass(frozen=True)
@@ -24,8 +22,8 @@ class Rollout:
         log_probs: [T, N] under the policy that sampled them.
         rewards: float32 [T, N].
         returns: the whole improvement of each episode, float64 [N].
-        infos: of the last step.
-        score_seconds: waiting for the world.
+        metrics: the objective's figures after the last step, each float64 [N].
+        score_seconds: from handing the actions to the world to its answer.
     """
 
     observations: list[Tensor]
@@ -33,7 +31,7 @@ class Rollout:
     log_probs: Tensor
     rewards: Tensor
     returns: Tensor
-    infos: dict[str, Any]
+    metrics: dict[str, Tensor]
     score_seconds: float
 
 
@@ -41,30 +39,35 @@ class Rollout:
 def collect(world: World, agent: Agent, generator: torch.Generator) -> Rollout:
     """Let the policy act for one episode in each environment.
 
-    The first observation is the same for all candidates, so the policy runs on one row, not on N.
+    The first observation is the same for all candidates, so the policy runs on one row, not on N. Outcomes
+    are taken as tensors, without the observations and infos that Gymnasium wants of a last step.
 
     Raises:
-        FloatingPointError: if the policy's actions are not finite.
+        NotFiniteError: if the policy's actions are not finite.
     """
-    observation, _ = world.reset()
+    world.reset()
+    rows = world.initial_observation
     observations, actions, log_probs, rewards = [], [], [], []
     seconds = 0.0
     for step in range(world.episode_length):
-        rows = torch.from_numpy(np.array(observation[:1] if step == 0 else observation))
+        if step > 0:
+            assert world.episodes.weights is not None  # stored by all but one-step episodes
+            rows = world.observe(world.episodes.weights)
         means = agent.policy(rows)
         noise = torch.randn(world.num_envs, means.shape[1], generator=generator)
         action = means + agent.policy.log_std.exp() * noise
         if not bool(action.isfinite().all()):
-            raise FloatingPointError("the policy's actions are not finite")
+            raise NotFiniteError("the policy's actions are not finite")
         started = time.perf_counter()
         world.step_async(action.numpy())
         # While the world scores, everything else that the update needs of this step.
         log_probs.append(agent.policy.log_prob(means, action))
         observations.append(rows)
         actions.append(action)
-        observation, reward, _, _, infos = world.step_wait()
+        outcome = world.wait()
         seconds += time.perf_counter() - started
-        rewards.append(torch.from_numpy(reward))
+        rewards.append(outcome.rewards)
+    world.reset()
     stacked = torch.stack(rewards)
     return Rollout(
         observations=observations,
@@ -72,7 +75,7 @@ def collect(world: World, agent: Agent, generator: torch.Generator) -> Rollout:
         log_probs=torch.stack(log_probs),
         rewards=stacked.float(),
         returns=stacked.sum(0),
-        infos=infos,
+        metrics=outcome.metrics,
         score_seconds=seconds,
     )
 
@@ -86,10 +89,9 @@ def advantages(rollout: Rollout, agent: Agent, gamma: float, gae_lambda: float) 
     steps, envs = rollout.rewards.shape
     values = torch.stack([agent.value(rows).expand(envs) for rows in rollout.observations])
     out = torch.empty_like(values)
-    following = torch.zeros(envs)
+    next_value = following = torch.zeros(envs)
     for t in reversed(range(steps)):
-        next_value = values[t + 1] if t + 1 < steps else torch.zeros(envs)
         delta = rollout.rewards[t] + gamma * next_value - values[t]
-        following = delta + gamma * gae_lambda * following
-        out[t] = following
+        out[t] = following = delta + gamma * gae_lambda * following
+        next_value = values[t]
     return out, out + values

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -41,17 +40,12 @@ class Elites:
 @torch.no_grad()
 def mean_actions(world: World, agent: Agent) -> Tensor:
     """The actions [1, T, A] of an episode in which the policy takes its mean."""
-    episodes = Episodes(world.episodes.scorer, world.layout, world.world, world.scale, world.episode_length)
-    actions = []
-    rows = torch.from_numpy(np.array(world.reset()[0][:1]))
-    for _ in range(world.episode_length):
-        action = world.clip(agent.policy(rows))
-        actions.append(action[0])
-        if world.episode_length > 1:
-            episodes.step(action)
-            assert episodes.weights is not None
-            rows = world.observe(episodes.weights)
-    return torch.stack(actions)[None]
+    actions = [world.clip(agent.policy(world.initial_observation))]
+    weights: dict[str, Tensor] | None = None
+    for _ in range(world.episode_length - 1):
+        weights = world.episodes.edited(actions[-1], weights)
+        actions.append(world.clip(agent.policy(world.observe(weights))))
+    return torch.stack(actions, dim=1)
 
 
 def replay(world: World, actions: Tensor, split: str) -> tuple[Episodes, Outcome]:
@@ -67,12 +61,17 @@ def select(world: World, agent: Agent, elites: Elites) -> tuple[Edit, str]:
     """The edit with the largest objective on the validation split, and where it comes from.
 
     The policy mean comes first, so it wins ties: it is an average over many candidates, the elites are the
-    luckiest of thousands.
+    luckiest of thousands. The unedited model comes last: an edit that does not improve it is none. An agent
+    that has never been sound has no mean.
     """
-    actions = torch.cat([mean_actions(world, agent), elites.actions])
+    choices = [("no edit", torch.zeros(elites.actions.shape[1:]))]
+    choices[:0] = [(f"elite {i}", actions) for i, actions in enumerate(elites.actions, start=1)]
+    if agent.finite():
+        choices.insert(0, ("policy mean", mean_actions(world, agent)[0]))
+    actions = torch.stack([actions for _, actions in choices])
     episodes, outcome = replay(world, actions, "validation")
     best = int(outcome.values.argmax())
-    origin = "policy mean" if best == 0 else f"elite {best}"
+    origin = choices[best][0]
     edit = world.edit(actions[best])
     before: dict[str, Json] = dict(episodes.initial_metrics)
     after: dict[str, Json] = {name: float(metric[best]) for name, metric in outcome.metrics.items()}

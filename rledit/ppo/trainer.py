@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -15,14 +15,17 @@ from ..edit import Edit
 from ..files import Json
 from ..worlds import World
 from .config import PPOConfig
-from .policy import Agent
-from .rollout import collect
+from .guard import Guard, learner_tensors, load_learner
+from .policy import Agent, NotFiniteError
+from .rollout import Rollout, collect
 from .selection import Elites, select
-from .update import Guard, UpdateStats, update
+from .update import UpdateStats, update
 
 logger = logging.getLogger("rledit")
 
 Row = dict[str, float]
+
+INTERRUPTED = "interrupted"
 
 
 @dataclass
@@ -31,7 +34,7 @@ class Result:
 
     Attributes:
         edit: the best edit on the validation split, of the policy mean and the elites.
-        origin: "policy mean" or "elite k".
+        origin: "policy mean", "elite k", or "no edit" if the policy was unsound from the first.
         history: one row of figures per update.
         candidates: how many were scored for the reward.
         seconds: "score": waiting for the world; "policy": everything else.
@@ -71,7 +74,9 @@ class PPO:
         self.config = config or PPOConfig()
         self.agent = Agent(env.observe.size, env.layout.right_mask(), self.config, seed)
         # Adam with epsilon 1e-5 (detail 3 of Huang et al.)
-        self.optimizer = torch.optim.Adam(self.agent.parameters(), lr=self.config.learning_rate, eps=1e-5)
+        self.optimizer = torch.optim.Adam(
+            self.agent.parameters(), lr=self.config.learning_rate, eps=1e-5, fused=True
+        )
         self.generator = torch.Generator().manual_seed(seed)
         self.elites = Elites(self.config.elites, env.episode_length, env.layout.size)
         self.guard = Guard(self.agent, self.optimizer)
@@ -83,7 +88,9 @@ class PPO:
     def train(self, candidates: int = 20_000, on_update: Callable[[Row], Any] | None = None) -> Result:
         """Score at least this many candidates, then choose the edit.
 
-        Ctrl-C ends training after the update under way, with the best edit so far.
+        Ctrl-C ends training with the best edit so far; so does a policy that has blown up too often. If
+        Ctrl-C comes amid an update, :meth:`state` is not that of an uninterrupted run; raise
+        KeyboardInterrupt in ``on_update`` to stop between two.
 
         Args:
             candidates: budget over the whole life of this trainer.
@@ -94,6 +101,8 @@ class PPO:
         """
         if candidates < 1:
             raise ValueError(f"candidates: expected at least 1, got {candidates}")
+        if self.stopped == INTERRUPTED:
+            self.stopped = ""
         try:
             while self.candidates < candidates and not self.stopped:
                 row = self.update()
@@ -102,24 +111,26 @@ class PPO:
         except KeyboardInterrupt:
             if not self.history:
                 raise  # nothing has been learned yet
-            self.stopped = "interrupted"
+            self.stopped = INTERRUPTED
+        except NotFiniteError as error:
+            logger.warning("%s", error)
         return self.result()
 
     def update(self) -> Row:
-        """One batch of episodes and one update of the policy; returns its row of figures."""
+        """One batch of episodes and one update of the policy; returns its row of figures.
+
+        Raises:
+            NotFiniteError: if no sound policy is left to collect with; :attr:`stopped` says so, too.
+        """
         started = time.perf_counter()
+        rollout = self._collect()
         self.guard.keep()
-        try:
-            rollout = collect(self.env, self.agent, self.generator)
-        except FloatingPointError as error:
-            self._recover(str(error))
-            rollout = collect(self.env, self.agent, self.generator)
         self.elites.add(rollout, self.env)
         try:
             stats = update(self.agent, self.optimizer, rollout, self.config, self.generator)
-        except FloatingPointError as error:
+        except NotFiniteError as error:
             self._recover(str(error))
-            stats = UpdateStats(0.0, 0.0, float(self.agent.policy.entropy().detach()), 0.0, 0.0, 0)
+            stats = UpdateStats()
         elapsed = time.perf_counter() - started
         scored = self.env.num_envs * self.env.episode_length
         self.candidates += scored
@@ -134,12 +145,12 @@ class PPO:
             "reward_elite": float(self.elites.returns[0]),
         }
         for name in self.env.episodes.initial_metrics:
-            row[name] = float(rollout.infos[name].mean())
-            row[f"{name}_best"] = float(rollout.infos[name][best])
+            row[name] = float(rollout.metrics[name].mean())
+            row[f"{name}_best"] = float(rollout.metrics[name][best])
         row |= {
             "policy_loss": stats.policy_loss,
             "value_loss": stats.value_loss,
-            "entropy": stats.entropy,
+            "entropy": float(self.agent.policy.entropy().detach()),
             "kl": stats.kl,
             "clipped": stats.clipped,
             "optimizer_steps": stats.steps,
@@ -151,6 +162,18 @@ class PPO:
         }
         self.history.append(row)
         return row
+
+    def _collect(self) -> Rollout:
+        """A rollout of a sound agent: the present one, or else the last that was."""
+        while True:
+            try:
+                if not self.agent.finite():
+                    raise NotFiniteError("the policy's parameters are not finite")
+                return collect(self.env, self.agent, self.generator)
+            except NotFiniteError as error:
+                self._recover(str(error))
+                if self.stopped:
+                    raise NotFiniteError(self.stopped) from error
 
     def _recover(self, reason: str) -> None:
         rate = self.guard.restore()
@@ -177,11 +200,27 @@ class PPO:
 
     # ---------------------------------------------------------------------------------- checkpoint
 
+    def _identity(self) -> dict[str, Json]:
+        """What must be the same for a checkpoint to fit."""
+        env = self.env
+        return {
+            "weights": env.task.fingerprint,
+            "targets": list(env.task.targets),
+            "world": env.world,
+            "num_envs": env.num_envs,
+            "rank": env.rank,
+            "episode_length": env.episode_length,
+            "scale": env.scale,
+            "bound": env.bound,
+            "observation": env.observe.name,
+            "precision": env.episodes.scorer.precision,
+            "seed": self.seed,
+            "config": asdict(self.config),
+        }
+
     def state(self) -> tuple[dict[str, Tensor], dict[str, Json]]:
         """Everything that a later process needs to go on as if nothing had happened."""
-        tensors = {f"agent.{name}": value for name, value in self.agent.state_dict().items()}
-        for i, moments in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"adam.{i}.{name}": value for name, value in moments.items()}
+        tensors = learner_tensors(self.agent, self.optimizer)
         tensors["generator"] = self.generator.get_state()
         tensors["elites.returns"] = self.elites.returns
         tensors["elites.actions"] = self.elites.actions
@@ -190,6 +229,7 @@ class PPO:
             [[row[name] for name in columns] for row in self.history], dtype=torch.float64
         ).view(len(self.history), len(columns))
         state: dict[str, Json] = {
+            "trainer": self._identity(),
             "columns": list(columns),
             "candidates": self.candidates,
             "learning_rate": float(self.optimizer.param_groups[0]["lr"]),
@@ -203,19 +243,14 @@ class PPO:
         """Go on from :meth:`state` of a trainer with the same environment, seed and config.
 
         Raises:
-            ValueError: if it belongs to another one.
+            ValueError: if it belongs to another one, or lacks something.
         """
-        agent = {name[6:]: value for name, value in tensors.items() if name.startswith("agent.")}
         try:
-            self.agent.load_state_dict(agent)
-            moments: dict[int, dict[str, Tensor]] = {}
-            for name, value in tensors.items():
-                if name.startswith("adam."):
-                    _, index, kind = name.split(".")
-                    moments.setdefault(int(index), {})[kind] = value.clone()
-            adam = self.optimizer.state_dict()
-            adam["state"] = moments
-            self.optimizer.load_state_dict(adam)
+            theirs, ours = state["trainer"], self._identity()
+            if other := [name for name in ours if theirs.get(name) != ours[name]]:
+                differences = ", ".join(f"{n}: {theirs.get(n)!r}, here {ours[n]!r}" for n in other)
+                raise ValueError(f"checkpoint: it does not belong to this trainer ({differences})")
+            load_learner(self.agent, self.optimizer, tensors)
             for group in self.optimizer.param_groups:
                 group["lr"] = state["learning_rate"]
             self.generator.set_state(tensors["generator"])
@@ -226,6 +261,6 @@ class PPO:
             self.guard = Guard(self.agent, self.optimizer)
             self.guard.recoveries = state["recoveries"]
             self.seconds = dict(state["seconds"])
-            self.stopped = state["stopped"] if state["stopped"] != "interrupted" else ""
-        except (KeyError, RuntimeError, TypeError) as error:
+            self.stopped = state["stopped"]
+        except (AttributeError, KeyError, RuntimeError, TypeError) as error:
             raise ValueError(f"checkpoint: it does not belong to this trainer ({error})") from error

@@ -1,29 +1,29 @@
-"""The clipped update, and the guard that keeps a run from blowing up."""
+"""The clipped update."""
 
 from __future__ import annotations
 
-import copy
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from .config import PPOConfig
-from .policy import Agent
+from .policy import Agent, NotFiniteError
 from .rollout import Rollout, advantages
+
+BLOWN_UP = 100.0
+"""Times the target KL: a policy that has gone further in one update is lost, finite or not."""
 
 
 @dataclass(frozen=True)
 class UpdateStats:
-    """What an update did: losses of its last minibatch, and how far it went."""
+    """What an update did. The losses and ``clipped`` are those of its last minibatch, before its step."""
 
-    policy_loss: float
-    value_loss: float
-    entropy: float
-    kl: float  # nats, from the policy that sampled the batch
-    clipped: float  # share of candidates whose ratio was clipped
-    steps: int  # optimiser steps taken
+    policy_loss: float = 0.0
+    value_loss: float = 0.0
+    clipped: float = 0.0  # share of candidates whose ratio was clipped
+    kl: float = 0.0  # nats, from the policy that sampled the batch to the updated one
+    steps: int = 0  # optimiser steps taken
 
 
 def update(
@@ -36,105 +36,86 @@ def update(
     """PPO on one batch (arXiv:1707.06347, algorithm 1).
 
     Raises:
-        FloatingPointError: if a loss, a gradient or a parameter is not finite; the agent is then in an
-            undefined state, see :class:`Guard`.
+        NotFiniteError: if a loss, a gradient or a parameter is not finite, or the policy is far beyond the
+            target KL; the agent is then of no use, see :class:`rledit.ppo.guard.Guard`.
     """
     advantage, target = advantages(rollout, agent, config.gamma, config.gae_lambda)
     envs = rollout.actions.shape[1]
-    size = max(1, envs // config.minibatches)
-    stats = UpdateStats(0.0, 0.0, float(agent.policy.entropy().detach()), 0.0, 0.0, 0)
+    parts = max(1, min(config.minibatches, envs // 2))  # one candidate alone has no advantage over others
+    stats = UpdateStats()
     for _ in range(config.epochs):
-        for index in torch.randperm(envs, generator=generator).split(size):
-            if len(index) < 2:
-                continue  # one candidate has no advantage over others
-            ratio_log, value = _evaluate(agent, rollout, index)
-            kl = _kl(ratio_log)
-            if stats.steps > 0 and kl > config.target_kl:
-                return stats
-            loss, stats = _loss(
-                agent, ratio_log, value, advantage[:, index], target[:, index], config, stats, kl
-            )
+        for index in torch.randperm(envs, generator=generator).tensor_split(parts):
+            log_ratio, value = evaluate(agent, rollout, index)
+            # Detail 12, early stopping; before the first step the distance is zero.
+            if stats.steps > 0 and not kl_estimate(log_ratio) <= config.target_kl:
+                return _checked(agent, rollout, config, stats)
+            chosen = advantage[:, index]
+            if config.normalize_advantage and chosen.numel() > 1:
+                chosen = (chosen - chosen.mean()) / (chosen.std() + 1e-8)
+            policy_loss, clipped = clipped_loss(log_ratio, chosen, config.clip)
+            value_loss = 0.5 * (value - target[:, index]).square().mean()
+            loss = policy_loss + config.value_weight * value_loss
+            if config.entropy_weight > 0:
+                loss = loss - config.entropy_weight * agent.policy.entropy()
             optimizer.zero_grad()
             loss.backward()
-            norm = nn.utils.clip_grad_norm_(agent.parameters(), config.max_grad_norm)
-            if not (bool(loss.isfinite()) and bool(norm.isfinite())):
-                raise FloatingPointError("the loss or its gradient is not finite")
+            _clip_gradients(agent, config.max_grad_norm)
+            if not bool(loss.isfinite()):
+                raise NotFiniteError("the loss is not finite")
             optimizer.step()
-    if not agent.finite():
-        raise FloatingPointError("the policy's parameters are not finite")
-    return stats
+            agent.policy.clamp_log_std_()
+            stats = UpdateStats(
+                policy_loss=float(policy_loss.detach()),
+                value_loss=float(value_loss.detach()),
+                clipped=clipped,
+                steps=stats.steps + 1,
+            )
+    return _checked(agent, rollout, config, stats)
 
 
-def _evaluate(agent: Agent, rollout: Rollout, index: Tensor) -> tuple[Tensor, Tensor]:
+def evaluate(agent: Agent, rollout: Rollout, index: Tensor | slice) -> tuple[Tensor, Tensor]:
     """Log ratios and values of some candidates, each [T, n]."""
     log_probs, values = [], []
     for t, rows in enumerate(rollout.observations):
         seen = rows if len(rows) == 1 else rows[index]
-        log_probs.append(agent.policy.log_prob(agent.policy(seen), rollout.actions[t, index]))
-        values.append(agent.value(seen).expand(len(index)))
+        actions = rollout.actions[t, index]
+        log_probs.append(agent.policy.log_prob(agent.policy(seen), actions))
+        values.append(agent.value(seen).expand(len(actions)))
     return torch.stack(log_probs) - rollout.log_probs[:, index], torch.stack(values)
 
 
-def _kl(ratio_log: Tensor) -> float:
-    """The low-variance estimator k3 of J. Schulman, "Approximating KL divergence" (2020)."""
+def kl_estimate(log_ratio: Tensor) -> float:
+    """Nats; the low-variance estimator k3 of J. Schulman, "Approximating KL divergence" (2020)."""
     with torch.no_grad():
-        return float((ratio_log.exp() - 1 - ratio_log).mean())
+        return float((log_ratio.expm1() - log_ratio).mean())
 
 
-def _loss(
-    agent: Agent,
-    ratio_log: Tensor,
-    value: Tensor,
-    advantage: Tensor,
-    target: Tensor,
-    config: PPOConfig,
-    before: UpdateStats,
-    kl: float,
-) -> tuple[Tensor, UpdateStats]:
-    if config.normalize_advantage:
-        advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
-    ratio = ratio_log.exp()
-    unclipped = advantage * ratio
-    clipped = advantage * ratio.clamp(1 - config.clip, 1 + config.clip)
-    policy_loss = -torch.min(unclipped, clipped).mean()
-    value_loss = 0.5 * (value - target).square().mean()
-    entropy = agent.policy.entropy()
-    loss = policy_loss + config.value_weight * value_loss - config.entropy_weight * entropy
-    stats = UpdateStats(
-        policy_loss=float(policy_loss.detach()),
-        value_loss=float(value_loss.detach()),
-        entropy=float(entropy.detach()),
-        kl=kl,
-        clipped=float(((ratio - 1).abs() > config.clip).float().mean()),
-        steps=before.steps + 1,
-    )
-    return loss, stats
+def clipped_loss(log_ratio: Tensor, advantage: Tensor, clip: float) -> tuple[Tensor, float]:
+    """The policy's loss (arXiv:1707.06347, equation 7), and the share of ratios out of the clip range."""
+    ratio = log_ratio.exp()
+    loss = -torch.min(advantage * ratio, advantage * ratio.clamp(1 - clip, 1 + clip)).mean()
+    return loss, float(((ratio - 1).abs() > clip).float().mean())
 
 
-class Guard:
-    """Keeps the last good agent. When an update fails, it comes back with half the step.
+def _clip_gradients(agent: Agent, max_norm: float) -> None:
+    """Policy and value function share nothing, so each is clipped by its own norm.
 
-    Adam's moments come back with it: they are what carried the agent away.
+    One norm over both would let the value loss, which grows with the square of the objective's scale, drown
+    the policy's gradient.
     """
+    for network in (agent.policy, agent.value):
+        norm = nn.utils.clip_grad_norm_(network.parameters(), max_norm)
+        if not bool(norm.isfinite()):
+            raise NotFiniteError("a gradient is not finite")
 
-    def __init__(self, agent: Agent, optimizer: torch.optim.Optimizer) -> None:
-        self._agent = agent
-        self._optimizer = optimizer
-        self.recoveries = 0
-        self.keep()
 
-    def keep(self) -> None:
-        """Remember the agent as it is."""
-        self._good: dict[str, Any] = copy.deepcopy(self._agent.state_dict())
-        self._good_optimizer: dict[str, Any] = copy.deepcopy(self._optimizer.state_dict())
-
-    def restore(self) -> float:
-        """Bring the remembered agent back, halve the learning rate, and return it."""
-        rate = self._optimizer.param_groups[0]["lr"] / 2
-        self._agent.load_state_dict(self._good)
-        self._optimizer.load_state_dict(self._good_optimizer)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
-        self.keep()
-        self.recoveries += 1
-        return float(rate)
+@torch.no_grad()
+def _checked(agent: Agent, rollout: Rollout, config: PPOConfig, stats: UpdateStats) -> UpdateStats:
+    """The stats with the update's KL, if the updated agent can be trusted."""
+    if not agent.finite():
+        raise NotFiniteError("the policy's parameters are not finite")
+    # k1 of Schulman 2020: noisier near zero than k3, but without its exp(), which runs away far from it.
+    kl = -float(evaluate(agent, rollout, slice(None))[0].mean())
+    if not kl <= BLOWN_UP * config.target_kl:
+        raise NotFiniteError(f"the update went {kl:.3g} nats, the target is {config.target_kl:.3g}")
+    return replace(stats, kl=kl)

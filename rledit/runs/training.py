@@ -73,8 +73,11 @@ def train(
 
         result = ppo.train(candidates, on_update)
     save()
-    assert history is not None
-    return result, history
+    return result, history or open_history(list(NO_UPDATE), [])
+
+
+NO_UPDATE = ("update", "candidates", "reward_mean", "reward_best")
+"""Columns of a history without a row: the first policy blew up before anything was scored."""
 
 
 class _Bar(contextlib.AbstractContextManager["_Bar"]):

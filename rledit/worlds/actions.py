@@ -26,27 +26,29 @@ class ActionLayout:
             raise ValueError(f"rank: expected an integer, got {rank!r}")
         self.rank = rank
         self.shapes: dict[str, tuple[int, int]] = {}
-        self.gains: dict[str, float] = {}
-        for name, weight in task.weights().items():
+        weights = task.weights()
+        self.gains = initial_deviation(weights) if world == "shift" else dict.fromkeys(weights, 1.0)
+        for name, weight in weights.items():
             outputs, inputs = weight.shape
             check_rank(rank, name, outputs, inputs)
             self.shapes[name] = (outputs, inputs)
-            spread = float(weight.std()) if weight.numel() > 1 else 0.0
-            self.gains[name] = spread if world == "shift" and spread > 0 else 1.0
         self.dtype = task.dtype
         self.size = sum(rank * (outputs + inputs) for outputs, inputs in self.shapes.values())
 
     def factors(self, actions: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-        """Actions [N, A] as left [N, O, R] and right [N, R, I] per target, in the model's dtype."""
+        """Actions float32 [N, A] as left [N, O, R] and right [N, R, I] per target, in the model's dtype.
+
+        They are rounded to float32 first: these are the numbers that :meth:`edit_factors` keeps.
+        """
         factors = {}
         start = 0
         n = len(actions)
         for name, (outputs, inputs) in self.shapes.items():
             middle = start + outputs * self.rank
             end = middle + self.rank * inputs
-            left = actions[:, start:middle].reshape(n, outputs, self.rank).to(self.dtype)
-            right = actions[:, middle:end].reshape(n, self.rank, inputs).to(self.dtype)
-            factors[name] = (left * self.gains[name], right)
+            left = self.gains[name] * actions[:, start:middle].reshape(n, outputs, self.rank)
+            right = actions[:, middle:end].reshape(n, self.rank, inputs)
+            factors[name] = (left.to(self.dtype), right.to(self.dtype))
             start = end
         return factors
 

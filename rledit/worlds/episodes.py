@@ -63,34 +63,48 @@ class Episodes:
         return self.steps >= self.length
 
     def step(self, actions: Tensor) -> Outcome:
-        """Edit and score N candidates by actions [N, A], within bounds and finite."""
-        factors = self.layout.factors(actions)
-        if self.length == 1:
-            tally = self.scorer.score(factors, self.world, self.scale)
-        else:
-            self.weights = self.edited(factors)
-            tally = self.scorer.score({}, self.world, self.scale, weights=self.weights)
-        values = self._values(tally)
+        """Edit and score N candidates by actions [N, A], within bounds and finite.
+
+        Raises:
+            ValueError: for an objective that is not finite. After any error the episodes are reset: weights
+                that were edited but not scored are of no use.
+        """
+        try:
+            tally = self._score(actions)
+            values = self._values(tally)
+        except BaseException:
+            self.reset()
+            raise
         rewards = values - self._previous
         self._previous = values
         self.steps += 1
         return Outcome(rewards, values, self.scorer.task.objective.metrics(tally), tally)
 
+    def _score(self, actions: Tensor) -> Tally:
+        if self.length == 1:
+            return self.scorer.score(self.layout.factors(actions), self.world, self.scale)
+        self.weights = self.edited(actions, self.weights)
+        return self.scorer.score({}, self.world, self.scale, weights=self.weights)
+
     @torch.no_grad()
-    def edited(self, factors: dict[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
-        """The current weights after one more edit, [N, O, I] per target; in place where they exist."""
-        weights = self.weights
+    def edited(self, actions: Tensor, weights: dict[str, Tensor] | None) -> dict[str, Tensor]:
+        """``weights`` [N, O, I] per target after one more edit, in place; None stands for the unedited."""
         if weights is None:
-            n = next(iter(factors.values()))[0].shape[0]
             weights = {
-                name: weight.expand(n, -1, -1).clone() for name, weight in self.scorer.task.weights().items()
+                name: weight.expand(len(actions), -1, -1).clone()
+                for name, weight in self.scorer.task.weights().items()
             }
-        for name, (left, right) in factors.items():
+        for name, (left, right) in self.layout.factors(actions).items():
             self._backend.apply_lowrank_(weights[name], left, right, self.world, self.scale)
         return weights
 
     def _values(self, tally: Tally) -> Tensor:
-        values = self.scorer.task.objective(tally)
+        values = self.scorer.task.objective(tally).double()
+        if values.shape != (tally.candidates,):
+            raise ValueError(
+                f"objective: expected one value per candidate, shape [{tally.candidates}], "
+                f"got {list(values.shape)}"
+            )
         if not bool(values.isfinite().all()):
             worst = int((~values.isfinite()).nonzero()[0, 0])
             raise ValueError(f"objective: expected finite values, got {float(values[worst])}")

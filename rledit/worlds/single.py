@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import gymnasium
-import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ..task import Task
@@ -41,11 +39,9 @@ class SingleWorld(gymnasium.Env[Array, Array]):
         episodes = self.world.episodes
         if episodes.done:
             raise RuntimeError("step: the episode is over, call reset()")
-        actions = self.world.clip(torch.from_numpy(np.asarray(action, dtype=np.float32)))
-        if actions.shape != (self.world.layout.size,):
-            raise ValueError(f"action: expected shape [{self.world.layout.size}], got {list(actions.shape)}")
-        outcome = episodes.step(actions[None])
-        observation = self.world._edited_observation(actions[None])[0]
+        actions = self.world.as_actions(action, (self.world.layout.size,))[None]
+        outcome = episodes.step(actions)
+        observation = self.world.edited_observation(actions)[0]
         info = {"value": float(outcome.values[0])}
         info.update({name: float(metric[0]) for name, metric in outcome.metrics.items()})
         return observation, float(outcome.rewards[0]), episodes.done, False, info

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, ClassVar, Literal
 
 import gymnasium
@@ -29,8 +29,14 @@ class World(VectorEnv[Array, Array, Array]):
     action is the identity. What lies outside ``[-bound, bound]`` is clipped, NaN is an error.
     Observation: the targets' weights over their initial standard deviation, or per-neuron statistics.
     Reward: the objective's improvement over the previous step, so an episode's return is the whole
-    improvement. The last step terminates, and resets in the same step (``AutoresetMode.SAME_STEP``):
-    ``infos["final_obs"]`` and ``infos["final_info"]`` hold what the reset has replaced.
+    improvement.
+    Info: the objective as "value" and its figures, each float64 [N], with Gymnasium's masks ("_value").
+
+    The last step terminates, and resets in the same step (``AutoresetMode.SAME_STEP``): the observation and
+    infos are those of the reset, ``infos["final_obs"]`` and ``infos["final_info"]`` what it has replaced.
+    All candidates start from one observation, so those rows share their memory and are read-only.
+
+    An error while scoring comes out of :meth:`step_wait`; the episodes then start over.
 
     Args:
         task: what to edit, and what for.
@@ -83,9 +89,11 @@ class World(VectorEnv[Array, Array, Array]):
             task.scorer(backend, precision), self.layout, self.world, self.scale, episode_length
         )
         self.observe = make_observation(observation, task.weights())
-        self._first = self.observe({name: weight[None] for name, weight in task.weights().items()})  # [1, D]
+        unedited = {name: weight[None] for name, weight in task.weights().items()}
+        self.initial_observation = self.observe(unedited)  # [1, D], of every candidate
         self._final_obs = final_obs
-        self._pending: Future[tuple[Outcome, Tensor]] | None = None
+        self._pending: Future[Outcome] | None = None
+        self._actions = torch.empty(0)  # of the step under way, clipped
         self._threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rledit-score")
 
         self.single_action_space = gymnasium.spaces.Box(-bound, bound, (self.layout.size,), np.float32)
@@ -101,13 +109,16 @@ class World(VectorEnv[Array, Array, Array]):
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Array, dict[str, Any]]:
         """Back to the unedited weights. The world has no chance in it; ``seed`` only seeds ``np_random``."""
-        super().reset(seed=seed if seed is None or isinstance(seed, int) else seed[0])
+        if isinstance(seed, (list, tuple)):
+            if len(seed) != self.num_envs:
+                raise ValueError(f"seed: expected {self.num_envs} seeds, one per candidate, got {len(seed)}")
+            seed = seed[0]
+        super().reset(seed=seed)
         if options is not None and "reset_mask" in options:
             raise ValueError("options: 'reset_mask' is not supported, the candidates step together")
-        if self._pending is not None:
-            self.step_wait()
+        self._abandon()
         self.episodes.reset()
-        return self._observation(), self._infos(self._initial_infos())
+        return self._observation(), self._initial_infos()
 
     def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
         self.step_async(actions)
@@ -118,41 +129,61 @@ class World(VectorEnv[Array, Array, Array]):
 
         Raises:
             ValueError: for a wrong shape, or NaN.
-            RuntimeError: if a step is under way already.
+            RuntimeError: if a step is under way already, or the world is closed.
         """
+        if self.closed:
+            raise RuntimeError("step_async: the world is closed")
         if self._pending is not None:
             raise RuntimeError("step_async: the step before has not been waited for (step_wait)")
-        clipped = self.clip(torch.from_numpy(np.asarray(actions, dtype=np.float32)))
-        if clipped.shape != (self.num_envs, self.layout.size):
-            raise ValueError(
-                f"actions: expected shape [{self.num_envs}, {self.layout.size}], got {list(clipped.shape)}"
-            )
-        self._pending = self._threads.submit(lambda: (self.episodes.step(clipped), clipped))
+        self._actions = self.as_actions(actions, (self.num_envs, self.layout.size))
+        self._pending = self._threads.submit(self.episodes.step, self._actions)
 
     def step_wait(self) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
-        """The result of the step under way: observations, rewards, terminations, truncations, infos."""
-        if self._pending is None:
-            raise RuntimeError("step_wait: no step is under way (step_async)")
-        pending, self._pending = self._pending, None
-        outcome, actions = pending.result()
-        infos: dict[str, Any] = {"value": outcome.values.numpy()}
-        infos.update({name: metric.numpy() for name, metric in outcome.metrics.items()})
-        infos = self._infos(infos)
+        """The result of the step under way: observations, rewards, terminations, truncations, infos.
+
+        Raises:
+            RuntimeError: if no step is under way.
+            Exception: whatever scoring has raised; the episodes are then reset.
+        """
+        outcome = self.wait()
+        figures = {"value": outcome.values, **outcome.metrics}
+        infos = self._infos({name: figure.numpy().copy() for name, figure in figures.items()})
         over = self.episodes.done
         if over:
-            everyone = np.ones(self.num_envs, dtype=bool)
-            infos["final_info"] = dict(infos)
-            infos["_final_info"] = everyone
+            finals: dict[str, Any] = {"final_info": infos}
             if self._final_obs:
-                final = np.empty(self.num_envs, dtype=object)
-                for i, observation in enumerate(self._edited_observation(actions)):
-                    final[i] = observation
-                infos["final_obs"] = final
-                infos["_final_obs"] = everyone
+                finals["final_obs"] = np.empty(self.num_envs, dtype=object)
+                for i, observation in enumerate(self.edited_observation(self._actions)):
+                    finals["final_obs"][i] = observation
             self.episodes.reset()
+            infos = self._initial_infos() | self._infos(finals)
         terminations = np.full(self.num_envs, over)
         truncations = np.zeros(self.num_envs, dtype=bool)
         return self._observation(), outcome.rewards.numpy(), terminations, truncations, infos
+
+    def wait(self) -> Outcome:
+        """The outcome of the step under way, as tensors and without resetting: what PPO reads."""
+        if self._pending is None:
+            raise RuntimeError("step_wait: no step is under way (step_async)")
+        try:
+            return self._pending.result()
+        finally:
+            if self._pending.done():  # not so after Ctrl-C: the thread still edits, and must be waited for
+                self._pending = None
+
+    def _abandon(self) -> None:
+        """Wait for the step under way, if any; neither its result nor its error is wanted any more."""
+        if self._pending is not None:
+            wait([self._pending])
+            self._pending = None
+
+    def as_actions(self, actions: Array, shape: tuple[int, ...]) -> Tensor:
+        """A float32 copy of someone's actions, clipped; ValueError for NaN or another shape."""
+        with np.errstate(over="ignore"):  # beyond float32 is out of bounds, and clipped like the rest
+            copied = np.array(np.asarray(actions), dtype=np.float32, order="C")
+        if copied.shape != shape:
+            raise ValueError(f"actions: expected shape {list(shape)}, got {list(copied.shape)}")
+        return self.clip(torch.from_numpy(copied))
 
     def clip(self, actions: Tensor) -> Tensor:
         """Actions within bounds; ValueError for NaN."""
@@ -160,27 +191,26 @@ class World(VectorEnv[Array, Array, Array]):
             raise ValueError("actions: expected numbers, got NaN")
         return actions.clamp(-self.bound, self.bound)
 
-    def _edited_observation(self, actions: Tensor) -> Array:
+    def edited_observation(self, actions: Tensor) -> Array:
+        """[N, D] after the step that took these actions; the episodes are not reset yet."""
         weights = self.episodes.weights
-        if weights is None:
-            weights = self.episodes.edited(self.layout.factors(actions))
+        if weights is None:  # episodes of one step never store them
+            weights = self.episodes.edited(actions, None)
         return self.observe(weights).numpy()
 
     def _observation(self) -> Array:
-        """[N, D]. Before the first step all rows are the same memory, read-only."""
         if self.episodes.weights is not None:
             return self.observe(self.episodes.weights).numpy()
-        first: Array = self._first.numpy()
+        first: Array = self.initial_observation.numpy()
         return np.broadcast_to(first, (self.num_envs, self.observe.size))
 
-    def _initial_infos(self) -> dict[str, Array]:
+    def _initial_infos(self) -> dict[str, Any]:
         figures = {"value": self.episodes.initial_value, **self.episodes.initial_metrics}
-        return {name: np.full(self.num_envs, figure) for name, figure in figures.items()}
+        return self._infos({name: np.full(self.num_envs, figure) for name, figure in figures.items()})
 
     def _infos(self, arrays: dict[str, Any]) -> dict[str, Any]:
         """Gymnasium's convention: ``_name`` tells which candidates ``name`` is given for."""
-        everyone = np.ones(self.num_envs, dtype=bool)
-        return arrays | {f"_{name}": everyone for name in arrays}
+        return arrays | {f"_{name}": np.ones(self.num_envs, dtype=bool) for name in arrays}
 
     # --------------------------------------------------------------------------------------- edits
 

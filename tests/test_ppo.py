@@ -1,0 +1,458 @@
+"""PPO learns, repeats itself, resumes, and returns what it should."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import rledit
+from rledit.ppo.rollout import collect
+from rledit.ppo.selection import Elites, mean_actions, replay
+from rledit.worlds import World
+
+WORLDS = [rledit.MaskWorld, rledit.ShiftWorld]
+SHORT = rledit.PPOConfig(epochs=3, hidden=16, elites=5)
+TIMES = ("seconds_score", "seconds_policy", "candidates_per_second")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """These networks are tiny: on a busy machine torch's threads would mostly wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+class ConvNet(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3)
+        self.fc = nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.fc(torch.relu(self.conv(x)).flatten(1))
+        return logits
+
+
+def make_task(objective: Any = None, conv: bool = False) -> rledit.Task:
+    """Samples that the model gets right by a margin; the class to forget is 1."""
+    torch.manual_seed(0)
+    model = ConvNet() if conv else nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+    inputs = torch.randn(600, 1, 4, 4) if conv else torch.randn(600, 6)
+    with torch.no_grad():
+        top = model(inputs).topk(2)
+    picked = []
+    for label in range(3):
+        own = (top.indices[:, 0] == label).nonzero().flatten()
+        margin = top.values[own, 0] - top.values[own, 1]
+        picked.append(own[margin.sort(descending=True).indices[:20]])
+    rows = torch.cat(picked)
+    labels = top.indices[rows, 0]
+
+    def split(part: slice) -> rledit.Samples:
+        return rledit.Samples(inputs[rows[part]], labels[part], rledit.forget_groups(labels[part], 1))
+
+    target = "conv" if conv else "0"
+    return rledit.Task(
+        model, [target], split(slice(0, 60, 2)), objective or rledit.Unlearning(), split(slice(1, 60, 2))
+    )
+
+
+def make_ppo(
+    kind: type[World] = rledit.MaskWorld,
+    seed: int = 0,
+    config: Any = SHORT,
+    conv: bool = False,
+    **kwargs: Any,
+) -> rledit.PPO:
+    env = kind(make_task(conv=conv), **{"num_envs": 16, "rank": 2, **kwargs})  # type: ignore[arg-type]
+    return rledit.PPO(env, seed=seed, config=config)
+
+
+def same_edit(one: rledit.Edit, two: rledit.Edit) -> bool:
+    assert one.targets == two.targets
+    return all(
+        torch.equal(a, b)
+        for name in one.targets
+        for a, b in zip(one.factors[name], two.factors[name], strict=True)
+    )
+
+
+def without_times(history: list[dict[str, float]]) -> list[dict[str, float]]:
+    return [{name: value for name, value in row.items() if name not in TIMES} for row in history]
+
+
+# ------------------------------------------------------------------------------------------- learning
+
+
+@pytest.mark.parametrize("kind", WORLDS)
+@pytest.mark.parametrize("length", [1, 2])
+def test_learns(kind: type[World], length: int) -> None:
+    env = kind(make_task(), num_envs=64, rank=2, episode_length=length)
+    result = rledit.PPO(env, config=rledit.PPOConfig(learning_rate=2e-3)).train(64 * length * 40)
+    first, last = result.history[0]["reward_mean"], result.history[-1]["reward_mean"]
+    assert last > max(first + 0.3, 0.7)
+    after = result.edit.metrics["validation"]["after"]  # type: ignore[index, call-overload]
+    assert after["value"] > 0.7  # type: ignore[index, call-overload]
+    assert result.stopped == ""
+    assert result.candidates == 64 * length * 40
+
+
+def test_the_objectives_scale_does_not_matter() -> None:
+    last = []
+    for scale in (1.0, 1000.0):
+        task = make_task(rledit.Unlearning(forget_weight=scale, retain_weight=scale))
+        env = rledit.MaskWorld(task, num_envs=64, rank=2)
+        result = rledit.PPO(env, config=rledit.PPOConfig(learning_rate=2e-3)).train(64 * 40)
+        last.append(result.history[-1]["reward_mean"] / scale)
+    assert last[1] == pytest.approx(last[0], abs=0.1)
+
+
+@pytest.mark.parametrize("envs", [1, 2, 3, 7])
+@pytest.mark.parametrize("length", [1, 2])
+def test_any_number_of_candidates(envs: int, length: int) -> None:
+    config = rledit.PPOConfig(epochs=2, minibatches=4, hidden=8)
+    ppo = make_ppo(num_envs=envs, episode_length=length, config=config)
+    result = ppo.train(3 * envs * length)
+    assert [row["optimizer_steps"] for row in result.history] == [2 * max(1, min(4, envs // 2))] * 3
+    assert all(np.isfinite(list(row.values())).all() for row in result.history)
+
+
+# --------------------------------------------------------------------------------------------- seeds
+
+
+@pytest.mark.parametrize("kind", WORLDS)
+@pytest.mark.parametrize("length", [1, 2])
+def test_a_seed_repeats(kind: type[World], length: int) -> None:
+    runs = [make_ppo(kind, seed, episode_length=length) for seed in (3, 3, 4)]
+    before = torch.get_rng_state()
+    results = [ppo.train(16 * length * 4) for ppo in runs]
+    assert torch.equal(torch.get_rng_state(), before)
+    assert same_edit(results[0].edit, results[1].edit)
+    assert results[0].origin == results[1].origin
+    assert without_times(results[0].history) == without_times(results[1].history)
+    assert not same_edit(results[0].edit, results[2].edit)
+    assert without_times(results[0].history) != without_times(results[2].history)
+
+
+# -------------------------------------------------------------------------------------------- rollout
+
+
+def rows_seen(ppo: rledit.PPO) -> list[int]:
+    rows: list[int] = []
+    for network in (ppo.agent.policy.trunk, ppo.agent.value.trunk):
+        network.register_forward_hook(lambda module, inputs, output: rows.append(len(inputs[0])))
+    return rows
+
+
+def test_one_row_for_one_step_episodes() -> None:
+    ppo = make_ppo(num_envs=64)
+    rows = rows_seen(ppo)
+    ppo.update()
+    ppo.result()
+    assert set(rows) == {1}
+    longer = make_ppo(num_envs=64, episode_length=2)
+    rows = rows_seen(longer)
+    collect(longer.env, longer.agent, longer.generator)
+    assert rows == [1, 64]
+
+
+@pytest.mark.parametrize("kind", WORLDS)
+@pytest.mark.parametrize("length", [1, 3])
+def test_rollout_is_what_gymnasium_shows(kind: type[World], length: int) -> None:
+    ppo = make_ppo(kind, episode_length=length)
+    rollout = collect(ppo.env, ppo.agent, ppo.generator)
+    observation, _ = ppo.env.reset()
+    for t in range(length):
+        np.testing.assert_array_equal(
+            observation, rollout.observations[t].expand(16, -1).numpy(), err_msg=f"step {t}"
+        )
+        observation, reward, _, _, infos = ppo.env.step(rollout.actions[t].numpy())
+        np.testing.assert_array_equal(rollout.rewards[t].numpy(), reward.astype(np.float32))
+    for name, metric in rollout.metrics.items():
+        np.testing.assert_array_equal(metric.numpy(), infos["final_info"][name])
+    with torch.no_grad():
+        means = ppo.agent.policy(rollout.observations[0])
+        normal = torch.distributions.Normal(means, ppo.agent.policy.log_std.exp())
+    expected = normal.log_prob(rollout.actions[0]).sum(1)
+    torch.testing.assert_close(rollout.log_probs[0], expected, rtol=1e-5, atol=1e-4)
+
+
+# --------------------------------------------------------------------------------------------- edits
+
+
+@pytest.mark.parametrize("kind", WORLDS)
+@pytest.mark.parametrize("length", [1, 2])
+@pytest.mark.parametrize("conv", [False, True])
+def test_an_edit_gives_the_counts_of_its_candidate(kind: type[World], length: int, conv: bool) -> None:
+    ppo = make_ppo(kind, conv=conv, episode_length=length)
+    task = ppo.env.task
+    rollout = collect(ppo.env, ppo.agent, ppo.generator)
+    inputs = torch.cat(list(task.samples.batches()))
+    compared = 0
+    for candidate in range(ppo.env.num_envs):
+        edit = ppo.env.edit(rollout.actions[:, candidate])
+        edit.apply_(task.model)
+        with torch.no_grad():
+            logits = task.model(inputs)
+        edit.revert_(task.model)
+        top = logits.topk(2).values
+        if float((top[:, 0] - top[:, 1]).min()) < 1e-4:
+            continue  # a tie may fall either way
+        right = logits.argmax(1) == task.samples.labels
+        for group, mask in task.samples.groups.items():
+            assert float(rollout.metrics[f"{group}_accuracy"][candidate]) == float(
+                right[mask].double().mean()
+            )
+        compared += 1
+    assert compared > 8
+
+
+def test_float64_models_are_edited_by_the_factors_that_were_scored() -> None:
+    task = make_task()
+    double = rledit.Task(task.model.double(), ["0"], *_double(task))
+    env = rledit.ShiftWorld(double, num_envs=3, rank=2)
+    actions = torch.randn(3, env.layout.size)
+    scored = env.layout.factors(actions)["0"]
+    for candidate in range(3):
+        left, right = env.edit(actions[candidate : candidate + 1]).factors["0"]
+        assert torch.equal(left.double(), scored[0][candidate])
+        assert torch.equal(right.double(), scored[1][candidate])
+
+
+def _double(task: rledit.Task) -> tuple[rledit.Samples, Any]:
+    inputs = torch.cat(list(task.samples.batches())).double()
+    return rledit.Samples(inputs, task.samples.labels, task.samples.groups), rledit.Unlearning()
+
+
+# ----------------------------------------------------------------------------------------- selection
+
+
+def fill(elites: Elites, ppo: rledit.PPO, count: int) -> None:
+    for _ in range(count):
+        elites.add(collect(ppo.env, ppo.agent, ppo.generator), ppo.env)
+
+
+@pytest.mark.parametrize("length", [1, 2])
+def test_elites_are_the_best_in_a_stable_order(length: int) -> None:
+    ppo = make_ppo(episode_length=length)
+    rollouts = [collect(ppo.env, ppo.agent, ppo.generator) for _ in range(4)]
+    elites = Elites(7, length, ppo.env.layout.size)
+    for rollout in rollouts:
+        elites.add(rollout, ppo.env)
+    every = [
+        (float(rollout.returns[i]), order, i)
+        for order, rollout in enumerate(rollouts)
+        for i in range(ppo.env.num_envs)
+    ]
+    best = sorted(every, key=lambda item: (-item[0], item[1], item[2]))[:7]
+    assert elites.returns.tolist() == [item[0] for item in best]
+    for actions, (_, order, i) in zip(elites.actions, best, strict=True):
+        assert torch.equal(actions, rollouts[order].actions[:, i].clamp(-ppo.env.bound, ppo.env.bound))
+
+
+@pytest.mark.parametrize("length", [1, 2])
+def test_the_best_on_validation_is_returned(length: int) -> None:
+    ppo = make_ppo(episode_length=length)
+    ppo.train(16 * length * 3)
+    actions = torch.cat([mean_actions(ppo.env, ppo.agent), ppo.elites.actions])
+    _, outcome = replay(ppo.env, actions, "validation")
+    best = int(outcome.values.argmax())
+    result = ppo.result()
+    assert result.origin == (f"elite {best}" if best else "policy mean")
+    assert same_edit(result.edit, ppo.env.edit(actions[best]))
+    after = result.edit.metrics["validation"]["after"]  # type: ignore[index, call-overload]
+    assert after["value"] == float(outcome.values.max())  # type: ignore[index, call-overload]
+    assert result.edit.metrics["origin"] == result.origin
+
+
+def test_ties_go_to_the_mean() -> None:
+    task = make_task(lambda tally: tally.accuracy("retain") * 0)
+    result = rledit.PPO(rledit.MaskWorld(task, num_envs=8, rank=1), config=SHORT).train(16)
+    assert result.origin == "policy mean"
+
+
+def test_an_edit_that_only_harms_is_not_returned() -> None:
+    task = make_task(lambda tally: tally.accuracy("retain") + tally.accuracy("forget"))
+    ppo = rledit.PPO(rledit.MaskWorld(task, num_envs=8, rank=2))
+    with torch.no_grad():
+        ppo.agent.policy.head.bias.normal_(0, 3, generator=torch.Generator().manual_seed(0))
+    result = ppo.result()
+    assert result.origin == "no edit"
+    assert all(not left.any() and not right.any() for left, right in result.edit.factors.values())
+
+
+@pytest.mark.parametrize("length", [1, 3])
+def test_mean_actions_are_the_policys_own(length: int) -> None:
+    ppo = make_ppo(rledit.ShiftWorld, num_envs=1, episode_length=length)
+    ppo.train(2 * length)
+    actions = mean_actions(ppo.env, ppo.agent)
+    assert actions.shape == (1, length, ppo.env.layout.size)
+    observation, _ = ppo.env.reset()
+    for t in range(length):
+        with torch.no_grad():
+            expected = ppo.agent.policy(torch.from_numpy(np.array(observation))).clamp(-4, 4)
+        assert torch.equal(actions[:, t], expected)
+        observation, *_ = ppo.env.step(expected.numpy())
+
+
+# ---------------------------------------------------------------------------------------- checkpoint
+
+
+@pytest.mark.parametrize("kind", WORLDS)
+@pytest.mark.parametrize("length", [1, 2])
+@pytest.mark.parametrize("done", [0, 3])
+def test_resumed_is_uninterrupted(kind: type[World], length: int, done: int) -> None:
+    budget = 16 * length * 6
+    whole = make_ppo(kind, episode_length=length).train(budget)
+    ppo = make_ppo(kind, episode_length=length)
+    for _ in range(done):
+        ppo.update()
+    tensors, state = ppo.state()
+    tensors = {name: value.clone() for name, value in tensors.items()}
+    state = json.loads(json.dumps(state, allow_nan=False))
+    ppo.update()  # what came after the checkpoint is lost
+    other = make_ppo(kind, episode_length=length)
+    other.update()
+    other.load_state(tensors, state)
+    assert without_times(other.history) == without_times(whole.history[:done])
+    result = other.train(budget)
+    assert same_edit(result.edit, whole.edit)
+    assert result.origin == whole.origin
+    assert result.candidates == whole.candidates
+    assert without_times(result.history) == without_times(whole.history)
+
+
+def test_resumed_after_a_recovery() -> None:
+    def run(interrupt: bool) -> rledit.Result:
+        ppo = make_ppo()
+        for step in range(5):
+            if step == 2:
+                with torch.no_grad():
+                    ppo.agent.policy.head.bias[0] = float("nan")
+            ppo.update()
+            if interrupt and step == 3:
+                tensors, state = ppo.state()
+                ppo = make_ppo()
+                ppo.load_state(tensors, state)
+        assert ppo.guard.recoveries == 1
+        return ppo.result()
+
+    assert same_edit(run(False).edit, run(True).edit)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"seed": 1},
+        {"kind": rledit.ShiftWorld},
+        {"rank": 1},
+        {"num_envs": 8},
+        {"episode_length": 2},
+        {"bound": 1.0},
+        {"config": rledit.PPOConfig(epochs=3, hidden=16, elites=5, clip=0.3)},
+        {"conv": True},
+    ],
+)
+def test_another_trainers_checkpoint(other: dict[str, Any]) -> None:
+    ppo = make_ppo()
+    ppo.update()
+    stranger = make_ppo(**other)
+    before = {name: value.clone() for name, value in stranger.agent.state_dict().items()}
+    with pytest.raises(ValueError, match="does not belong to this trainer"):
+        stranger.load_state(*ppo.state())
+    assert all(torch.equal(value, before[name]) for name, value in stranger.agent.state_dict().items())
+
+
+@pytest.mark.parametrize("missing", ["generator", "history", "elites.actions", "agent.policy.log_std"])
+def test_an_incomplete_checkpoint(missing: str) -> None:
+    ppo = make_ppo()
+    ppo.update()
+    tensors, state = ppo.state()
+    del tensors[missing]
+    with pytest.raises(ValueError, match="checkpoint"):
+        make_ppo().load_state(tensors, state)
+    for key in state:
+        with pytest.raises(ValueError, match="checkpoint"):
+            make_ppo().load_state(ppo.state()[0], {k: v for k, v in state.items() if k != key})
+
+
+# -------------------------------------------------------------------------------------- interruption
+
+
+def test_ctrl_c_returns_a_result_and_training_can_go_on() -> None:
+    def stop(row: dict[str, float]) -> None:
+        if row["update"] == 2:
+            raise KeyboardInterrupt
+
+    ppo = make_ppo()
+    result = ppo.train(16 * 4, stop)
+    assert result.stopped == "interrupted"
+    assert len(result.history) == 2
+    assert len(result.edit.targets) == 1
+    again = make_ppo()
+    again.load_state(*ppo.state())
+    whole = make_ppo().train(16 * 4)
+    for interrupted in (ppo, again):
+        rest = interrupted.train(16 * 4)
+        assert rest.stopped == ""
+        assert same_edit(rest.edit, whole.edit)
+
+
+@pytest.mark.parametrize("length", [1, 2])
+def test_ctrl_c_while_scoring(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    ppo = make_ppo(episode_length=length)
+    whole = make_ppo(episode_length=length).train(16 * length * 2)
+    ppo.update()
+    ppo.update()
+    wait = ppo.env.wait
+
+    def interrupted() -> Any:
+        raise KeyboardInterrupt  # the step stays under way
+
+    monkeypatch.setattr(ppo.env, "wait", interrupted)
+    result = ppo.train(16 * length * 9)
+    monkeypatch.setattr(ppo.env, "wait", wait)
+    assert result.stopped == "interrupted"
+    assert same_edit(result.edit, whole.edit)
+    fresh = make_ppo()
+    monkeypatch.setattr(fresh.env, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):  # nothing has been learned yet
+        fresh.train(16)
+
+
+# ----------------------------------------------------------------------------------------- bad input
+
+
+def test_a_nan_objective_says_so() -> None:
+    broken = False
+
+    def objective(tally: rledit.Tally) -> Tensor:
+        retain = tally.accuracy("retain")
+        return torch.where(torch.arange(len(retain)) == 3, float("nan"), retain) if broken else retain
+
+    ppo = rledit.PPO(rledit.ShiftWorld(make_task(objective), num_envs=32, rank=2), config=SHORT)
+    ppo.update()
+    broken = True
+    with pytest.raises(ValueError, match="objective: expected finite values, got nan"):
+        ppo.train(3200)
+    broken = False
+    assert ppo.result().origin  # and nothing is lost
+
+
+def test_bad_arguments() -> None:
+    env = rledit.MaskWorld(make_task(), num_envs=4, rank=1)
+    with pytest.raises(TypeError, match="env: expected a MaskWorld or ShiftWorld, got str"):
+        rledit.PPO("env")  # type: ignore[arg-type]
+    for seed in (-1, 1.5, True):
+        with pytest.raises(ValueError, match="seed: expected an integer of at least 0"):
+            rledit.PPO(env, seed=seed)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="candidates: expected at least 1, got 0"):
+        rledit.PPO(env).train(0)
