@@ -28,8 +28,11 @@ std::string shape_of(const py::array& array) {
   return text + "]";
 }
 
-// -1 in `expected` stands for any size.
+// Checks what the type Floats and its like do not: the shape, where -1 stands for any size, and the address,
+// which may be odd where an array is a view of bytes.
 void expect_shape(const std::string& name, const py::array& array, const std::vector<int64_t>& expected) {
+  if ((array.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_) == 0)
+    throw py::value_error(name + ": expected an array at an aligned address");
   bool fits = array.ndim() == static_cast<py::ssize_t>(expected.size());
   for (size_t i = 0; fits && i < expected.size(); ++i)
     fits = expected[i] < 0 || array.shape(static_cast<py::ssize_t>(i)) == expected[i];
@@ -166,6 +169,7 @@ py::tuple score_tail(const Floats& activations, const std::vector<Floats>& weigh
   tail.scale = scale;
   tail.precision = precision_of(precision);
   int64_t inputs = activations.shape(1);
+  bool differ = false;  // whether anything tells one candidate from another
   for (size_t l = 0; l < count; ++l) {
     const std::string at = "[" + std::to_string(l) + "]";
     const Floats& weight = weights[l];
@@ -192,9 +196,13 @@ py::tuple score_tail(const Floats& activations, const std::vector<Floats>& weigh
       expect_shape("rights" + at, *rights[l], {candidates, lefts[l]->shape(2), layer.inputs});
       layer.factors = {lefts[l]->data(), rights[l]->data(), lefts[l]->shape(2)};
     }
+    differ = differ || layer.per_candidate || lefts[l].has_value();
     inputs = layer.outputs;
     tail.layers.push_back(layer);
   }
+  if (!differ && candidates != 1)
+    throw py::value_error("candidates: expected 1 without factors and weights of their own, got " +
+                          std::to_string(candidates));
   tail.samples = samples_of(labels, groups, activations.shape(0), tail.classes());
   Counts counts(candidates, groups.shape(0), tail.classes(), wanted, bins, margin_limit);
   {

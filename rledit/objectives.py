@@ -110,6 +110,8 @@ class Function:
 
 def as_objective(objective: Objective | Callable[[Tally], Any]) -> Objective:
     """The objective itself, or a plain function wrapped in :class:`Function`."""
+    if isinstance(objective, type):
+        raise TypeError(f"objective: expected an objective, got the class; write {objective.__name__}()")
     if isinstance(objective, Objective):
         return objective
     if callable(objective):

@@ -9,7 +9,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    RandomSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
 
 from .ops.counts import MAX_GROUPS
 
@@ -42,7 +48,7 @@ class Samples:
     """Inputs, labels and named groups of S samples.
 
     Args:
-        inputs: tensor [S, ...], what the model is called with. Kept as it is, not copied.
+        inputs: tensor or array [S, ...], what the model is called with. Kept as it is, not copied.
         labels: integers [S], the class of each sample.
         groups: name -> bool mask [S], or a function from the labels to such a mask. Groups may overlap
             and need not cover all samples. At most 64.
@@ -53,9 +59,16 @@ class Samples:
             or inputs that are not finite.
     """
 
-    def __init__(self, inputs: Tensor, labels: Tensor | NDArray[Any] | Sequence[int], groups: Groups) -> None:
+    def __init__(
+        self,
+        inputs: Tensor | NDArray[Any],
+        labels: Tensor | NDArray[Any] | Sequence[int],
+        groups: Groups,
+    ) -> None:
+        if isinstance(inputs, np.ndarray):
+            inputs = torch.as_tensor(inputs)
         if not isinstance(inputs, Tensor):
-            raise TypeError(f"inputs: expected a torch.Tensor, got {type(inputs).__name__}")
+            raise TypeError(f"inputs: expected a tensor or an array, got {type(inputs).__name__}")
         if inputs.dim() == 0:
             raise ValueError("inputs: expected shape [S, ...], got a scalar")
         self.labels = _labels(labels)
@@ -81,6 +94,11 @@ class Samples:
         """
         source: Iterable[Any]
         if isinstance(data, DataLoader):
+            if isinstance(data.sampler, (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)):
+                raise ValueError(
+                    f"data: expected the same order every time (shuffle=False), got a loader with a "
+                    f"{type(data.sampler).__name__}"
+                )
             source = data
         else:
             if not isinstance(data, Sized):
@@ -134,7 +152,12 @@ class Samples:
 
     def head(self, count: int) -> Tensor:
         """The inputs of the first ``count`` samples."""
-        return next(self.batches(count))[:count]
+        parts: list[Tensor] = []
+        for batch in self.batches(count):
+            parts.append(batch)
+            if sum(len(part) for part in parts) >= count:
+                break
+        return torch.cat(parts)[:count]
 
 
 def _pairs(source: Iterable[Any]) -> Iterator[tuple[Tensor, Any]]:
@@ -157,6 +180,8 @@ def _labels(labels: Any) -> Tensor:
 
 
 def _groups(groups: Groups, labels: Tensor) -> dict[str, Tensor]:
+    if not isinstance(groups, Mapping):
+        raise TypeError(f"groups: expected a mapping from names to masks, got {type(groups).__name__}")
     if not groups:
         raise ValueError("groups: expected at least one, got none")
     if len(groups) > MAX_GROUPS:
@@ -181,7 +206,7 @@ def _groups(groups: Groups, labels: Tensor) -> dict[str, Tensor]:
 
 def _check_finite(inputs: Tensor, start: int) -> None:
     # Part by part: isfinite() of everything at once would need a mask as large as the data set.
-    if not inputs.is_floating_point():
+    if not inputs.is_floating_point() or inputs.is_meta:
         return
     for i, part in enumerate(inputs.split(4096)):
         finite = part.flatten(1).isfinite().all(1) if part.dim() > 1 else part.isfinite()

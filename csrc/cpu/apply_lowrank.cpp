@@ -14,7 +14,7 @@ void apply_lowrank(float* weight, int64_t candidates, int64_t outputs, int64_t i
   const int64_t rows = candidates * outputs;
   // Enough rows an index that handing one out costs nothing beside the work.
   const int64_t block = std::max<int64_t>(1, 65536 / (inputs * (factors.rank + 1)));
-  cpu::parallel_for((rows + block - 1) / block, [&](int64_t item, int) {
+  cpu::parallel_for((rows + block - 1) / block, num_threads(), [&](int64_t item, int) {
     for (int64_t row = item * block; row < std::min(rows, (item + 1) * block); ++row)
       kernels.edit_row(weight + row * inputs, factors.left + row * factors.rank,
                        factors.right + row / outputs * factors.rank * inputs, factors.rank, inputs, world,

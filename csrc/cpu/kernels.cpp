@@ -245,16 +245,21 @@ inline void predict(const float* logits, int64_t classes, Predictions& out) {
   }
 }
 
-// Cross-entropy of each sample, log(sum exp(logit - best)) + best - logit[label].
+// Cross-entropy of each sample, log(sum exp(logit - best)) + (best - logit[label]). In double, because the
+// difference of two finite floats may overflow and the loss of a sure prediction is far below their rounding.
 inline void cross_entropy(const float* logits, int64_t classes, const TileSamples& samples,
-                          const Predictions& predictions, float* loss) {
+                          const Predictions& predictions, double* loss) {
+  alignas(64) float log_sum[kTile];
   for (int i = 0; i < kTile; i += kLanes) {
     const vfloat best = load(predictions.best + i);
     vfloat sum = broadcast(0.0F);
     for (int64_t c = 0; c < classes; ++c) sum += exponential(load(logits + c * kTile + i) - best);
-    store(loss + i, logarithm(sum) + best);
+    store(log_sum + i, logarithm(sum));
   }
-  for (int i = 0; i < kTile; ++i) loss[i] -= logits[samples.labels[i] * kTile + i];
+  for (int i = 0; i < kTile; ++i) {
+    const double behind = static_cast<double>(predictions.best[i]) - logits[samples.labels[i] * kTile + i];
+    loss[i] = log_sum[i] + behind;
+  }
 }
 
 inline int64_t margin_bin(float margin, int64_t bins, float limit) {
@@ -293,10 +298,10 @@ void count(const float* logits, int64_t classes, const TileSamples& samples, con
     }
   }
   if (tally.loss != nullptr) {
-    alignas(64) float loss[kTile];
+    double loss[kTile];
     cross_entropy(logits, classes, samples, predictions, loss);
     for (int i = 0; i < kTile; ++i) {
-      const double value = predictions.finite[i] != 0 ? static_cast<double>(loss[i]) : kInvalidLoss;
+      const double value = predictions.finite[i] != 0 ? loss[i] : kInvalidLoss;
       for_groups(samples.membership[i], [&](int64_t g) { tally.loss[g] += value; });
     }
   }

@@ -8,6 +8,7 @@
 #include <exception>
 #include <memory>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -23,11 +24,13 @@ namespace {
 struct Job {
   const std::function<void(int64_t, int)>* body;
   int64_t count;
+  int workers;
   std::atomic<int64_t> next{0};
   std::mutex mutex;
   std::exception_ptr error;
 
   void work(int worker) {
+    if (worker >= workers) return;
     try {
       for (int64_t i = next.fetch_add(1); i < count; i = next.fetch_add(1)) (*body)(i, worker);
     } catch (...) {
@@ -40,8 +43,12 @@ struct Job {
 
 class Pool {
  public:
-  explicit Pool(int threads) : pid_(getpid()) {
-    for (int worker = 1; worker < threads; ++worker) threads_.emplace_back([this, worker] { serve(worker); });
+  explicit Pool(int threads) {
+    try {
+      for (int worker = 1; worker < threads; ++worker) threads_.emplace_back([this, worker] { serve(worker); });
+    } catch (const std::system_error&) {
+      // The system grants no more threads: those that there are do the work.
+    }
   }
 
   ~Pool() {
@@ -67,9 +74,6 @@ class Pool {
     job_ = nullptr;
   }
 
-  int size() const { return static_cast<int>(threads_.size()) + 1; }
-  pid_t pid() const { return pid_; }
-
  private:
   void serve(int worker) {
     uint64_t seen = 0;
@@ -90,7 +94,6 @@ class Pool {
     }
   }
 
-  pid_t pid_;
   std::vector<std::thread> threads_;
   std::mutex mutex_;
   std::condition_variable wake_;
@@ -112,9 +115,9 @@ int default_threads() {
 // One pool for the process. It is leaked at exit on purpose: joining threads while the interpreter or the
 // C++ runtime shuts down invites deadlocks.
 struct State {
-  std::mutex mutex;
+  std::mutex mutex;  // held while a job runs, so num_threads() must not need it
   Pool* pool = nullptr;
-  int threads = default_threads();
+  std::atomic<int> threads{default_threads()};
   pid_t pid = getpid();
 };
 
@@ -125,7 +128,7 @@ State& state() {
   State* found = current.load();
   if (found->pid != getpid()) {
     auto fresh = std::make_unique<State>();
-    fresh->threads = found->threads;
+    fresh->threads = found->threads.load();
     if (current.compare_exchange_strong(found, fresh.get())) found = fresh.release();
   }
   return *found;
@@ -133,15 +136,16 @@ State& state() {
 
 }  // namespace
 
-void parallel_for(int64_t count, const std::function<void(int64_t, int)>& body) {
+void parallel_for(int64_t count, int workers, const std::function<void(int64_t, int)>& body) {
   if (count <= 0) return;
   Job job;
   job.body = &body;
   job.count = count;
+  job.workers = workers;
   State& shared = state();
   {
     const std::lock_guard<std::mutex> lock(shared.mutex);
-    if (count == 1 || shared.threads == 1) {
+    if (count == 1 || workers == 1 || shared.threads == 1) {
       job.work(0);
     } else {
       if (shared.pool == nullptr) shared.pool = new Pool(shared.threads);
@@ -155,11 +159,7 @@ void parallel_for(int64_t count, const std::function<void(int64_t, int)>& body) 
 
 namespace rledit {
 
-int num_threads() {
-  cpu::State& shared = cpu::state();
-  const std::lock_guard<std::mutex> lock(shared.mutex);
-  return shared.threads;
-}
+int num_threads() { return cpu::state().threads; }
 
 void set_num_threads(int threads) {
   cpu::State& shared = cpu::state();

@@ -83,14 +83,14 @@ struct Scratch {
 class Scorer {
  public:
   Scorer(const Tail& tail, const Tally& tally)
-      : kernels_(kernels()), tail_(tail), tally_(tally), samples_(tail.samples) {
+      : kernels_(kernels()), threads_(num_threads()), tail_(tail), tally_(tally), samples_(tail.samples) {
     const Layer& first = tail.layers.front();
     // Shift needs the product with the unedited weights only once for all candidates, and then 2*R*(O+I)
-    // operations per sample and candidate; edited weights need 2*O*I.
+    // operations per sample and candidate; edited weights need 2*O*I. The number of candidates has no say,
+    // or a candidate's logits would round differently in another batch.
     const int64_t rank = first.factors.rank;
-    const int64_t whole = first.outputs * first.inputs;
     shared_product_ = !first.per_candidate && rank > 0 && tail.world == World::shift &&
-                      whole + tail.candidates * rank * (first.outputs + first.inputs) < tail.candidates * whole;
+                      rank * (first.outputs + first.inputs) < first.outputs * first.inputs;
     for (const Layer& layer : tail.layers) {
       widest_output_ = std::max(widest_output_, layer.outputs);
       deepest_ = std::max(deepest_, layer.inputs);
@@ -109,13 +109,13 @@ class Scorer {
   }
 
   void run() {
-    const Schedule schedule(tail_.candidates, std::min(span_chunks_, chunks()), num_threads());
+    const Schedule schedule(tail_.candidates, std::min(span_chunks_, chunks()), threads_);
     LossPartials losses(tally_, tail_.candidates, tail_.samples.group_count, span_chunks_);
     prepare();
     for (int64_t start = 0; start < chunks(); start += span_chunks_) {
       const int64_t count = std::min(span_chunks_, chunks() - start);
       pack_span(start, count);
-      parallel_for(schedule.items(), [&](int64_t item, int worker) {
+      parallel_for(schedule.items(), threads_, [&](int64_t item, int worker) {
         const int64_t part = item / schedule.blocks;
         const int64_t first = item % schedule.blocks * schedule.block;
         const int64_t last = std::min(first + schedule.block, tail_.candidates);
@@ -157,7 +157,7 @@ class Scorer {
     }
     inputs_ = allocate(span_chunks_ * chunk_tiles_ * first().inputs * kTile);
     if (shared_product_) products_ = allocate(span_chunks_ * chunk_tiles_ * first().outputs * kTile);
-    scratch_.resize(num_threads());
+    scratch_.resize(threads_);
     for (Scratch& scratch : scratch_) {
       for (Buffer& output : scratch.outputs) output = allocate(chunk_tiles_ * widest_output_ * kTile);
       scratch.panel = allocate(panel_size(kernels_.panel_rows, deepest_));
@@ -178,7 +178,7 @@ class Scorer {
   void pack_span(int64_t start, int64_t count) {
     const int64_t from = start * chunk_tiles_;
     const int64_t tiles = std::min((start + count) * chunk_tiles_, samples_.tiles()) - from;
-    parallel_for(tiles, [&](int64_t t, int) {
+    parallel_for(tiles, threads_, [&](int64_t t, int) {
       float* tile = inputs_.get() + t * first().inputs * kTile;
       kernels_.pack_tile(tail_.activations + (from + t) * kTile * first().inputs, samples_.valid(from + t),
                          first().inputs, bf16(), tile);
@@ -290,6 +290,7 @@ class Scorer {
   }
 
   const Kernels& kernels_;
+  const int threads_;
   const Tail& tail_;
   const Tally& tally_;
   PackedSamples samples_;

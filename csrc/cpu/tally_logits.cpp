@@ -15,12 +15,13 @@ void tally_logits(const float* logits, int64_t candidates, int64_t classes, cons
   const cpu::PackedSamples packed(samples);
   const int64_t per_chunk = cpu::kMaxTilesPerChunk;
   const int64_t chunks = (packed.tiles() + per_chunk - 1) / per_chunk;
-  const cpu::Schedule schedule(candidates, chunks, num_threads());
+  const int threads = num_threads();
+  const cpu::Schedule schedule(candidates, chunks, threads);
   cpu::LossPartials losses(tally, candidates, samples.group_count, chunks);
-  std::vector<std::vector<float>> tiles(num_threads());
+  std::vector<std::vector<float>> tiles(threads);
   for (std::vector<float>& tile : tiles) tile.resize(classes * cpu::kTile);
 
-  cpu::parallel_for(schedule.items(), [&](int64_t item, int worker) {
+  cpu::parallel_for(schedule.items(), threads, [&](int64_t item, int worker) {
     const int64_t part = item / schedule.blocks;
     const int64_t first = item % schedule.blocks * schedule.block;
     const int64_t last = std::min(first + schedule.block, candidates);

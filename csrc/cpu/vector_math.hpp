@@ -19,7 +19,8 @@ inline vfloat load(const float* from) {
 }
 inline void store(float* to, vfloat value) { std::memcpy(to, &value, sizeof(value)); }
 inline void store(int32_t* to, vint value) { std::memcpy(to, &value, sizeof(value)); }
-inline vfloat broadcast(float value) { return vfloat{} + value; }
+// Minus zero, because the compiler may drop that and not "plus zero", which would turn -0 into 0.
+inline vfloat broadcast(float value) { return value - vfloat{}; }
 inline vfloat select(vint mask, vfloat yes, vfloat no) {
   return (vfloat)((mask & (vint)yes) | (~mask & (vint)no));
 }
@@ -27,16 +28,16 @@ inline vfloat select(vint mask, vfloat yes, vfloat no) {
 // max(x, 0) that keeps NaN, as torch's does: a network that has blown up must not look healthy.
 inline vfloat relu(vfloat x) { return select(x <= 0.0F, broadcast(0.0F), x); }
 
-// Round to nearest even. Infinities stay; the NaNs that arithmetic makes stay NaN.
+// Round to nearest even. Infinities stay and NaNs stay NaN (the carry could make a zero of them).
 inline vfloat rounded_bf16(vfloat x) {
   typedef uint32_t vuint __attribute__((vector_size(4 * RLEDIT_LANES)));
   vuint bits = (vuint)x;
   bits += 0x7fffU + ((bits >> 16) & 1U);
-  return (vfloat)(bits & 0xffff0000U);
+  return select(x != x, x, (vfloat)(bits & 0xffff0000U));
 }
 
 // exp by range reduction to [-ln2/2, ln2/2] and the degree-5 polynomial of Cephes' expf (S. Moshier);
-// relative error below 2e-7. Saturates outside [-87.3, 88.7] and keeps NaN.
+// relative error below 2e-7. Infinity above 88.4, exp(-87.3) below -87.3; keeps NaN.
 inline vfloat exponential(vfloat x) {
   const vint not_a_number = x != x;
   vfloat y = select(x > 88.7F, broadcast(88.7F), x);

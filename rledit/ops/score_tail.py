@@ -123,10 +123,11 @@ def check_tail(
             "weights, biases, nonlinearities, lefts, rights: expected one entry per layer, got lengths "
             f"{counts}"
         )
-    sizes = {w.shape[0] for w in weights if w.dim() == 3} | {f.shape[0] for f in lefts if f is not None}
-    if len(sizes) > 1:
-        raise ValueError(f"lefts, weights: expected one number of candidates, got {sorted(sizes)}")
-    candidates: int = sizes.pop() if sizes else 1
+    # A list, not a set: under torch.compile sizes are symbols, which have no hash.
+    sizes = [w.shape[0] for w in weights if w.dim() == 3] + [f.shape[0] for f in lefts if f is not None]
+    candidates: int = sizes[0] if sizes else 1
+    if any(size != candidates for size in sizes):
+        raise ValueError(f"lefts, weights: expected one number of candidates, got {sizes}")
     inputs = activations.shape[1]
     for i, (weight, bias, name, left, right) in enumerate(
         zip(weights, biases, nonlinearities, lefts, rights, strict=True)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from .counts import INVALID_LOSS, MAX_GROUPS, Counts, check_wanted, empty_counts
 
@@ -28,39 +29,40 @@ def tally_logits_ref(
     [-margin_limit, margin_limit] evenly; margins beyond fall into the outermost bins.
 
     Raises:
-        ValueError: for shapes that do not fit, an unknown part, or a histogram of other than two classes.
+        ValueError: for shapes that do not fit, labels out of range, an unknown part, a histogram of other
+            than two classes, or bins and a margin_limit that are not positive.
     """
     check_logits(logits, labels, groups, wanted)
-    classes = logits.shape[2]
+    n, samples, classes = logits.shape
+    check_labels(labels, classes)
+    check_bins(wanted, bins, margin_limit)
     finite = logits.isfinite().all(-1)  # [N, S]
-    predicted = F.one_hot(logits.argmax(-1), classes) * finite[..., None]  # [N, S, C]
-    label = F.one_hot(labels, classes)  # [S, C]
-    member = groups.to(torch.int64)  # [G, S]
+    predicted = logits.argmax(-1)  # [N, S]
+    counted = finite[:, None] & groups  # [N, G, S]
 
-    def wants(part: str) -> bool:
-        return part in wanted
+    def count(key: Tensor, keys: int) -> Tensor:
+        """How often each group has each key of 0..keys-1: [N, S] -> [N, G, keys]."""
+        zeros = labels.new_zeros(n, len(groups), keys)
+        return zeros.scatter_add_(2, key[:, None].expand(counted.shape), counted.to(torch.int64))
 
-    nothing = labels.new_empty(0)
-    correct = nothing
-    if wants("correct"):
-        correct = torch.einsum("nsc,sc,gs->ng", predicted, label, member)
-    counted = torch.einsum("nsc,gs->ngc", predicted, member) if wants("predicted") else nothing
-    confusion = torch.einsum("nsp,sl,gs->nglp", predicted, label, member) if wants("confusion") else nothing
-    loss = nothing.to(torch.float64)
-    if wants("loss"):
-        entropy = logits.double().logsumexp(-1) - logits.double().gather(
-            -1, labels.expand(logits.shape[0], -1)[..., None]
-        ).squeeze(-1)  # [N, S]
-        entropy = torch.where(finite, entropy, INVALID_LOSS)
-        loss = torch.einsum("ns,gs->ng", entropy, member.double())
-    histogram = nothing
-    if wants("histogram"):
-        margin = logits[..., 1] - logits[..., 0]  # [N, S]
-        position = (margin.nan_to_num() + margin_limit) * (bins / (2 * margin_limit))
+    correct = predictions = confusion = histogram = labels.new_empty(0)
+    loss = correct.double()
+    if "correct" in wanted:
+        correct = (counted & (predicted == labels)[:, None]).sum(-1)
+    if "predicted" in wanted:
+        predictions = count(predicted, classes)
+    if "confusion" in wanted:
+        confusion = count(labels * classes + predicted, classes * classes).unflatten(2, (classes, classes))
+    if "loss" in wanted:
+        own = logits.double().gather(-1, labels.expand(n, samples)[..., None]).squeeze(-1)
+        entropy = torch.where(finite, logits.double().logsumexp(-1) - own, INVALID_LOSS)  # [N, S]
+        loss = entropy @ groups.double().T
+    if "histogram" in wanted:
+        margin = torch.where(finite, logits[..., 1] - logits[..., 0], 0)  # [N, S]
+        position = (margin + margin_limit) * (bins / (2 * margin_limit))
         index = position.clamp(0, bins - 1).to(torch.int64)
-        binned = F.one_hot(index, bins) * finite[..., None]  # [N, S, bins]
-        histogram = torch.einsum("nsb,sl,gs->nglb", binned, label, member)
-    return Counts(correct, counted, confusion, loss, histogram)
+        histogram = count(labels * bins + index, 2 * bins).unflatten(2, (2, bins))
+    return Counts(correct, predictions, confusion, loss, histogram)
 
 
 def tally_logits(
@@ -84,10 +86,26 @@ def check_samples(labels: Tensor, groups: Tensor, samples: int) -> None:
         raise ValueError(f"groups: expected at most {MAX_GROUPS}, got {groups.shape[0]}")
 
 
+def check_labels(labels: Tensor, classes: int) -> None:
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        raise ValueError(
+            f"labels: expected values in 0..{classes - 1}, got {int(labels.min())}..{int(labels.max())}"
+        )
+
+
+def check_bins(wanted: list[str], bins: int, margin_limit: float) -> None:
+    if "histogram" in wanted and (bins < 1 or not 0 < margin_limit < math.inf):
+        raise ValueError(
+            f"bins, margin_limit: expected positive numbers for a histogram, got {bins} and {margin_limit}"
+        )
+
+
 def check_logits(logits: Tensor, labels: Tensor, groups: Tensor, wanted: list[str]) -> None:
     if logits.dim() != 3:
         raise ValueError(f"logits: expected shape [N, S, C], got {list(logits.shape)}")
     check_samples(labels, groups, logits.shape[1])
+    if logits.shape[2] < 1:
+        raise ValueError(f"logits: expected at least one class, got shape {list(logits.shape)}")
     check_wanted(wanted, logits.shape[2])
 
 

@@ -4,6 +4,7 @@
 ``population``  runs a target for all candidates at once
 ``network``     the two ways to run a suffix: traced, or the whole module
 ``tail``        recognises suffixes that the fused op can run
+``checking``    compares a way to run candidates with the network itself
 ``scorer``      caches the prefix, checks itself, scores
 """
 

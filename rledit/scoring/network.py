@@ -6,13 +6,16 @@ Both fold the candidates into the batch, so the network must treat its samples i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import copy
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from threading import Lock
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, fx, nn
+from torch.backends import mha
 
 from .population import Population, Target
 from .tracing import Cut
@@ -40,9 +43,9 @@ class CutNetwork:
 
     def suffix(self, cached: tuple[Tensor, ...], population: Population) -> Tensor:
         folded = len(cached[0]) * population.size
-        sizes = [folded] * len(self.cut.sizes)
+        extras = self.cut.extras_at(folded)
         shared = [_Shared(value, population.size) for value in cached]
-        result: Tensor = _Interpreter(self.cut.suffix, self._targets, population).run(*shared, *sizes)
+        result: Tensor = _Interpreter(self.cut.suffix, self._targets, population).run(*shared, *extras)
         return result
 
 
@@ -90,29 +93,36 @@ class _Interpreter(fx.Interpreter):
 class WholeNetwork:
     """Any module, run from its inputs with its targets replaced while it runs."""
 
-    def __init__(self, model: nn.Module, targets: Mapping[str, Target]) -> None:
-        self._model = model
-        self._targets = dict(targets)
+    def __init__(self, model: nn.Module, targets: Iterable[str]) -> None:
+        # Targets are replaced while the network runs, so it has modules of its own; the weights are shared.
+        shared = {id(value): value for value in (*model.parameters(), *model.buffers())}
+        self._model = copy.deepcopy(model, shared)
+        self._targets = {name: self._model.get_submodule(name) for name in targets}
+        self._lock = Lock()  # worlds score on threads
 
     def prefix(self, inputs: Tensor) -> tuple[Tensor, ...]:
         return (inputs,)
 
     def suffix(self, cached: tuple[Tensor, ...], population: Population) -> Tensor:
         (inputs,) = cached
-        with self._replaced(population):
+        with self._lock, self._replaced(population):
             result: Tensor = self._model(inputs.repeat(population.size, *([1] * (inputs.dim() - 1))))
         return result
 
     @contextmanager
     def _replaced(self, population: Population) -> Iterator[None]:
         replaced = [(name, target) for name, target in self._targets.items() if population.touches(name)]
-        for name, target in replaced:
-            target.forward = partial(population.run, name, target, shared=False)  # type: ignore[method-assign]
+        # torch's fused TransformerEncoderLayer reads weights without calling their modules.
+        fused = mha.get_fastpath_enabled()
         try:
+            mha.set_fastpath_enabled(False)
+            for name, target in replaced:
+                target.forward = partial(population.run, name, target, shared=False)  # type: ignore[method-assign]
             yield
         finally:
+            mha.set_fastpath_enabled(fused)
             for _, target in replaced:
-                del target.forward
+                target.__dict__.pop("forward", None)
 
 
 @torch.no_grad()

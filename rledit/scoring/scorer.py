@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,8 +15,9 @@ from ..ops.apply_lowrank import WORLDS
 from ..ops.score_tail import PRECISIONS
 from ..samples import Samples
 from ..tally import Tally
+from .checking import check_population
 from .network import CutNetwork, Network
-from .population import Population, as_matrix
+from .population import Population
 from .tail import Tail
 
 if TYPE_CHECKING:
@@ -66,6 +68,8 @@ class Scorer:
         chosen = find_backend(name)
         if name == "auto" and self.task.dtype == torch.float64:
             return find_backend("reference")
+        if chosen.name == "native" and self.task.dtype != torch.float32:
+            raise TypeError(f"backend: 'native' expects float32 weights, the model's are {self.task.dtype}")
         return chosen
 
     @property
@@ -130,11 +134,15 @@ class Scorer:
 
         Raises:
             ValueError: for an unknown target, world or part, shapes that do not fit, rank 0 or above
-                min(O, I), or factors that are not finite.
+                min(O, I), or factors or a scale that are not finite.
         """
         if world not in WORLDS:
             raise ValueError(f"world: expected 'shift' or 'mask', got {world!r}")
+        if not math.isfinite(scale):
+            raise ValueError(f"scale: expected a finite number, got {scale}")
         parts = sorted({"correct", *self.task.objective.needs} if wanted is None else set(wanted))
+        if not parts:
+            raise ValueError(f"wanted: expected some of {', '.join(TALLY_PARTS)}; got none")
         if unknown := set(parts) - set(TALLY_PARTS):
             raise ValueError(f"wanted: expected some of {', '.join(TALLY_PARTS)}; got {sorted(unknown)}")
         checked = self.task.check_factors(factors)
@@ -162,9 +170,19 @@ class Scorer:
         masks: Tensor,
         wanted: list[str],
     ) -> Counts:
-        if self._tail is not None:
-            return self._score_tail(self._tail, population, cached[0], labels, masks, wanted)
-        return self._score_suffix(population, cached, labels, masks, wanted)
+        samples = min(BATCH, len(labels))
+        if self._tail is None:
+            return _in_parts(
+                population,
+                max(1, FOLDED_ROWS // samples),
+                lambda part: self._score_suffix(part, cached, labels, masks, wanted, samples),
+            )
+        tail = self._tail
+        # The reference holds the logits of all candidates at once, the native op those of a few samples.
+        size = max(1, FOLDED_ROWS // len(labels)) if self.backend == "reference" else population.size
+        return _in_parts(
+            population, size, lambda part: self._score_tail(tail, part, cached[0], labels, masks, wanted)
+        )
 
     def _score_tail(
         self,
@@ -203,72 +221,49 @@ class Scorer:
         labels: Tensor,
         masks: Tensor,
         wanted: list[str],
+        samples: int,
     ) -> Counts:
-        samples = min(BATCH, len(labels))
-        candidates = max(1, FOLDED_ROWS // samples)
-        parts = []
-        for n in range(0, population.size, candidates):
-            some = population.part(n, min(n + candidates, population.size))
-            counts: Counts | None = None
-            for s in range(0, len(labels), samples):
-                rows = slice(s, s + samples)
-                logits = self._network.suffix(tuple(value[rows] for value in cached), some)
-                more = self._backend.tally_logits(
-                    logits.view(some.size, -1, logits.shape[-1]),
-                    labels[rows],
-                    masks[:, rows],
-                    wanted,
-                    HISTOGRAM_BINS,
-                    MARGIN_LIMIT,
-                )
-                counts = more if counts is None else counts + more
-            assert counts is not None
-            parts.append(counts)
-        return Counts(*(torch.cat(part) for part in zip(*parts, strict=True)))
+        counts: Counts | None = None
+        for start in range(0, len(labels), samples):
+            rows = slice(start, start + samples)
+            logits = self._network.suffix(tuple(value[rows] for value in cached), population)
+            more = self._backend.tally_logits(
+                logits.unflatten(0, (population.size, -1)),
+                labels[rows],
+                masks[:, rows],
+                wanted,
+                HISTOGRAM_BINS,
+                MARGIN_LIMIT,
+            )
+            counts = more if counts is None else counts + more
+        assert counts is not None
+        return counts
 
     # --------------------------------------------------------------------------------------- check
 
-    @torch.no_grad()
     def _check(self) -> None:
-        """Cached values + suffix must give the model's own logits, unedited and edited.
-
-        The edited half catches what the unedited one cannot: weights that are used elsewhere as well, or a
-        target whose output the cut does not follow.
-        """
+        """Cached values + suffix must give the model's own logits, unedited and edited."""
         inputs = self.task.as_input(self.samples.head(CHECKED_SAMPLES))
         cached = tuple(value[: len(inputs)] for value in self._cached)
-        generator = torch.Generator().manual_seed(0)
-        factors = {}
-        for name, target in self.task.targets.items():
-            weight = as_matrix(target.weight)
-            left = torch.randn(1, weight.shape[0], 1, generator=generator, dtype=weight.dtype)
-            right = torch.randn(1, 1, weight.shape[1], generator=generator, dtype=weight.dtype)
-            factors[name] = (left * weight.std(), right)
-        for kind, edit in (("unedited", {}), ("edited", factors)):
-            population = Population(
-                size=1, factors=edit, weights={}, world="shift", scale=1.0, backend=find_backend("reference"),
-                precision="float32",
-            )  # fmt: skip
-            ours = self._logits(population, cached)
-            theirs = self.task.edited_logits(
-                inputs, {name: (left[0], right[0]) for name, (left, right) in edit.items()}
-            )
-            tolerance = 1e-4 * float(theirs.abs().max().clamp(min=1.0))
-            worst = float((ours - theirs).abs().max())
-            if not worst <= tolerance:
-                raise ValueError(
-                    f"model: the scorer's logits of the {kind} network differ from the model's own by "
-                    f"{worst:.3g}, more than {tolerance:.3g}. Are samples independent of each other in eval "
-                    "mode, is the forward deterministic, and is each target's weight used nowhere else?"
-                )
+        check_population(
+            self.task.model, self.task.targets, inputs, lambda population: self._logits(population, cached)
+        )
 
     def _logits(self, population: Population, cached: tuple[Tensor, ...]) -> Tensor:
         if self._tail is None:
             return self._network.suffix(cached, population)
-        x = cached[0]
+        x = cached[0].repeat(population.size, 1)
         for name, layer, function in zip(
             self._tail.names, self._tail.layers, self._tail.nonlinearities, strict=True
         ):
             out = population.run(name, layer, x, shared=False) if population.touches(name) else layer(x)
             x = NONLINEARITIES[function](out)
         return x
+
+
+def _in_parts(population: Population, size: int, score: Callable[[Population], Counts]) -> Counts:
+    """Score a population in parts of ``size`` candidates."""
+    parts = [
+        score(population.part(n, min(n + size, population.size))) for n in range(0, population.size, size)
+    ]
+    return Counts(*(torch.cat(part) for part in zip(*parts, strict=True)))

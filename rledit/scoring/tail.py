@@ -34,7 +34,7 @@ def find_tail(cut: Cut, activations: Tensor) -> Tail | None:
     Args:
         activations: the cached value of a few samples; only [s, I] can be a tail's input.
     """
-    if len(cut.boundary) != 1 or cut.sizes or activations.dim() != 2:
+    if len(cut.boundary) != 1 or cut.extras or activations.dim() != 2:
         return None
     nodes = list(cut.suffix.graph.nodes)
     names: list[str] = []

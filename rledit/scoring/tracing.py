@@ -3,12 +3,18 @@
 The network is traced with torch.fx (Reed et al. 2022, arXiv:2112.08429), so functional calls, residual sums
 and reshapes are seen as they are. A node is *dynamic* if a target's output reaches it. The *prefix* is the
 part that is not dynamic; the values that dynamic nodes read from it are the *boundary*.
+
+A trace can miss things (views that are changed in place, a forward that counts its calls): whoever uses a cut
+compares it with the network first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+import operator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -20,21 +26,41 @@ class TracingError(Exception):
 
 
 @dataclass(frozen=True)
+class Rows:
+    """An integer that grows with the batch, like ``x.shape[0]``: ``per_sample`` times the samples."""
+
+    per_sample: int
+
+    def at(self, samples: int) -> int:
+        return self.per_sample * samples
+
+
+@dataclass(frozen=True)
 class Cut:
     """A network cut at its targets.
 
     Attributes:
         prefix: inputs [s, ...] -> tuple of boundary values, each [s, ...].
-        suffix: graph whose placeholders are the boundary values in that order and then the sizes; its output
-            is the network's.
-        boundary: names of the suffix's placeholders for tensors.
-        sizes: names of its placeholders for batch sizes (``x.shape[0]`` and the like).
+        suffix: graph whose placeholders are the boundary values and then the extras; its output is the
+            network's.
+        boundary: names of the suffix's placeholders for tensors with a row per sample.
+        extras: values of its other placeholders: constants, Rows, and tuples of these.
     """
 
     prefix: fx.GraphModule
     suffix: fx.GraphModule
     boundary: tuple[str, ...]
-    sizes: tuple[str, ...]
+    extras: tuple[Any, ...]
+
+    def extras_at(self, samples: int) -> tuple[Any, ...]:
+        """The extras of a batch of ``samples`` rows."""
+
+        def at(extra: Any) -> Any:
+            if isinstance(extra, tuple):
+                return tuple(at(item) for item in extra)
+            return extra.at(samples) if isinstance(extra, Rows) else extra
+
+        return tuple(at(extra) for extra in self.extras)
 
 
 class _Tracer(fx.Tracer):
@@ -56,32 +82,50 @@ def cut(model: nn.Module, targets: Sequence[str], inputs: Tensor) -> Cut:
 
     Raises:
         TracingError: if fx cannot trace the network, a target is not called as a module, or a value on the
-            cut is neither one row per sample nor a batch size.
+            cut is neither one row per sample, nor a batch size, nor a constant.
     """
-    graph = _trace(model, targets)
-    reached = _downstream(graph, lambda node: node.op == "call_module" and node.target in targets)
-    from_inputs = _downstream(graph, lambda node: node.op == "placeholder")
+    graph, source = _trace(model, targets)
+    clones = _clone_before_inplace(model, graph)
+    dynamic = _downstream(graph, {n for n in graph.nodes if n.op == "call_module" and n.target in targets})
+    # A copy that only a dynamic node reads is made when it runs: cached, it would take memory twice.
+    dynamic |= {clone for clone in clones if set(clone.users) <= dynamic}
+    from_inputs = _downstream(graph, {source})
     boundary = [
         node
         for node in graph.nodes
-        if node in from_inputs and node not in reached and any(user in reached for user in node.users)
+        if node in from_inputs and node not in dynamic and any(user in dynamic for user in node.users)
     ]
-    prefix = _prefix(model, graph, boundary)
-    tensors, sizes = _kinds(prefix, boundary, inputs)
+    try:
+        tensors, extras = _kinds(_prefix(model, source, graph, boundary), boundary, inputs)
+    except Exception as error:  # the trace may have taken a branch that no input can take
+        raise TracingError(_first_line(error)) from error
+    if not tensors:
+        raise TracingError("no value before the targets depends on the inputs")
     return Cut(
-        prefix=_prefix(model, graph, tensors),
-        suffix=_suffix(model, graph, [*tensors, *sizes], from_inputs),
+        prefix=_prefix(model, source, graph, tensors),
+        suffix=_suffix(model, graph, [*tensors, *extras], dynamic, from_inputs),
         boundary=tuple(node.name for node in tensors),
-        sizes=tuple(node.name for node in sizes),
+        extras=tuple(extras.values()),
     )
 
 
-def _trace(model: nn.Module, targets: Sequence[str]) -> fx.Graph:
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+def _trace(model: nn.Module, targets: Sequence[str]) -> tuple[fx.Graph, fx.Node]:
+    """The graph and its node for the inputs."""
+    # Other arguments get their defaults: as placeholders they would defeat tests like `mask is None`.
+    defaults = {
+        name: parameter.default
+        for name, parameter in inspect.signature(model.forward).parameters.items()
+        if parameter.default is not inspect.Parameter.empty
+    }
     try:
-        graph = _Tracer(targets).trace(model)
+        graph = _Tracer(targets).trace(model, concrete_args=defaults)
     except Exception as error:  # any code may stand in a forward(), and fail on a proxy in any way
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise TracingError(reason) from error
+        raise TracingError(_first_line(error)) from error
     called = {node.target for node in graph.nodes if node.op == "call_module"}
     for target in targets:
         if target not in called:
@@ -89,23 +133,66 @@ def _trace(model: nn.Module, targets: Sequence[str]) -> fx.Graph:
     required = [node for node in graph.nodes if node.op == "placeholder" and not node.args]
     if len(required) != 1:
         raise TracingError(f"forward() takes {len(required)} inputs, expected 1")
-    return graph
+    return graph, required[0]
 
 
-def _downstream(graph: fx.Graph, is_source: object) -> set[fx.Node]:
-    assert callable(is_source)
+def _clone_before_inplace(model: nn.Module, graph: fx.Graph) -> set[fx.Node]:
+    """Make the graph's values immutable as far as the graph can tell, so that it may be cut anywhere.
+
+    Whoever reads a value after an in-place call on it reads the call's result instead; where somebody read
+    it before, the call works on a copy. Returns the copies. Views of a value are not followed.
+    """
+    clones = set()
+    seen: set[fx.Node] = set()
+    for node in list(graph.nodes):
+        if _is_inplace(model, node) and node.all_input_nodes:
+            value = node.all_input_nodes[0]
+            for user in list(value.users):
+                if user is not node and user not in seen:
+                    user.replace_input_with(value, node)
+            if len(value.users) > 1 or value.op == "get_attr":
+                with graph.inserting_before(node):
+                    clone = graph.call_method("clone", (value,))
+                node.replace_input_with(value, clone)
+                clones.add(clone)
+        seen.add(node)
+    return clones
+
+
+_INPLACE_OPERATORS = {
+    operator.iadd, operator.isub, operator.imul, operator.itruediv, operator.ifloordiv, operator.imod,
+    operator.ipow, operator.iand, operator.ior, operator.ixor,
+}  # fmt: skip
+
+
+def _is_inplace(model: nn.Module, node: fx.Node) -> bool:
+    if node.op == "call_module":
+        return bool(getattr(model.get_submodule(str(node.target)), "inplace", False))
+    if node.op == "call_method":
+        name = str(node.target)
+        return name.endswith("_") and not name.endswith("__")
+    if node.op != "call_function":
+        return False
+    assert callable(node.target)
+    try:
+        arguments = inspect.signature(node.target).bind(*node.args, **node.kwargs).arguments
+    except (TypeError, ValueError):  # a builtin
+        arguments = node.kwargs
+    name = getattr(node.target, "__name__", "")
+    return bool(arguments.get("inplace")) or name.endswith("_") or node.target in _INPLACE_OPERATORS
+
+
+def _downstream(graph: fx.Graph, sources: set[fx.Node]) -> set[fx.Node]:
+    """The sources and all that depends on them."""
     reached: set[fx.Node] = set()
     for node in graph.nodes:
-        if is_source(node) or any(source in reached for source in node.all_input_nodes):
+        if node in sources or any(before in reached for before in node.all_input_nodes):
             reached.add(node)
     return reached
 
 
-def _copy(graph: fx.Graph, node: fx.Node, copies: dict[fx.Node, fx.Node]) -> fx.Node:
-    return graph.node_copy(node, lambda source: copies[source])
-
-
-def _ancestors(nodes: Sequence[fx.Node]) -> set[fx.Node]:
+def _upstream(nodes: Iterable[fx.Node]) -> set[fx.Node]:
+    """The nodes and all that they depend on."""
     needed: set[fx.Node] = set()
     stack = list(nodes)
     while stack:
@@ -116,66 +203,67 @@ def _ancestors(nodes: Sequence[fx.Node]) -> set[fx.Node]:
     return needed
 
 
-def _prefix(model: nn.Module, graph: fx.Graph, boundary: Sequence[fx.Node]) -> fx.GraphModule:
-    """Everything that the boundary depends on, in the original order, which keeps in-place calls right."""
+def _prefix(
+    model: nn.Module, source: fx.Node, graph: fx.Graph, boundary: Sequence[fx.Node]
+) -> fx.GraphModule:
     out = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
-    needed = _ancestors(boundary)
-    # An in-place call changes a value that others read although nothing reads its own result.
+    needed = _upstream([source, *boundary])
     for node in graph.nodes:
-        if node not in needed and _is_inplace(model, node) and set(node.all_input_nodes) <= needed:
-            needed.add(node)
-    for node in graph.nodes:
-        if node.op == "placeholder" or node in needed:
-            copies[node] = _copy(out, node, copies)
+        if node in needed:
+            copies[node] = out.node_copy(node, lambda before: copies[before])
     out.output(tuple(copies[node] for node in boundary))
     return fx.GraphModule(model, out)
 
 
-def _is_inplace(model: nn.Module, node: fx.Node) -> bool:
-    if node.op == "call_module":
-        return bool(getattr(model.get_submodule(str(node.target)), "inplace", False))
-    if node.op == "call_method":
-        name = str(node.target)
-        return name.endswith("_") and not name.endswith("__")
-    if node.op == "call_function":
-        name = getattr(node.target, "__name__", "")
-        return bool(node.kwargs.get("inplace")) or name.endswith("_") or name in ("iadd", "isub", "imul")
-    return False
-
-
+@torch.no_grad()
 def _kinds(
     prefix: fx.GraphModule, boundary: Sequence[fx.Node], inputs: Tensor
-) -> tuple[list[fx.Node], list[fx.Node]]:
-    """Which boundary values are tensors with a row per sample, and which are batch sizes."""
-    tensors, sizes = [], []
-    with torch.no_grad():
-        few, more = prefix(inputs[:2].clone()), prefix(inputs[:3].clone())
+) -> tuple[list[fx.Node], dict[fx.Node, Any]]:
+    """Which boundary values are tensors with a row per sample, and what the others are."""
+    tensors: list[fx.Node] = []
+    extras: dict[fx.Node, Any] = {}
+    few, more = prefix(inputs[:2].clone()), prefix(inputs[:3].clone())
     for node, a, b in zip(boundary, few, more, strict=True):
         if isinstance(a, Tensor) and a.dim() > 0 and a.shape[0] == 2 and b.shape[0] == 3:
             tensors.append(node)
-        elif isinstance(a, int) and a == 2 and b == 3:
-            sizes.append(node)
         else:
-            kind = f"{list(a.shape)} tensor" if isinstance(a, Tensor) else type(a).__name__
-            raise TracingError(f"the value {node.name!r} ({kind}) before the targets has no row per sample")
-    return tensors, sizes
+            extras[node] = _extra(node.name, a, b)
+    return tensors, extras
+
+
+def _extra(name: str, few: Any, more: Any) -> Any:
+    """What a value is that was ``few`` for 2 samples and ``more`` for 3."""
+    if isinstance(few, tuple) and len(few) == len(more):
+        return tuple(_extra(name, a, b) for a, b in zip(few, more, strict=True))
+    if isinstance(few, Tensor):
+        if few.shape == more.shape and torch.equal(few, more):
+            return few
+    elif few == more:
+        return few
+    elif isinstance(few, int) and 3 * few == 2 * more:
+        return Rows(few // 2)
+    kind = f"{list(few.shape)} tensor" if isinstance(few, Tensor) else type(few).__name__
+    raise TracingError(f"the value {name!r} ({kind}) before the targets has no row per sample")
 
 
 def _suffix(
-    model: nn.Module, graph: fx.Graph, boundary: Sequence[fx.Node], from_inputs: set[fx.Node]
+    model: nn.Module,
+    graph: fx.Graph,
+    boundary: Sequence[fx.Node],
+    dynamic: set[fx.Node],
+    from_inputs: set[fx.Node],
 ) -> fx.GraphModule:
     out = fx.Graph()
-    copies: dict[fx.Node, fx.Node] = {}
-    for node in boundary:
-        copies[node] = out.placeholder(node.name)
+    copies = {node: out.placeholder(node.name) for node in boundary}
     result = next(node for node in graph.nodes if node.op == "output")
     for node in graph.nodes:
         # Constants, like a learned position, belong to the suffix itself.
-        if node in copies or node.op in ("placeholder", "output"):
-            continue
-        if node not in from_inputs or all(source in copies for source in node.all_input_nodes):
-            copies[node] = _copy(out, node, copies)
+        constant = node.op == "get_attr" or (node not in from_inputs and node.op != "placeholder")
+        if node is not result and (node in dynamic or constant):
+            if any(before not in copies for before in node.all_input_nodes):
+                continue  # fx's assertion that an argument has its default
+            copies[node] = out.node_copy(node, lambda before: copies[before])
     if any(node not in copies for node in result.all_input_nodes):
         raise TracingError("the output does not follow from the values at the cut")
     out.output(map_arg(result.args[0], lambda node: copies[node]))

@@ -1,0 +1,246 @@
+"""The compiled core by itself: the same bits for any threads, forks, blow-ups and odd numbers."""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rledit import _native
+
+PARTS = ["correct", "predicted", "confusion", "loss"]
+
+
+@pytest.fixture(autouse=True)
+def _restore(keep_native_state: None) -> None:
+    pass
+
+
+def tail(
+    samples: int = 700, candidates: int = 13, rank: int = 3, own: bool = False, classes: int = 5
+) -> dict[str, Any]:
+    random = np.random.default_rng(0)
+
+    def normal(*shape: int) -> np.ndarray:
+        return random.standard_normal(shape, dtype=np.float32)
+
+    lead = (candidates,) if own else ()
+    return {
+        "activations": normal(samples, 24),
+        "weights": [normal(*lead, 18, 24), normal(classes, 18)],
+        "biases": [normal(18), None],
+        "nonlinearities": ["gelu", "identity"],
+        "labels": random.integers(0, classes, samples),
+        "groups": random.random((3, samples)) < 0.5,
+        "lefts": [normal(candidates, 18, rank), None],
+        "rights": [normal(candidates, rank, 24), None],
+        "candidates": candidates,
+        "world": "shift",
+        "scale": 0.1,
+        "precision": "float32",
+        "wanted": list(PARTS),
+        "bins": 8,
+        "margin_limit": 4.0,
+    }
+
+
+def logits() -> dict[str, Any]:
+    parts = tail(samples=130)
+    values = np.random.default_rng(1).standard_normal((6, 130, 2), dtype=np.float32)
+    keep = {name: parts[name] for name in ("groups", "wanted", "bins", "margin_limit")}
+    return {"logits": values, "labels": parts["labels"] % 2, **keep}
+
+
+def part_of(arguments: dict[str, Any], start: int, stop: int) -> dict[str, Any]:
+    def cut(arrays: list[Any]) -> list[Any]:
+        return [None if array is None else array[start:stop] for array in arrays]
+
+    weights = [w[start:stop] if w.ndim == 3 else w for w in arguments["weights"]]
+    return arguments | {
+        "weights": weights,
+        "lefts": cut(arguments["lefts"]),
+        "rights": cut(arguments["rights"]),
+        "candidates": stop - start,
+    }
+
+
+def assert_bits(ours: Any, theirs: Any) -> None:
+    for mine, other in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(mine, other)
+
+
+# 13 candidates keep every thread busy, 1 candidate makes threads share counters. The last has spans: its
+# activations packed are more than 32 MiB.
+SHAPES = [
+    {"candidates": 13},
+    {"candidates": 1, "samples": 3000},
+    {"candidates": 2, "samples": 3000, "rank": 16},
+    {"candidates": 5, "own": True},
+    {"candidates": 2, "samples": 400_000, "classes": 2},
+]
+
+
+@pytest.mark.parametrize("world", ["shift", "mask"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_same_bits_for_any_number_of_threads(shape: dict[str, Any], world: str) -> None:
+    arguments = tail(**shape) | {"world": world}
+    _native.set_num_threads(1)
+    expected = _native.score_tail(**arguments)
+    for threads in (2, 3, 8):
+        _native.set_num_threads(threads)
+        assert _native.num_threads() == threads
+        assert_bits(_native.score_tail(**arguments), expected)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("world", ["shift", "mask"])
+@pytest.mark.parametrize("shape", SHAPES[:4], ids=str)
+def test_same_bits_in_any_batch_of_candidates(shape: dict[str, Any], world: str, precision: str) -> None:
+    arguments = tail(**shape | {"candidates": 13}) | {"world": world, "precision": precision}
+    whole = _native.score_tail(**arguments)
+    for size in (1, 2, 5):
+        parts = [
+            _native.score_tail(**part_of(arguments, start, min(start + size, 13)))
+            for start in range(0, 13, size)
+        ]
+        assert_bits([np.concatenate(part) for part in zip(*parts, strict=True)], whole)
+
+
+def test_tallies_have_the_same_bits_for_any_number_of_threads() -> None:
+    arguments = logits()
+    _native.set_num_threads(1)
+    expected = _native.tally_logits(**arguments)
+    one = _native.tally_logits(**arguments | {"logits": arguments["logits"][:1]})
+    for threads in (2, 8):
+        _native.set_num_threads(threads)
+        assert_bits(_native.tally_logits(**arguments), expected)
+    assert_bits(one, [part[:1] if part.ndim > 1 else part for part in expected])
+
+
+def _score_in_child(queue: Any, arguments: dict[str, Any]) -> None:
+    queue.put([_native.num_threads(), *_native.score_tail(**arguments)])
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork here")
+def test_a_forked_child_has_threads_of_its_own() -> None:
+    arguments = tail()
+    _native.set_num_threads(3)
+    expected = _native.score_tail(**arguments)  # the pool runs: its threads do not exist in the child
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    child = context.Process(target=_score_in_child, args=(queue, arguments))
+    child.start()
+    threads, *counts = queue.get(timeout=60)
+    child.join(60)
+    assert child.exitcode == 0
+    assert threads == 3
+    assert_bits(counts, expected)
+    assert_bits(_native.score_tail(**arguments), expected)  # and the parent still has its own
+
+
+def test_calls_from_several_threads() -> None:
+    arguments = tail(samples=2000)
+    expected = _native.score_tail(**arguments)
+    stop = threading.Event()
+
+    def change_threads() -> None:
+        # More threads may be asked for while a call runs whose scratch memory is for fewer.
+        while not stop.is_set():
+            for threads in (1, 8, 2):
+                _native.set_num_threads(threads)
+
+    changer = threading.Thread(target=change_threads)
+    changer.start()
+    try:
+        with ThreadPoolExecutor(4) as executor:
+            for counts in executor.map(lambda _: _native.score_tail(**arguments), range(60)):
+                assert_bits(counts, expected)
+    finally:
+        stop.set()
+        changer.join()
+
+
+def test_python_goes_on_meanwhile() -> None:
+    arguments = tail(samples=20_000, candidates=400)
+    _native.set_num_threads(1)
+    worker = threading.Thread(target=_native.score_tail, kwargs=arguments)
+    times = [time.perf_counter()]
+    worker.start()
+    while worker.is_alive():
+        time.sleep(0.001)
+        assert _native.num_threads() == 1  # does not wait for the call either
+        times.append(time.perf_counter())
+    longest = max(b - a for a, b in itertools.pairwise(times))
+    # With the GIL held, the whole call would be one gap.
+    assert longest < 0.5 * (times[-1] - times[0])
+    assert len(times) > 10
+
+
+@pytest.mark.parametrize("isa", _native.available_isas())
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 3e38])
+def test_logits_that_are_not_finite_count_as_nothing(bad: float, isa: str) -> None:
+    _native.select_isa(isa)
+    arguments = tail(candidates=2)
+    arguments["rights"][0][1] = bad
+    arguments["nonlinearities"] = ["identity", "identity"]
+    correct, predicted, confusion, loss, _ = _native.score_tail(**arguments)
+    assert correct[0].sum() > 0
+    assert correct[1].sum() == predicted[1].sum() == confusion[1].sum() == 0
+    largest = float(np.finfo(np.float32).max)
+    np.testing.assert_array_equal(loss[1], largest * arguments["groups"].sum(1))
+    assert np.isfinite(loss).all()
+
+
+@pytest.mark.parametrize("isa", _native.available_isas())
+def test_finite_logits_whose_difference_overflows(isa: str) -> None:
+    _native.select_isa(isa)
+    values = np.array([[[3e38, -3e38], [-3e38, 3e38]]], dtype=np.float32)
+    labels, groups = np.array([1, 1]), np.ones((1, 2), dtype=bool)
+    parts = [*PARTS, "histogram"]
+    correct, _, _, loss, histogram = _native.tally_logits(values, labels, groups, parts, 4, 1.0)
+    assert correct.tolist() == [[1]]
+    assert loss[0, 0] == pytest.approx(6e38, rel=1e-6)
+    assert histogram.tolist() == [[[[0, 0, 0, 0], [1, 0, 0, 1]]]]
+
+
+@pytest.mark.parametrize("isa", _native.available_isas())
+def test_the_loss_of_a_sure_prediction_keeps_its_digits(isa: str) -> None:
+    _native.select_isa(isa)
+    values = np.array([[[1000.0, 985.0]]], dtype=np.float32)
+    *_, loss, _ = _native.tally_logits(values, np.array([0]), np.ones((1, 1), dtype=bool), ["loss"], 1, 1.0)
+    # log1p(exp(-15)) = 3.059e-7; of the sum 1 + 3.059e-7 a float32 keeps multiples of 1.19e-7.
+    assert loss[0, 0] == pytest.approx(np.log1p(np.exp(-15)), abs=1.2e-7)
+
+
+@pytest.mark.parametrize("isa", _native.available_isas())
+def test_nan_of_any_bits_stays_nan_in_bfloat16(isa: str) -> None:
+    _native.select_isa(isa)
+    arguments = tail(candidates=1, own=True) | {"precision": "bfloat16"}
+    arguments["lefts"] = arguments["rights"] = [None, None]
+    arguments["weights"][0].view(np.uint32)[:] = 0xFFFFFFFF  # rounding would carry this NaN over to zero
+    assert _native.score_tail(**arguments)[0].sum() == 0
+
+
+def test_rank_zero_edits_nothing() -> None:
+    arguments = tail(candidates=3, rank=0)
+    unedited = arguments | {"lefts": [None] * 2, "rights": [None] * 2, "candidates": 1}
+    for ours, one in zip(_native.score_tail(**arguments), _native.score_tail(**unedited), strict=True):
+        np.testing.assert_array_equal(ours, np.repeat(one, 3, 0))
+
+
+def test_no_samples_and_no_groups() -> None:
+    for samples, groups in ((0, 3), (70, 0), (0, 0)):
+        arguments = tail(samples=samples)
+        arguments["groups"] = np.zeros((groups, samples), dtype=bool)
+        correct, predicted, _, loss, _ = _native.score_tail(**arguments)
+        assert correct.shape == (13, groups)
+        assert not correct.any()
+        assert not predicted.any()
+        assert not loss.any()

@@ -1,0 +1,209 @@
+"""What a scorer promises beside the right counts: refusals, precision, memory, threads, any layout."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
+
+from rledit import Samples, Scorer, Task, Unlearning
+
+COUNT = 700  # more than one batch of the prefix, and no multiple of it
+PARTS = ["correct", "predicted", "confusion", "loss"]
+
+
+def samples(count: int = COUNT) -> Samples:
+    random = torch.Generator().manual_seed(1)
+    labels = torch.randint(3, (count,), generator=random)
+    labels[:3] = torch.arange(3)
+    return Samples(
+        torch.randn(count, 6, generator=random), labels, {"forget": labels == 2, "retain": labels != 2}
+    )
+
+
+class Net(nn.Module):
+    def __init__(self, forward: Callable[[Net, Tensor], Tensor] | None = None) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.out = nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+        self.function = forward
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.function is not None:
+            return self.function(self, x)
+        return self.out(torch.relu(self.b(torch.relu(self.a(x)))))
+
+
+def suffix_net() -> Net:
+    return Net(lambda net, x: net.out(torch.sigmoid(net.b(net.a(x)))))
+
+
+def whole_net() -> Net:
+    return Net(lambda net, x: net.out(net.b(net.a(x)) if bool(x.isfinite().all()) else x))
+
+
+def factors(n: int = 9, r: int = 2) -> tuple[Tensor, Tensor]:
+    random = torch.Generator().manual_seed(2)
+    return torch.randn(n, 8, r, generator=random) / 4, torch.randn(n, r, 8, generator=random)
+
+
+def scorer(model: nn.Module | None = None, **options: str) -> Scorer:
+    return Task(Net() if model is None else model, ["b"], samples(), Unlearning()).scorer(**options)
+
+
+def assert_equal(ours: object, theirs: object) -> None:
+    for mine, other in zip(ours.counts, theirs.counts, strict=True):
+        assert torch.equal(mine, other)
+
+
+def tied(net: Net) -> Net:
+    net.b.weight = nn.Parameter(torch.randn(8, 8))
+    net.c = nn.Linear(8, 8)
+    net.c.weight = net.b.weight
+    return net
+
+
+REFUSED = {
+    "tied weights": lambda: tied(Net(lambda net, x: net.out(net.b(net.a(x)) + net.c(net.a(x))))),
+    "weight used as such": lambda: Net(lambda net, x: net.out(net.b(net.a(x)) @ net.b.weight)),
+    "target used as a function": lambda: Net(lambda net, x: net.out(net.a(x) @ net.b.weight + net.b.bias)),
+    "batch-dependent before": lambda: Net(lambda net, x: net.out(net.b(net.a(x) - net.a(x).mean(0)))),
+    "batch-dependent after": lambda: Net(lambda net, x: net.out(net.b(net.a(x)).softmax(0))),
+    "random": lambda: Net(lambda net, x: net.out(nn.functional.dropout(net.b(net.a(x)), 0.5, True))),
+}
+
+
+@pytest.mark.filterwarnings("ignore:the network cannot be traced")
+@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("count", [4, COUNT])
+def test_networks_that_cannot_be_scored_are_refused(name: str, count: int) -> None:
+    with pytest.raises(ValueError, match=r"logits of the (un)?edited network differ from the model's own"):
+        Task(REFUSED[name](), ["b"], samples(count), Unlearning())
+
+
+def test_a_forward_that_cannot_be_traced_is_said_once() -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        task = Task(whole_net(), ["b"], samples(), Unlearning())
+        for _ in range(2):
+            task.scorer().score({"b": factors()})
+    (said,) = caught
+    assert "the network cannot be traced" in str(said.message)
+    assert "every candidate runs it whole" in str(said.message)
+    assert said.filename == __file__  # the line that made the task
+
+
+def test_zero_weights_can_be_edited() -> None:
+    model = Net()
+    nn.init.zeros_(model.b.weight)
+    tied_too = tied(Net(lambda net, x: net.out(net.b(net.a(x)) + net.c(net.a(x)))))
+    nn.init.zeros_(tied_too.b.weight)
+    ours = scorer(model)
+    assert not torch.equal(ours.score({}).correct["forget"], ours.score({"b": factors()}).correct["forget"])
+    with pytest.raises(
+        ValueError, match="differ from the model's own"
+    ):  # the check's edit is not zero as well
+        scorer(tied_too)
+
+
+@pytest.mark.parametrize("make", [Net, suffix_net])
+@pytest.mark.parametrize("world", ["shift", "mask"])
+def test_layout_and_dtype_of_factors_do_not_matter(make: Callable[[], Net], world: str) -> None:
+    ours = scorer(make())
+    left, right = factors()
+    expected = ours.score({"b": (left, right)}, world, wanted=PARTS)
+    strided = left.transpose(0, 2).contiguous().transpose(0, 2), right.repeat(1, 1, 2)[..., :8]
+    assert not strided[0].is_contiguous()
+    for pair in (strided, (left.double(), right.double()), (left.requires_grad_(), right)):
+        assert_equal(ours.score({"b": pair}, world, wanted=PARTS), expected)
+
+
+@pytest.mark.filterwarnings("ignore:the network cannot be traced")
+@pytest.mark.parametrize("make", [Net, suffix_net, whole_net])
+@pytest.mark.parametrize("world", ["shift", "mask"])
+def test_own_weights_take_the_place_of_the_models(make: Callable[[], Net], world: str) -> None:
+    ours = scorer(make())
+    left, right = factors()
+    weight = ours.task.weights()["b"]
+    delta = left @ right
+    edited = weight + delta if world == "shift" else weight * (1 + delta)
+    before = edited.clone()
+    once = ours.score({"b": (left, right)}, world).counts.correct
+    assert (ours.score({}, weights={"b": edited}).counts.correct - once).abs().max() <= 1  # rounding
+    back = ours.score({"b": (-left, right)}, "shift", weights={"b": weight + delta}).counts.correct
+    assert (back - ours.score({}).counts.correct).abs().max() <= 1
+    assert torch.equal(edited, before)
+
+
+@pytest.mark.filterwarnings("ignore:the network cannot be traced")
+@pytest.mark.parametrize("make", [Net, suffix_net, whole_net])
+def test_weights_that_blew_up_count_as_nothing(make: Callable[[], Net]) -> None:
+    ours = scorer(make())
+    weights = ours.task.weights()["b"].repeat(3, 1, 1)
+    weights[1, 0, 0], weights[2, 0, 0] = torch.nan, torch.inf
+    tally = ours.score({}, weights={"b": weights}, wanted=["correct", "loss"])
+    assert tally.correct["retain"][0] > 0
+    assert tally.correct["retain"][1] == 0
+    assert tally.loss["retain"].isfinite().all()
+    assert tally.loss["retain"][1] > 1e38
+
+
+@pytest.mark.parametrize("make", [Net, suffix_net])
+@pytest.mark.parametrize("world", ["shift", "mask"])
+def test_backends_agree(make: Callable[[], Net], world: str) -> None:
+    native = scorer(make(), backend="native").score({"b": factors()}, world, wanted=PARTS)
+    reference = scorer(make(), backend="reference").score({"b": factors()}, world, wanted=PARTS)
+    # Two float32 computations: at most a sample or two of 700 in the boundary band.
+    assert (native.counts.correct - reference.counts.correct).abs().max() <= 2
+    torch.testing.assert_close(native.counts.loss, reference.counts.loss, rtol=1e-5, atol=1e-3)
+
+
+@pytest.mark.parametrize("make", [Net, suffix_net])
+def test_bfloat16_is_near_and_not_the_same(make: Callable[[], Net]) -> None:
+    exact = scorer(make()).score({"b": factors()}, wanted=PARTS).counts
+    rounded = scorer(make(), precision="bfloat16").score({"b": factors()}, wanted=PARTS).counts
+    assert not torch.equal(rounded.loss, exact.loss)
+    # Operands off by 2^-9 each move the mean loss by less than 1% here, and counts by less than 1%.
+    torch.testing.assert_close(rounded.loss, exact.loss, rtol=0.01, atol=0.0)
+    assert (rounded.correct - exact.correct).abs().max() <= 0.01 * COUNT
+
+
+@pytest.mark.filterwarnings("ignore:the network cannot be traced")
+@pytest.mark.parametrize("make", [Net, suffix_net, whole_net])
+def test_scorers_of_one_task_work_on_threads(make: Callable[[], Net]) -> None:
+    ours = scorer(make())
+    expected = ours.score({"b": factors()}, "mask")
+    with ThreadPoolExecutor(4) as executor:
+        for tally in executor.map(lambda _: ours.score({"b": factors()}, "mask"), range(12)):
+            assert_equal(tally, expected)
+        # A scorer checks itself with edited weights when it is built: others must not see them.
+        running = [executor.submit(ours.score, {"b": factors()}, "mask") for _ in range(6)]
+        ours.task.scorer()
+        for job in running:
+            assert_equal(job.result(), expected)
+
+
+def test_only_what_the_suffix_reads_is_cached() -> None:
+    assert scorer().cached_bytes == COUNT * 8 * 4
+    assert scorer(suffix_net()).cached_bytes == COUNT * 8 * 4
+
+
+def test_datasets_give_what_tensors_give() -> None:
+    whole = samples()
+    data = TensorDataset(next(whole.batches(COUNT)), whole.labels)
+    streamed = Samples.from_dataset(data, whole.groups, batch_size=33)
+    ours, theirs = (Task(Net(), ["b"], s, Unlearning()).scorer() for s in (streamed, whole))
+    assert_equal(ours.score({"b": factors()}), theirs.score({"b": factors()}))
+
+
+def test_activations_that_overflow_are_refused() -> None:
+    model = Net()
+    with torch.no_grad():
+        model.a.weight.fill_(1e38)
+    with pytest.raises(ValueError, match=r"not finite|differ from the model's own by nan"):
+        scorer(model)
