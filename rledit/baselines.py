@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 import torch
 from torch import Tensor, nn
 
-from rledit.training import Progress, seeded, train_classifier
+from .training import Progress, seeded, train_classifier
 
 
 def retrain(

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import os
 
-from rledit.data.cifar10 import load_cifar10
-from rledit.data.dataset import Dataset, LabelledImages, split
-from rledit.data.embedded import load_mnist5k
-from rledit.data.idx import read_idx
-from rledit.data.mnist import load_mnist
-from rledit.data.root import resolve_root
+from .cifar10 import load_cifar10
+from .dataset import Dataset, LabelledImages, split
+from .embedded import load_mnist5k
+from .idx import read_idx
+from .mnist import load_mnist
+from .root import resolve_root
 
 __all__ = ["NAMES", "Dataset", "LabelledImages", "load", "read_idx", "resolve_root", "split"]
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from rledit.data.dataset import Dataset, LabelledImages
-from rledit.data.root import fetch, first_existing, missing
+from .dataset import Dataset, LabelledImages
+from .root import fetch, first_existing, missing
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from rledit.data.dataset import Dataset, LabelledImages
+from .dataset import Dataset, LabelledImages
 
 CLASSES = tuple("0123456789")
 IMAGES = 5_000

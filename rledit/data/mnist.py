@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rledit.data.dataset import Dataset, LabelledImages
-from rledit.data.idx import read_idx
-from rledit.data.root import fetch, first_existing, missing
+from .dataset import Dataset, LabelledImages
+from .idx import read_idx
+from .root import fetch, first_existing, missing
 
 CLASSES = tuple("0123456789")
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from rledit.models.mnist_cnn import MnistCNN
-from rledit.models.registry import NAMES, build, normalize
-from rledit.models.resnet_cifar import ResNetCIFAR
+from .mnist_cnn import MnistCNN
+from .registry import NAMES, build, normalize
+from .resnet_cifar import ResNetCIFAR
 
 __all__ = ["NAMES", "MnistCNN", "ResNetCIFAR", "build", "normalize"]

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from rledit.models.mnist_cnn import MnistCNN
-from rledit.models.resnet_cifar import ResNetCIFAR
+from .mnist_cnn import MnistCNN
+from .resnet_cifar import ResNetCIFAR
 
 _BUILDERS: dict[str, Callable[[], nn.Module]] = {
     "mnist_cnn": MnistCNN,

@@ -1,10 +1,10 @@
 """Run folders: what a run leaves behind, so that it can be resumed, read and compared."""
 
-from rledit.runs.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from rledit.runs.folder import RunBusyError, RunFolder
-from rledit.runs.history import History
-from rledit.runs.plots import write_figures
-from rledit.runs.report import write_report
+from .checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from .folder import RunBusyError, RunFolder
+from .history import History
+from .plots import write_figures
+from .report import write_report
 
 __all__ = [
     "CheckpointError",

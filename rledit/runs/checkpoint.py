@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
-from rledit.files import Json, read_tensors, write_tensors
-from rledit.fingerprint import fingerprint
+from ..files import Json, read_tensors, write_tensors
+from ..fingerprint import fingerprint
 
 FORMAT_VERSION = "1"
 _KIND = "rledit checkpoint"

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
-from rledit.files import TEMPORARY_SUFFIX, Json, write_error, write_json
+from ..files import TEMPORARY_SUFFIX, Json, write_error, write_json
 
 try:
     import fcntl
@@ -64,7 +64,7 @@ class RunFolder:
         resume: bool = False,
         overwrite: bool = False,
     ) -> None:
-        from rledit import __version__  # here, because rledit/__init__.py may import this package
+        from .. import __version__  # here, because rledit/__init__.py may import this package
 
         if resume and overwrite:
             raise ValueError("resume and overwrite: expected at most one of them, got both")

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rledit.files import write_error, write_text
+from ..files import write_error, write_text
 
 
 class History:

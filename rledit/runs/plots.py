@@ -22,9 +22,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, PercentFormatter
 from torch import Tensor
 
-from rledit.edit import Edit
-from rledit.files import write_bytes, write_error
-from rledit.runs.history import History
+from ..edit import Edit
+from ..files import write_bytes, write_error
+from .history import History
 
 # Okabe and Ito, Color Universal Design (2008): told apart by colour-blind readers
 BLUE, ORANGE, GREEN, PURPLE, SKY, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#8a8f98"

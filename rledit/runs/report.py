@@ -11,10 +11,10 @@ from typing import Any
 
 from torch import Tensor
 
-from rledit.edit import Edit
-from rledit.files import write_text
-from rledit.runs.history import History
-from rledit.runs.plots import Plot, plots
+from ..edit import Edit
+from ..files import write_text
+from .history import History
+from .plots import Plot, plots
 
 LIMITS = (
     "A forget accuracy near zero shows the output no longer names the class; it does not show that the "

@@ -90,6 +90,10 @@ class _Interpreter(fx.Interpreter):
         return self._population.run(target, module, x.value if shared else x, shared)
 
 
+_RUNNING = Lock()
+"""One WholeNetwork runs at a time: worlds score on threads, and a flag of torch itself is changed."""
+
+
 class WholeNetwork:
     """Any module, run from its inputs with its targets replaced while it runs."""
 
@@ -97,15 +101,18 @@ class WholeNetwork:
         # Targets are replaced while the network runs, so it has modules of its own; the weights are shared.
         shared = {id(value): value for value in (*model.parameters(), *model.buffers())}
         self._model = copy.deepcopy(model, shared)
-        self._targets = {name: self._model.get_submodule(name) for name in targets}
-        self._lock = Lock()  # worlds score on threads
+        self._targets: dict[str, Target] = {}
+        for name in targets:
+            target = self._model.get_submodule(name)
+            assert isinstance(target, Target)
+            self._targets[name] = target
 
     def prefix(self, inputs: Tensor) -> tuple[Tensor, ...]:
         return (inputs,)
 
     def suffix(self, cached: tuple[Tensor, ...], population: Population) -> Tensor:
         (inputs,) = cached
-        with self._lock, self._replaced(population):
+        with _RUNNING, self._replaced(population):
             result: Tensor = self._model(inputs.repeat(population.size, *([1] * (inputs.dim() - 1))))
         return result
 
