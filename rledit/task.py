@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import copy
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from .fingerprint import fingerprint
 from .objectives import Objective, as_objective
 from .samples import Samples
-from .scoring import Factors, Scorer
-from .scoring.checking import MismatchError, check_population
-from .scoring.network import CutNetwork, Network, WholeNetwork, logits_of
-from .scoring.population import Target, as_matrix
-from .scoring.tail import Tail, find_tail
-from .scoring.tracing import TracingError, cut
+from .scoring import EditableModel, Scorer
 from .tally import Tally
 
 
@@ -52,61 +43,15 @@ class Task:
         objective: Objective | Callable[[Tally], Any],
         validation: Samples | None = None,
     ) -> None:
-        if not isinstance(model, nn.Module):
-            raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
         self.samples = samples
         self.validation = samples if validation is None else validation
         for name, split in (("samples", self.samples), ("validation", self.validation)):
             if not isinstance(split, Samples):
                 raise TypeError(f"{name}: expected rledit.Samples, got {type(split).__name__}")
         self.objective = as_objective(objective)
-        originals = find_targets(model, targets)
-        self.model = _private_copy(model)
-        self.fingerprint = fingerprint({name: target.weight for name, target in originals.items()})
-        self.targets = find_targets(self.model, targets)
-        self.dtype = next(iter(self.targets.values())).weight.dtype
-        self.device = next(iter(self.targets.values())).weight.device
-        few = self.as_input(samples.head(4))
-        if len(few) < 3:  # tracing needs three samples to tell a batch size from a constant
-            few = few.repeat(3, *([1] * (few.dim() - 1)))[:3]
-        self.classes = self._count_classes(few)
+        self.editable = EditableModel(model, targets, samples)
         self._check_samples("samples", self.samples)
         self._check_samples("validation", self.validation)
-        self.network, self.tail = self._build_network(few)
-
-    def _count_classes(self, inputs: Tensor) -> int:
-        try:
-            return logits_of(self.model, inputs).shape[1]
-        except Exception as error:
-            if str(error).startswith("model: "):
-                raise
-            raise ValueError(
-                f"model: it fails on inputs {inputs.dtype} {list(inputs.shape)}: {error}"
-            ) from error
-
-    def _build_network(self, inputs: Tensor) -> tuple[Network, Tail | None]:
-        try:
-            parts = cut(self.model, list(self.targets), inputs)
-            network = CutNetwork(parts, list(self.targets))
-            with torch.no_grad():
-                cached = network.prefix(inputs)
-            check_population(
-                self.model, self.targets, inputs, lambda population: network.suffix(cached, population)
-            )
-        except (TracingError, MismatchError) as error:
-            whole = WholeNetwork(self.model, self.targets)
-            # What is wrong with the model itself is wrong in any way to run it.
-            check_population(
-                self.model, self.targets, inputs, lambda population: whole.suffix((inputs,), population)
-            )
-            reason = error if isinstance(error, TracingError) else "its trace gives other logits"
-            warnings.warn(
-                f"the network cannot be traced ({reason}); "
-                "nothing is cached and every candidate runs it whole",
-                stacklevel=3,
-            )
-            return whole, None
-        return network, find_tail(parts, cached[0])
 
     def _check_samples(self, name: str, samples: Samples) -> None:
         if int(samples.labels.max()) >= self.classes:
@@ -115,6 +60,20 @@ class Task:
                 f"got {int(samples.labels.max())}"
             )
         self.objective.check(samples)
+
+    @property
+    def classes(self) -> int:
+        """C of the model's logits."""
+        return self.editable.classes
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the target weights of the model as it was given."""
+        return self.editable.fingerprint
+
+    def weights(self) -> dict[str, Tensor]:
+        """The unedited weights of the targets as matrices [O, I]."""
+        return self.editable.weights()
 
     def scorer(self, backend: str = "auto", precision: str = "float32", split: str = "reward") -> Scorer:
         """A scorer of the ``reward`` or the ``validation`` split.
@@ -125,111 +84,5 @@ class Task:
         """
         if split not in ("reward", "validation"):
             raise ValueError(f"split: expected 'reward' or 'validation', got {split!r}")
-        return Scorer(self, self.samples if split == "reward" else self.validation, backend, precision)
-
-    # --------------------------------------------------------------------------- what scorers ask
-
-    def as_input(self, inputs: Tensor) -> Tensor:
-        """Inputs as the private copy takes them: half precision becomes float32."""
-        if inputs.device != self.device:
-            raise ValueError(f"inputs: expected the model's device {self.device}, got {inputs.device}")
-        if inputs.dtype in (torch.float16, torch.bfloat16):
-            inputs = inputs.float()
-        if inputs.is_floating_point() and inputs.dtype != self.dtype:
-            raise TypeError(f"inputs: expected the model's dtype {self.dtype}, got {inputs.dtype}")
-        return inputs
-
-    def weights(self) -> dict[str, Tensor]:
-        """The unedited weights as matrices [O, I]."""
-        return {name: as_matrix(target.weight).detach() for name, target in self.targets.items()}
-
-    def check_factors(self, factors: Factors) -> dict[str, tuple[Tensor, Tensor]]:
-        """The factors in the model's dtype, after every check that :meth:`Scorer.score` promises."""
-        checked = {}
-        for name, pair in factors.items():
-            outputs, inputs = self._matrix_shape("factors", name)
-            left, right = (torch.as_tensor(factor).to(self.device, self.dtype) for factor in pair)
-            n = left.shape[0] if left.dim() == 3 else 0
-            rank = left.shape[2] if left.dim() == 3 else 0
-            if left.dim() != 3 or left.shape[1] != outputs or n == 0:
-                raise ValueError(
-                    f"factors[{name!r}]: expected left [N, {outputs}, R], got {list(left.shape)}"
-                )
-            if right.shape != (n, rank, inputs):
-                raise ValueError(
-                    f"factors[{name!r}]: expected right [{n}, {rank}, {inputs}], got {list(right.shape)}"
-                )
-            check_rank(rank, name, outputs, inputs)
-            for side, factor in (("left", left), ("right", right)):
-                if not bool(factor.isfinite().all()):
-                    raise ValueError(f"factors[{name!r}]: {side} has NaN or infinity")
-            checked[name] = (left.contiguous(), right.contiguous())
-        return checked
-
-    def check_weights(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Weights [N, O, I] per target, contiguous and in the model's dtype."""
-        checked = {}
-        for name, weight in weights.items():
-            outputs, inputs = self._matrix_shape("weights", name)
-            if weight.dim() != 3 or weight.shape[1:] != (outputs, inputs) or len(weight) == 0:
-                raise ValueError(
-                    f"weights[{name!r}]: expected [N, {outputs}, {inputs}], got {list(weight.shape)}"
-                )
-            checked[name] = weight.to(self.device, self.dtype).contiguous()
-        return checked
-
-    def _matrix_shape(self, argument: str, name: str) -> tuple[int, int]:
-        if name not in self.targets:
-            raise ValueError(f"{argument}: expected targets {', '.join(self.targets)}; got {name!r}")
-        outputs, inputs = as_matrix(self.targets[name].weight).shape
-        return outputs, inputs
-
-
-def check_rank(rank: int, name: str, outputs: int, inputs: int) -> None:
-    """Raise ValueError for a rank outside 1..min(O, I)."""
-    if not 1 <= rank <= min(outputs, inputs):
-        raise ValueError(
-            f"rank: target {name!r} is {outputs}x{inputs}, expected a rank in 1..{min(outputs, inputs)}, "
-            f"got {rank}"
-        )
-
-
-def find_targets(model: nn.Module, names: Sequence[str]) -> dict[str, Target]:
-    """The modules of these names.
-
-    Raises:
-        TypeError: for a module that is neither Linear nor Conv2d.
-        ValueError: for an unknown name, with those that could be meant; or no name, or one twice.
-    """
-    if isinstance(names, str):
-        names = [names]
-    modules = dict(model.named_modules())
-    usable = [name for name, module in modules.items() if isinstance(module, (nn.Linear, nn.Conv2d))]
-    choice = f"this model has {', '.join(usable) if usable else 'no Linear or Conv2d'}"
-    if not names:
-        raise ValueError(f"targets: expected at least one; {choice}")
-    if len(set(names)) != len(names):
-        raise ValueError(f"targets: expected each name once, got {list(names)}")
-    targets: dict[str, Target] = {}
-    for name in names:
-        if name not in modules:
-            raise ValueError(f"targets: no module is called {name!r}; {choice}")
-        module = modules[name]
-        if not isinstance(module, (nn.Linear, nn.Conv2d)):
-            raise TypeError(
-                f"targets: {name!r} is a {type(module).__name__}, expected Linear or Conv2d; {choice}"
-            )
-        targets[name] = module
-    return targets
-
-
-def _private_copy(model: nn.Module) -> nn.Module:
-    own = copy.deepcopy(model).eval().requires_grad_(False)
-    if any(p.dtype in (torch.float16, torch.bfloat16) for p in own.parameters()):
-        own = own.float()
-    for name, parameter in own.named_parameters():
-        if parameter.is_meta:
-            raise ValueError(f"model: expected weights with values, {name!r} is on the meta device")
-        if parameter.is_floating_point() and not bool(parameter.isfinite().all()):
-            raise ValueError(f"model: expected finite weights, {name!r} has NaN or infinity")
-    return own
+        samples = self.samples if split == "reward" else self.validation
+        return Scorer(self.editable, samples, self.objective, backend, precision)

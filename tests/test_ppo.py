@@ -199,10 +199,10 @@ def test_an_edit_gives_the_counts_of_its_candidate(kind: type[World], length: in
     compared = 0
     for candidate in range(ppo.env.num_envs):
         edit = ppo.env.edit(rollout.actions[:, candidate])
-        edit.apply_(task.model)
+        edit.apply_(task.editable.model)
         with torch.no_grad():
-            logits = task.model(inputs)
-        edit.revert_(task.model)
+            logits = task.editable.model(inputs)
+        edit.revert_(task.editable.model)
         top = logits.topk(2).values
         if float((top[:, 0] - top[:, 1]).min()) < 1e-4:
             continue  # a tie may fall either way
@@ -217,7 +217,7 @@ def test_an_edit_gives_the_counts_of_its_candidate(kind: type[World], length: in
 
 def test_float64_models_are_edited_by_the_factors_that_were_scored() -> None:
     task = make_task()
-    double = rledit.Task(task.model.double(), ["0"], *_double(task))
+    double = rledit.Task(task.editable.model.double(), ["0"], *_double(task))
     env = rledit.ShiftWorld(double, num_envs=3, rank=2)
     actions = torch.randn(3, env.layout.size)
     scored = env.layout.factors(actions)["0"]

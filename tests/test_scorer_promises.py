@@ -129,7 +129,7 @@ def test_layout_and_dtype_of_factors_do_not_matter(make: Callable[[], Net], worl
 def test_own_weights_take_the_place_of_the_models(make: Callable[[], Net], world: str) -> None:
     ours = scorer(make())
     left, right = factors()
-    weight = ours.task.weights()["b"]
+    weight = ours.editable.weights()["b"]
     delta = left @ right
     edited = weight + delta if world == "shift" else weight * (1 + delta)
     before = edited.clone()
@@ -144,7 +144,7 @@ def test_own_weights_take_the_place_of_the_models(make: Callable[[], Net], world
 @pytest.mark.parametrize("make", [Net, suffix_net, whole_net])
 def test_weights_that_blew_up_count_as_nothing(make: Callable[[], Net]) -> None:
     ours = scorer(make())
-    weights = ours.task.weights()["b"].repeat(3, 1, 1)
+    weights = ours.editable.weights()["b"].repeat(3, 1, 1)
     weights[1, 0, 0], weights[2, 0, 0] = torch.nan, torch.inf
     tally = ours.score({}, weights={"b": weights}, wanted=["correct", "loss"])
     assert tally.correct["retain"][0] > 0
@@ -183,7 +183,7 @@ def test_scorers_of_one_task_work_on_threads(make: Callable[[], Net]) -> None:
             assert_equal(tally, expected)
         # A scorer checks itself with edited weights when it is built: others must not see them.
         running = [executor.submit(ours.score, {"b": factors()}, "mask") for _ in range(6)]
-        ours.task.scorer()
+        Scorer(ours.editable, ours.samples, ours.objective)
         for job in running:
             assert_equal(job.result(), expected)
 

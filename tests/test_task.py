@@ -55,7 +55,7 @@ def test_dropout_is_off_although_the_model_trains() -> None:
 
 def test_defaults() -> None:
     task = Task(mlp(), "0", SAMPLES, Unlearning())  # type: ignore[arg-type]  # one name is forgiven
-    assert list(task.targets) == ["0"]
+    assert list(task.weights()) == ["0"]
     assert task.validation is SAMPLES
     assert task.classes == 3
     few = Samples(INPUTS[:1], LABELS[2:3], {"forget": [True], "retain": [True]})
@@ -67,7 +67,7 @@ def test_defaults() -> None:
 def test_half_precision_is_scored_in_float32(dtype: torch.dtype) -> None:
     model = mlp().to(dtype)
     task = Task(model, ["0"], Samples(INPUTS.to(dtype), LABELS, GROUPS), Unlearning())
-    assert task.dtype == torch.float32
+    assert task.editable.dtype == torch.float32
     assert model[0].weight.dtype == dtype
     assert task.fingerprint == fingerprint({"0": model[0].weight})
     same = Task(model.float(), ["0"], Samples(INPUTS.to(dtype).float(), LABELS, GROUPS), Unlearning())

@@ -481,7 +481,7 @@ def test_auto_observation(
 def test_a_constant_weight_is_observed() -> None:
     task = make_task()
     with torch.no_grad():
-        task.targets["fc1"].weight.fill_(0.5)
+        task.editable.targets["fc1"].weight.fill_(0.5)
     env = rledit.ShiftWorld(task, num_envs=2, rank=1)
     np.testing.assert_array_equal(env.reset()[0], 0.5)
     assert np.isfinite(env.step(actions_for(env))[1]).all()

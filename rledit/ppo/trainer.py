@@ -205,7 +205,7 @@ class PPO:
         env = self.env
         return {
             "weights": env.task.fingerprint,
-            "targets": list(env.task.targets),
+            "targets": list(env.task.weights()),
             "world": env.world,
             "num_envs": env.num_envs,
             "rank": env.rank,

@@ -4,10 +4,12 @@
 ``population``  runs a target for all candidates at once
 ``network``     the two ways to run a suffix: traced, or the whole module
 ``tail``        recognises suffixes that the fused op can run
+``editable``    a private copy of a model, cut, with its targets
 ``checking``    compares a way to run candidates with the network itself
 ``scorer``      caches the prefix, checks itself, scores
 """
 
-from .scorer import Factors, Scorer
+from .editable import EditableModel, Factors, check_rank
+from .scorer import Scorer
 
-__all__ = ["Factors", "Scorer"]
+__all__ = ["EditableModel", "Factors", "Scorer", "check_rank"]

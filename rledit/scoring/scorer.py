@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from ..objectives import Objective
 from ..ops import NONLINEARITIES, TALLY_PARTS, Backend, Counts
 from ..ops import backend as find_backend
 from ..ops.apply_lowrank import WORLDS
@@ -16,15 +16,10 @@ from ..ops.score_tail import PRECISIONS
 from ..samples import Samples
 from ..tally import Tally
 from .checking import check_population
+from .editable import EditableModel, Factors
 from .network import CutNetwork, Network
 from .population import Population
 from .tail import Tail
-
-if TYPE_CHECKING:
-    from ..task import Task
-
-Factors = Mapping[str, tuple[Tensor, Tensor]]
-"""Per target: left [N, O, R] and right [N, R, I], float32 or float64."""
 
 CHECKED_SAMPLES = 8
 BATCH = 256
@@ -47,29 +42,37 @@ class Scorer:
     """
 
     def __init__(
-        self, task: Task, samples: Samples, backend: str = "auto", precision: str = "float32"
+        self,
+        editable: EditableModel,
+        samples: Samples,
+        objective: Objective,
+        backend: str = "auto",
+        precision: str = "float32",
     ) -> None:
         if precision not in PRECISIONS:
             raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}; got {precision!r}")
-        self.task = task
+        self.editable = editable
         self.samples = samples
+        self.objective = objective
         self.precision = precision
-        self._network: Network = task.network
-        self._tail: Tail | None = task.tail
+        self._network: Network = editable.network
+        self._tail: Tail | None = editable.tail
         self._backend = self._choose_backend(backend)
         self._masks = samples.masks
         self._cached = self._cache()
         self._label_count = torch.stack(
-            [torch.bincount(samples.labels[mask], minlength=task.classes) for mask in self._masks]
+            [torch.bincount(samples.labels[mask], minlength=editable.classes) for mask in self._masks]
         )
         self._check()
 
     def _choose_backend(self, name: str) -> Backend:
         chosen = find_backend(name)
-        if name == "auto" and self.task.dtype == torch.float64:
+        if name == "auto" and self.editable.dtype == torch.float64:
             return find_backend("reference")
-        if chosen.name == "native" and self.task.dtype != torch.float32:
-            raise TypeError(f"backend: 'native' expects float32 weights, the model's are {self.task.dtype}")
+        if chosen.name == "native" and self.editable.dtype != torch.float32:
+            raise TypeError(
+                f"backend: 'native' expects float32 weights, the model's are {self.editable.dtype}"
+            )
         return chosen
 
     @property
@@ -101,7 +104,7 @@ class Scorer:
         cached: list[Tensor] = []
         start = 0
         for inputs in self.samples.batches(BATCH):
-            values = self._network.prefix(self.task.as_input(inputs))
+            values = self._network.prefix(self.editable.as_input(inputs))
             if not cached:
                 cached = [value.new_empty(len(self.samples), *value.shape[1:]) for value in values]
             for whole, value in zip(cached, values, strict=True):
@@ -140,13 +143,13 @@ class Scorer:
             raise ValueError(f"world: expected 'shift' or 'mask', got {world!r}")
         if not math.isfinite(scale):
             raise ValueError(f"scale: expected a finite number, got {scale}")
-        parts = sorted({"correct", *self.task.objective.needs} if wanted is None else set(wanted))
+        parts = sorted({"correct", *self.objective.needs} if wanted is None else set(wanted))
         if not parts:
             raise ValueError(f"wanted: expected some of {', '.join(TALLY_PARTS)}; got none")
         if unknown := set(parts) - set(TALLY_PARTS):
             raise ValueError(f"wanted: expected some of {', '.join(TALLY_PARTS)}; got {sorted(unknown)}")
-        checked = self.task.check_factors(factors)
-        own = {} if weights is None else self.task.check_weights(weights)
+        checked = self.editable.check_factors(factors)
+        own = {} if weights is None else self.editable.check_weights(weights)
         sizes = {left.shape[0] for left, _ in checked.values()} | {w.shape[0] for w in own.values()}
         if len(sizes) > 1:
             raise ValueError(f"factors: expected one number of candidates, got {sorted(sizes)}")
@@ -243,10 +246,13 @@ class Scorer:
 
     def _check(self) -> None:
         """Cached values + suffix must give the model's own logits, unedited and edited."""
-        inputs = self.task.as_input(self.samples.head(CHECKED_SAMPLES))
+        inputs = self.editable.as_input(self.samples.head(CHECKED_SAMPLES))
         cached = tuple(value[: len(inputs)] for value in self._cached)
         check_population(
-            self.task.model, self.task.targets, inputs, lambda population: self._logits(population, cached)
+            self.editable.model,
+            self.editable.targets,
+            inputs,
+            lambda population: self._logits(population, cached),
         )
 
     def _logits(self, population: Population, cached: tuple[Tensor, ...]) -> Tensor:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from ..task import Task, check_rank
+from ..scoring import check_rank
+from ..task import Task
 
 
 class ActionLayout:
@@ -32,7 +33,7 @@ class ActionLayout:
             outputs, inputs = weight.shape
             check_rank(rank, name, outputs, inputs)
             self.shapes[name] = (outputs, inputs)
-        self.dtype = task.dtype
+        self.dtype = task.editable.dtype
         self.size = sum(rank * (outputs + inputs) for outputs, inputs in self.shapes.values())
 
     def factors(self, actions: Tensor) -> dict[str, tuple[Tensor, Tensor]]:

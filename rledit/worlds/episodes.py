@@ -48,7 +48,7 @@ class Episodes:
         unedited = scorer.score({}, world)
         self.initial_value = float(self._values(unedited)[0])
         self.initial_metrics = {
-            name: float(value[0]) for name, value in scorer.task.objective.metrics(unedited).items()
+            name: float(value[0]) for name, value in scorer.objective.metrics(unedited).items()
         }
         self.reset()
 
@@ -78,7 +78,7 @@ class Episodes:
         rewards = values - self._previous
         self._previous = values
         self.steps += 1
-        return Outcome(rewards, values, self.scorer.task.objective.metrics(tally), tally)
+        return Outcome(rewards, values, self.scorer.objective.metrics(tally), tally)
 
     def _score(self, actions: Tensor) -> Tally:
         if self.length == 1:
@@ -92,14 +92,14 @@ class Episodes:
         if weights is None:
             weights = {
                 name: weight.expand(len(actions), -1, -1).clone()
-                for name, weight in self.scorer.task.weights().items()
+                for name, weight in self.scorer.editable.weights().items()
             }
         for name, (left, right) in self.layout.factors(actions).items():
             self._backend.apply_lowrank_(weights[name], left, right, self.world, self.scale)
         return weights
 
     def _values(self, tally: Tally) -> Tensor:
-        values = self.scorer.task.objective(tally).double()
+        values = self.scorer.objective(tally).double()
         if values.shape != (tally.candidates,):
             raise ValueError(
                 f"objective: expected one value per candidate, shape [{tally.candidates}], "
