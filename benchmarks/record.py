@@ -31,6 +31,10 @@ def _cpu() -> str:
     return platform.processor() or platform.machine()
 
 
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _git(*arguments: str) -> str:
     try:
         done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -46,7 +50,7 @@ def circumstances(command: str) -> dict[str, Any]:
         "command": command,
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
         "commit": (_git("rev-parse", "--short=12", "HEAD") or "unknown") + (" with changes" if dirty else ""),
-        "machine": f"{_cpu()}, {len(os.sched_getaffinity(0))} cores",
+        "machine": f"{_cpu()}, {_cores()} cores",
         "instruction_set": rledit._native.active_isa(),
         "threads": {"rledit": rledit.num_threads(), "torch": torch.get_num_threads()},
         "versions": {"rledit": rledit.__version__, "torch": torch.__version__},
