@@ -45,4 +45,4 @@ quick: ## the tests, in the editable installation
 	$(VENV)/bin/pytest -x -q
 
 clean:
-	rm -rf $(VENV) $(TEST_VENV) build dist runs
+	rm -rf $(VENV) $(TEST_VENV) build dist

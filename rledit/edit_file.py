@@ -6,6 +6,7 @@ rledit's version, the metrics as JSON, and a hash of the factors.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -30,7 +31,7 @@ class EditContent:
 
     Attributes:
         factors: module name -> (left, right), sorted by name.
-        factors_hash: what they must hash to; "" in a file from another tool, which may come without.
+        content_hash: what all of it must hash to; "" in a file from another tool, which may come without.
     """
 
     factors: dict[str, tuple[Tensor, Tensor]]
@@ -38,12 +39,26 @@ class EditContent:
     scale: float
     fingerprint: str
     metrics: dict[str, Json]
-    factors_hash: str
+    content_hash: str
 
     def check_hash(self) -> None:
-        """Raise ValueError unless the factors are the very bits that were written."""
-        if self.factors_hash and hash_of(_tensors(self.factors)) != self.factors_hash:
-            raise ValueError("the factors are corrupt: they do not match their hash")
+        """Raise ValueError unless everything is as it was written."""
+        found = _content_hash(self.factors, self.world, self.scale, self.fingerprint, self.metrics)
+        if self.content_hash and found != self.content_hash:
+            raise ValueError("the edit is corrupt: it does not match its hash")
+
+
+def _content_hash(
+    factors: Mapping[str, tuple[Tensor, Tensor]],
+    world: str,
+    scale: float,
+    fingerprint: str,
+    metrics: Mapping[str, Json],
+) -> str:
+    fields = json.dumps(
+        [hash_of(_tensors(factors)), world, repr(scale), fingerprint, metrics], sort_keys=True
+    )
+    return hashlib.sha256(fields.encode()).hexdigest()
 
 
 def write_edit(
@@ -70,7 +85,7 @@ def write_edit(
         "fingerprint": fingerprint,
         "rledit_version": __version__,
         "metrics": json.dumps(metrics, allow_nan=False),
-        "factors_sha256": hash_of(tensors),
+        "content_sha256": _content_hash(factors, world, scale, fingerprint, metrics),
     }
     write_tensors(path, tensors, metadata)
 
@@ -100,7 +115,7 @@ def read_edit(path: str | os.PathLike[str]) -> EditContent:
         scale=float(metadata["scale"]),
         fingerprint=metadata["fingerprint"],
         metrics=metrics,
-        factors_hash=metadata.get("factors_sha256", ""),
+        content_hash=metadata.get("content_sha256", ""),
     )
 
 

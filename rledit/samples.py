@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Any
 
@@ -23,17 +24,19 @@ Mask = Tensor | NDArray[Any] | Sequence[bool]
 Groups = Mapping[str, Mask | Callable[[Tensor], Tensor]]
 
 
-def forget_groups(labels: Tensor, forget: int | Sequence[int]) -> dict[str, Tensor]:
+def forget_groups(labels: Any, forget: Any) -> dict[str, Tensor]:
     """The two groups of unlearning: ``forget``, the samples of these classes, and ``retain``, the others.
 
     Args:
-        labels: int64 [S].
-        forget: one class or several.
+        labels: integers [S], tensor, array or list.
+        forget: one class or several: an integer, or a sequence, set or 1-D tensor of them.
 
     Raises:
         ValueError: if a class has no sample, or if nothing is left to retain.
     """
-    classes = [forget] if isinstance(forget, int) else list(forget)
+    labels = _labels(labels)
+    several = isinstance(forget, (Sequence, set, frozenset)) or getattr(forget, "ndim", 0) == 1
+    classes = [operator.index(label) for label in (forget if several else [forget])]
     present = set(labels.unique().tolist())
     for label in classes:
         if label not in present:

@@ -57,8 +57,8 @@ class Tally:
         counts: Tensor = getattr(self.counts, name)
         if counts.dim() == 1:
             raise AttributeError(
-                f"{name} was not counted: add it to the objective's `needs`, or call "
-                f"score(..., wanted=[{name!r}])"
+                f"{name} was not counted: add it to the objective's `needs` (of a plain function: "
+                f"rledit.Function(function, needs=[{name!r}])), or call score(..., wanted=[{name!r}])"
             )
         return Grouped(counts, self.groups)
 

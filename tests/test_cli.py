@@ -244,7 +244,7 @@ def test_apply_writes_the_edited_model(run: Path, tmp_path: Path) -> None:
         (["--num-envs", "0"], "num_envs"),
         (["--episode-length", "0"], "episode_length"),
         (["--learning-rate", "0"], "learning_rate"),
-        (["--model", "resnet20"], "does not fit the model"),
+        (["--model", "resnet20", "--layer", "linear"], "does not fit the model"),
         (["--weights", "nowhere.safetensors"], "nowhere.safetensors"),
     ],
 )
@@ -269,6 +269,27 @@ def test_an_existing_folder_is_refused_unless_told(run: Path, weights: Path, tmp
     assert (out / "edit.safetensors").read_bytes() == before
     assert rledit(*unlearn(out, weights, "--overwrite", "--seed", "3")).returncode == 0
     assert (out / "edit.safetensors").read_bytes() != before
+
+
+@pytest.mark.parametrize(
+    "wrong", [["--layer", "nope"], ["--rank", "99"], ["--weights", "nowhere"], ["--num-envs", "0"]]
+)
+def test_overwrite_with_wrong_settings_loses_nothing(
+    run: Path, weights: Path, tmp_path: Path, wrong: list[str]
+) -> None:
+    out = tmp_path / "r"
+    shutil.copytree(run, out)
+    assert rledit(*unlearn(out, weights, "--overwrite", *wrong)).returncode == 2
+    for path in run.rglob("*"):
+        if path.is_file() and path.name != ".lock":
+            assert (out / path.relative_to(run)).read_bytes() == path.read_bytes(), path
+
+
+def test_resuming_a_finished_run_changes_nothing(run: Path, weights: Path, tmp_path: Path) -> None:
+    out = tmp_path / "r"
+    shutil.copytree(run, out)
+    assert rledit(*unlearn(out, weights, "--resume")).returncode == 0
+    assert (out / "edit.safetensors").read_bytes() == (run / "edit.safetensors").read_bytes()
 
 
 def test_a_corrupt_checkpoint_is_named(run: Path, weights: Path, tmp_path: Path) -> None:

@@ -207,3 +207,56 @@ def test_activations_that_overflow_are_refused() -> None:
         model.a.weight.fill_(1e38)
     with pytest.raises(ValueError, match=r"not finite|differ from the model's own by nan"):
         scorer(model)
+
+
+# -------------------------------------------------------------------- what the fused op must not pass over
+
+
+def negated(module: nn.Module) -> None:
+    module.register_forward_hook(lambda module, inputs, output: -output)
+
+
+def patched(module: nn.Module) -> None:
+    module.forward = lambda x: -nn.functional.linear(x, module.weight, module.bias)  # type: ignore[method-assign]
+
+
+@pytest.mark.filterwarnings("ignore:the network cannot be traced")
+@pytest.mark.parametrize("alter", [negated, patched])
+def test_a_layer_that_does_more_than_its_class_is_not_fused(alter: Callable[[nn.Module], None]) -> None:
+    model = Net()
+    alter(model.out)
+    ours = scorer(model)
+    assert ours.way != "tail"
+    split = samples()
+    hits = model(next(split.batches(COUNT))).argmax(1) == split.labels
+    tally = ours.score({})
+    assert int(tally.correct["retain"][0]) == int((hits & split.groups["retain"]).sum())
+
+
+def test_a_parametrized_target_is_refused_before_anything_is_learned() -> None:
+    model = Net()
+    nn.utils.parametrizations.weight_norm(model.b)
+    with pytest.raises(TypeError, match="'b' is parametrized"):
+        scorer(model)
+
+
+@pytest.mark.parametrize("world", ["shift", "mask"])
+@pytest.mark.parametrize("make", [Net, suffix_net])
+def test_one_candidate_leaves_the_weights_alone(make: Callable[[], Net], world: str) -> None:
+    ours = scorer(make())
+    before = ours.score({})
+    one = {"b": factors(1)}
+    first, second = ours.score(one, world), ours.score(one, world)
+    assert_equal(first, second)
+    assert_equal(ours.score({}), before)
+
+
+@pytest.mark.parametrize("world", ["shift", "mask"])
+def test_parts_of_a_population_add_up(world: str) -> None:
+    left, right = factors(9)
+    ours = scorer(suffix_net())
+    together = ours.score({"b": (left, right)}, world)
+    for n in range(9):
+        alone = ours.score({"b": (left[n : n + 1], right[n : n + 1])}, world)
+        difference = (together.counts.correct[n] - alone.counts.correct[0]).abs()
+        assert int(difference.max()) <= 1  # another algebra may round a near tie the other way

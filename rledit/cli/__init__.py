@@ -33,7 +33,7 @@ def main() -> None:
     except KeyboardInterrupt:
         console.print("rledit: interrupted; --resume goes on from the last checkpoint")
         sys.exit(130)
-    except (ValueError, TypeError, OSError, RuntimeError, ImportError, NotImplementedError) as error:
+    except (ValueError, TypeError, OSError, RuntimeError, ImportError, ArithmeticError) as error:
         if os.environ.get("RLEDIT_DEBUG"):
             raise
         console.print(f"rledit: {error}", style="red", markup=False, highlight=False, soft_wrap=True)

@@ -51,7 +51,7 @@ def unlearn(
     seconds = metrics["seconds"]
     console.print(
         f"{metrics['candidates']:,} candidates in {seconds['edit']:.1f} s "
-        f"({seconds['score']:.1f} s scoring); the edit is the {metrics['origin']}.",
+        f"({seconds['score']:.1f} s scoring); chosen on the validation split: {metrics['origin']}.",
         highlight=False,
     )
     if metrics["stopped"]:

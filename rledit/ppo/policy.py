@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -87,6 +89,18 @@ class ValueFunction(nn.Module):
         """Observations [B, D] -> values [B]."""
         values: Tensor = self.head(self.trunk(observations)).squeeze(-1)
         return values
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Keep torch to one thread: the policy's products are too small to share, and waiting for a second core
+    that is busy elsewhere can take a hundred times as long as the work."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class Agent(nn.Module):

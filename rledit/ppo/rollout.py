@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..worlds import World
-from .policy import Agent, NotFiniteError
+from .policy import Agent, NotFiniteError, one_thread
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,8 @@ def collect(world: World, agent: Agent, generator: torch.Generator) -> Rollout:
         if step > 0:
             assert world.episodes.weights is not None  # stored by all but one-step episodes
             rows = world.observe(world.episodes.weights)
-        means = agent.policy(rows)
+        with one_thread():
+            means = agent.policy(rows)
         noise = torch.randn(world.num_envs, means.shape[1], generator=generator)
         action = means + agent.policy.log_std.exp() * noise
         if not bool(action.isfinite().all()):

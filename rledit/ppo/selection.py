@@ -57,6 +57,15 @@ def replay(world: World, actions: Tensor, split: str) -> tuple[Episodes, Outcome
     return episodes, outcome
 
 
+def _applicable(world: World, actions: Tensor) -> Tensor:
+    """Whether the weights stay finite under the actions [T, A] of one episode: a scalar bool."""
+    weights = None
+    for action in actions:
+        weights = world.episodes.edited(action[None], weights)
+    assert weights is not None
+    return torch.stack([weight.isfinite().all() for weight in weights.values()]).all()
+
+
 def select(world: World, agent: Agent, elites: Elites) -> tuple[Edit, str]:
     """The edit with the largest objective on the validation split, and where it comes from.
 
@@ -70,7 +79,8 @@ def select(world: World, agent: Agent, elites: Elites) -> tuple[Edit, str]:
         choices.insert(0, ("policy mean", mean_actions(world, agent)[0]))
     actions = torch.stack([actions for _, actions in choices])
     episodes, outcome = replay(world, actions, "validation")
-    best = int(outcome.values.argmax())
+    sound = torch.stack([_applicable(world, choice) for choice in actions])
+    best = int(outcome.values.where(sound, -torch.inf).argmax())
     origin = choices[best][0]
     edit = world.edit(actions[best])
     before: dict[str, Json] = dict(episodes.initial_metrics)

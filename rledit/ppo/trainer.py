@@ -16,7 +16,7 @@ from ..files import Json
 from ..worlds import World
 from .config import PPOConfig
 from .guard import Guard, learner_tensors, load_learner
-from .policy import Agent, NotFiniteError
+from .policy import Agent, NotFiniteError, one_thread
 from .rollout import Rollout, collect
 from .selection import Elites, select
 from .update import UpdateStats, update
@@ -127,7 +127,8 @@ class PPO:
         self.guard.keep()
         self.elites.add(rollout, self.env)
         try:
-            stats = update(self.agent, self.optimizer, rollout, self.config, self.generator)
+            with one_thread():
+                stats = update(self.agent, self.optimizer, rollout, self.config, self.generator)
         except NotFiniteError as error:
             self._recover(str(error))
             stats = UpdateStats()

@@ -66,7 +66,7 @@ class EditableModel:
     def _build_network(self, inputs: Tensor) -> tuple[Network, Tail | None]:
         try:
             parts = cut(self.model, list(self.targets), inputs)
-            network = CutNetwork(parts, list(self.targets))
+            network = CutNetwork(parts, list(self.targets), inputs)
             with torch.no_grad():
                 cached = network.prefix(inputs)
             check_population(
@@ -176,6 +176,10 @@ def find_targets(model: nn.Module, names: Sequence[str]) -> dict[str, Target]:
         if not isinstance(module, (nn.Linear, nn.Conv2d)):
             raise TypeError(
                 f"targets: {name!r} is a {type(module).__name__}, expected Linear or Conv2d; {choice}"
+            )
+        if "weight" not in module._parameters:  # weight_norm and the like compute it anew: no edit would last
+            raise TypeError(
+                f"targets: the weight of {name!r} is parametrized; remove the parametrization first"
             )
         targets[name] = module
     return targets

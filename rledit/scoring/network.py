@@ -7,6 +7,7 @@ Both fold the candidates into the batch, so the network must treat its samples i
 from __future__ import annotations
 
 import copy
+import operator
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -18,11 +19,16 @@ from torch import Tensor, fx, nn
 from torch.backends import mha
 
 from .population import Population, Target
-from .tracing import Cut
+from .tracing import Cut, is_inplace
 
 
 class Network(Protocol):
-    """prefix: inputs [s, ...] -> cached values, each [s, ...]; suffix: those -> logits [n*s, C]."""
+    """prefix: inputs [s, ...] -> cached values, each [s, ...]; suffix: those -> logits [n*s, C].
+
+    row_bytes: of the widest activation of one sample in the suffix.
+    """
+
+    row_bytes: int
 
     def prefix(self, inputs: Tensor) -> tuple[Tensor, ...]: ...
 
@@ -32,9 +38,15 @@ class Network(Protocol):
 class CutNetwork:
     """A network that :func:`rledit.scoring.tracing.cut` has cut."""
 
-    def __init__(self, cut: Cut, targets: Sequence[str]) -> None:
+    def __init__(self, cut: Cut, targets: Sequence[str], inputs: Tensor) -> None:
+        """``inputs``: a few samples, to see how wide the activations are."""
         self.cut = cut
         self._targets = tuple(targets)
+        self._inplace = any(is_inplace(cut.suffix, node) for node in cut.suffix.graph.nodes)
+        widest = _Widest(cut.suffix)
+        with torch.no_grad():
+            widest.run(*(value.clone() for value in self.prefix(inputs)), *cut.extras_at(len(inputs)))
+        self.row_bytes = widest.bytes // len(inputs)
 
     def prefix(self, inputs: Tensor) -> tuple[Tensor, ...]:
         # Copied: the network may begin with an in-place call, and the inputs are not ours.
@@ -44,7 +56,7 @@ class CutNetwork:
     def suffix(self, cached: tuple[Tensor, ...], population: Population) -> Tensor:
         folded = len(cached[0]) * population.size
         extras = self.cut.extras_at(folded)
-        shared = [_Shared(value, population.size) for value in cached]
+        shared = [_Shared(value, population.size, self._inplace) for value in cached]
         result: Tensor = _Interpreter(self.cut.suffix, self._targets, population).run(*shared, *extras)
         return result
 
@@ -52,13 +64,31 @@ class CutNetwork:
 class _Shared:
     """A cached value, the same for all candidates until a node other than a target needs it folded."""
 
-    def __init__(self, value: Tensor, size: int) -> None:
+    def __init__(self, value: Tensor, size: int, copied: bool) -> None:
+        """``copied``: readers may change what they get in place."""
         self.value = value
         self._size = size
+        self._copied = copied
 
     def folded(self) -> Tensor:
-        # Always a copy, made anew: the reader may change it in place.
+        if self._size == 1 and not self._copied:
+            return self.value
         return self.value.repeat(self._size, *([1] * (self.value.dim() - 1)))
+
+
+_ELEMENTWISE = {operator.add, operator.sub, operator.mul, operator.truediv, torch.add, torch.sub, torch.mul}
+
+
+class _Widest(fx.Interpreter):
+    """Runs a graph and remembers the size of its largest value."""
+
+    bytes = 1
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        if isinstance(value, Tensor):
+            self.bytes = max(self.bytes, value.numel() * value.element_size())
+        return value
 
 
 class _Interpreter(fx.Interpreter):
@@ -72,12 +102,29 @@ class _Interpreter(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         if n.op == "placeholder":
             return super().run_node(n)
+        if n.op == "call_function" and n.target in _ELEMENTWISE and len(n.args) == 2 and not n.kwargs:
+            a, b = (self.env[arg] if isinstance(arg, fx.Node) else arg for arg in n.args)
+            return self._elementwise(n.target, a, b)
         is_target = n.op == "call_module" and n.target in self._targets
         for source in n.all_input_nodes:
             value = self.env[source]
             if isinstance(value, _Shared) and not is_target:
                 self.env[source] = value.folded()
         return super().run_node(n)
+
+    def _elementwise(self, function: Any, a: Any, b: Any) -> Any:
+        """A residual sum and the like: the shared side is broadcast over the candidates, not copied."""
+        size = self._population.size
+        shared, folded = (a, b) if isinstance(a, _Shared) else (b, a)
+        if not (
+            isinstance(shared, _Shared)
+            and isinstance(folded, Tensor)
+            and folded.shape == (size * len(shared.value), *shared.value.shape[1:])
+        ):
+            return function(*(x.folded() if isinstance(x, _Shared) else x for x in (a, b)))
+        split = folded.unflatten(0, (size, -1))
+        out: Tensor = function(shared.value, split) if shared is a else function(split, shared.value)
+        return out.flatten(0, 1)
 
     def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
         if target not in self._targets:
@@ -96,6 +143,8 @@ _RUNNING = Lock()
 
 class WholeNetwork:
     """Any module, run from its inputs with its targets replaced while it runs."""
+
+    row_bytes = 16 << 10  # not measured: a guess that keeps passes small
 
     def __init__(self, model: nn.Module, targets: Iterable[str]) -> None:
         # Targets are replaced while the network runs, so it has modules of its own; the weights are shared.

@@ -7,7 +7,7 @@ A value that depends on the candidate is *folded*: [n*s, ...], candidate-major. 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,9 @@ class Population:
     Attributes:
         factors: per target (left [n, O, R], right [n, R, I]); a target may be missing.
         weights: per target [n, O, I], where each candidate has weights of its own already.
+        whole: candidates of the population that this one is a part of; 0 stands for its own size.
+        outputs: what targets make of shared values unedited, kept while parts of a population run on the
+            same samples.
     """
 
     size: int
@@ -39,6 +42,16 @@ class Population:
     scale: float
     backend: Backend
     precision: str
+    whole: int = 0
+    outputs: dict[str, list[tuple[Tensor, Tensor]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.whole == 0:
+            object.__setattr__(self, "whole", self.size)
+
+    def afresh(self) -> Population:
+        """The same candidates, for other samples."""
+        return replace(self, outputs={})
 
     def part(self, start: int, stop: int) -> Population:
         """Candidates start..stop-1."""
@@ -56,12 +69,12 @@ class Population:
 
     def run(self, name: str, target: Target, x: Tensor, shared: bool) -> Tensor:
         """The target's output for every candidate, folded; ``x`` is shared or folded."""
+        if shared and self._corrects(name, target):
+            out = self._unedited(name, target, x) + self._correction(name, target, self._operand(x))
+            return out.flatten(0, 1)
         x = self._operand(x)
         if isinstance(target, nn.Linear):
-            flat = x.reshape(-1, x.shape[-1]) if shared else x.reshape(self.size, -1, x.shape[-1])
-            out = self._linear(name, target, flat, shared)
-            rows = x.shape[0] * self.size if shared else x.shape[0]
-            return out.reshape(rows, *x.shape[1:-1], target.out_features)
+            return self._linear(name, target, x, shared)
         return self._conv(name, target, x, shared)
 
     def _operand(self, x: Tensor) -> Tensor:
@@ -74,66 +87,70 @@ class Population:
             if name in self.factors:
                 weight = weight.clone()
         else:
-            weight = as_matrix(target.weight).detach().expand(self.size, -1, -1).contiguous()
+            # repeat copies also where it repeats once: the model's own weight must not be edited
+            weight = as_matrix(target.weight).detach().repeat(self.size, 1, 1)
         if name in self.factors:
             left, right = self.factors[name]
             self.backend.apply_lowrank_(weight, left, right, self.world, self.scale)
         return self._operand(weight)
 
     def _corrects(self, name: str, target: Target) -> bool:
-        """Whether the unedited product and a rank-R correction are cheaper than edited weights."""
-        if self.world != "shift" or name in self.weights or name not in self.factors:
+        """Whether the unedited output, made once, and rank-R corrections cost less than edited weights."""
+        if self.world != "shift" or name in self.weights or self.whole == 1:
             return False
         if isinstance(target, nn.Conv2d) and target.groups != 1:
             return False
         outputs, inputs = as_matrix(target.weight).shape
         rank = self.factors[name][0].shape[2]
-        return rank * (outputs + inputs) < outputs * inputs
+        return outputs * inputs + self.whole * rank * (outputs + inputs) < self.whole * outputs * inputs
+
+    def _unedited(self, name: str, target: Target, x: Tensor) -> Tensor:
+        """The output with the unedited weights, computed once for all parts of the population."""
+        for known, unedited in self.outputs.get(name, []):
+            if known is x:
+                return unedited
+        weight = self._operand(target.weight)
+        output: Tensor
+        if isinstance(target, nn.Linear):
+            output = F.linear(self._operand(x), weight, target.bias)
+        else:
+            output = self._convolve(target, self._operand(x), weight, target.bias)
+        self.outputs.setdefault(name, []).append((x, output))
+        return output
+
+    def _correction(self, name: str, target: Target, x: Tensor) -> Tensor:
+        """scale * (x right^T) left^T for every candidate: [n, s, ...] with the shape of the output."""
+        left, right = (self._operand(factor) for factor in self.factors[name])  # [n, O, R], [n, R, I]
+        n, rank = right.shape[:2]
+        if isinstance(target, nn.Linear):
+            reduced = F.linear(x, right.flatten(0, 1)).unflatten(-1, (n, rank)).movedim(-2, 0)
+            flat = self._operand(reduced).flatten(1, -2) @ (self.scale * left).transpose(1, 2)
+            out: Tensor = flat.unflatten(1, x.shape[:-1])
+            return out
+        kernels = right.reshape(n * rank, *target.weight.shape[1:])
+        maps = self._convolve(target, x, kernels, None)  # [s, n*R, h, w]
+        reduced = maps.unflatten(1, (n, rank)).transpose(0, 1)  # [n, s, R, h, w]
+        flat = (self.scale * left)[:, None] @ self._operand(reduced).flatten(3)  # [n, s, O, h*w]
+        corrections: Tensor = flat.unflatten(3, maps.shape[2:])
+        return corrections
 
     def _linear(self, name: str, target: nn.Linear, x: Tensor, shared: bool) -> Tensor:
-        # x: [m, I] shared, or [n, m, I] -> [n, m, O]
-        if self._corrects(name, target):
-            left, right = (self._operand(factor) for factor in self.factors[name])
-            product = F.linear(x, self._operand(target.weight), target.bias)
-            if shared:
-                rank = right.shape[1]
-                reduced = (x @ right.flatten(0, 1).T).view(len(x), self.size, rank).transpose(0, 1)
-                product = product.expand(self.size, -1, -1)
-            else:
-                reduced = x @ right.transpose(1, 2)
-            return torch.baddbmm(product, self._operand(reduced), left.transpose(1, 2), alpha=self.scale)
+        # x: [s, ..., I] shared, or [n*s, ..., I] -> [n*s, ..., O]
+        n = self.size
         weight = self._edited(name, target).transpose(1, 2)
-        x = x.expand(self.size, -1, -1)
-        return x @ weight if target.bias is None else torch.baddbmm(target.bias, x, weight)
+        rows = x.flatten(0, -2).expand(n, -1, -1) if shared else x.reshape(n, -1, x.shape[-1])
+        out = rows @ weight if target.bias is None else torch.baddbmm(target.bias, rows, weight)
+        return out.reshape(-1, *x.shape[1:-1], target.out_features)
 
     def _conv(self, name: str, target: nn.Conv2d, x: Tensor, shared: bool) -> Tensor:
         # x: [s, C, h, w] shared, or [n*s, C, h, w] -> [n*s, O, h', w']
         n = self.size
-        if self._corrects(name, target):
-            left, right = (self._operand(factor) for factor in self.factors[name])  # [n, O, R], [n, R, I]
-            rank = right.shape[1]
-            product = self._convolve(target, x, target.weight, target.bias)
-            if shared:
-                kernels = right.reshape(n * rank, *target.weight.shape[1:])
-                reduced = self._convolve(target, x, kernels, None)  # [s, n*R, h', w']
-                reduced = reduced.view(len(x), n, rank, -1).transpose(0, 1)  # [n, s, R, h'w']
-            else:
-                parts = [
-                    self._convolve(target, part, kernel.view(rank, *target.weight.shape[1:]), None)
-                    for part, kernel in zip(x.chunk(n), right, strict=True)
-                ]
-                reduced = torch.stack(parts).flatten(3)
-            correction = self.scale * (left[:, None] @ self._operand(reduced))  # [n, s, O, h'w']
-            correction = correction.view(n, -1, *product.shape[1:])
-            product = product if shared else product.view(n, -1, *product.shape[1:])
-            return correction.add_(product).flatten(0, 1)
         weight = self._edited(name, target).view(n, *target.weight.shape)
-        parts = [
-            self._convolve(target, x if shared else x.chunk(n)[i], weight[i], target.bias) for i in range(n)
-        ]
-        return torch.cat(parts)
+        own = [x] * n if shared else x.chunk(n)
+        parts = [self._convolve(target, own[i], weight[i], target.bias) for i in range(n)]
+        return parts[0] if n == 1 else torch.cat(parts)
 
     def _convolve(self, target: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         # _conv_forward knows the padding modes.
-        out: Tensor = target._conv_forward(x, self._operand(weight), bias)
+        out: Tensor = target._conv_forward(x, weight, bias)
         return out

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ..objectives import Objective
 from ..ops import NONLINEARITIES, TALLY_PARTS, Backend, Counts
@@ -23,7 +25,10 @@ from .tail import Tail
 
 CHECKED_SAMPLES = 8
 BATCH = 256
-FOLDED_ROWS = 4096  # rows of a folded batch at most, so that its activations stay in cache
+PASS_BYTES = 4 << 20  # of the widest activation of a pass through a suffix, per thread: more leaves the cache
+SHIFTED_TOGETHER = 4  # candidates of a pass whose small corrections are worth making in one product
+LEAST_SAMPLES = 32
+MOST_ROWS = 4096
 HISTOGRAM_BINS = 1024
 MARGIN_LIMIT = 16.0
 
@@ -173,16 +178,11 @@ class Scorer:
         masks: Tensor,
         wanted: list[str],
     ) -> Counts:
-        samples = min(BATCH, len(labels))
         if self._tail is None:
-            return _in_parts(
-                population,
-                max(1, FOLDED_ROWS // samples),
-                lambda part: self._score_suffix(part, cached, labels, masks, wanted, samples),
-            )
+            return self._score_suffix(population, cached, labels, masks, wanted)
         tail = self._tail
         # The reference holds the logits of all candidates at once, the native op those of a few samples.
-        size = max(1, FOLDED_ROWS // len(labels)) if self.backend == "reference" else population.size
+        size = max(1, MOST_ROWS // len(labels)) if self.backend == "reference" else population.size
         return _in_parts(
             population, size, lambda part: self._score_tail(tail, part, cached[0], labels, masks, wanted)
         )
@@ -224,23 +224,33 @@ class Scorer:
         labels: Tensor,
         masks: Tensor,
         wanted: list[str],
-        samples: int,
     ) -> Counts:
+        """Samples outside, candidates inside: what the candidates share of some samples is made once."""
+        samples, candidates = self._pass_size(population, len(labels))
         counts: Counts | None = None
         for start in range(0, len(labels), samples):
             rows = slice(start, start + samples)
-            logits = self._network.suffix(tuple(value[rows] for value in cached), population)
-            more = self._backend.tally_logits(
-                logits.unflatten(0, (population.size, -1)),
-                labels[rows],
-                masks[:, rows],
-                wanted,
-                HISTOGRAM_BINS,
-                MARGIN_LIMIT,
-            )
+            values = tuple(value[rows] for value in cached)
+            batch = (values, labels[rows], masks[:, rows], wanted)
+            more = _in_parts(population.afresh(), candidates, partial(self._score_pass, *batch))
             counts = more if counts is None else counts + more
         assert counts is not None
         return counts
+
+    def _score_pass(
+        self, values: tuple[Tensor, ...], labels: Tensor, masks: Tensor, wanted: list[str], part: Population
+    ) -> Counts:
+        logits = self._network.suffix(values, part).unflatten(0, (part.size, -1))
+        return self._backend.tally_logits(logits, labels, masks, wanted, HISTOGRAM_BINS, MARGIN_LIMIT)
+
+    def _pass_size(self, population: Population, samples: int) -> tuple[int, int]:
+        """How many samples of how many candidates run at once, so that activations stay in cache."""
+        rows = PASS_BYTES * torch.get_num_threads() // self._network.row_bytes
+        rows = min(max(rows, LEAST_SAMPLES), MOST_ROWS)
+        together = min(population.size, SHIFTED_TOGETHER) if population.world == "shift" else 1
+        at_once = max(LEAST_SAMPLES, rows // together)
+        at_once = math.ceil(samples / math.ceil(samples / at_once))  # no batch is nearly empty
+        return at_once, max(1, rows // at_once)
 
     # --------------------------------------------------------------------------------------- check
 
@@ -262,8 +272,12 @@ class Scorer:
         for name, layer, function in zip(
             self._tail.names, self._tail.layers, self._tail.nonlinearities, strict=True
         ):
-            out = population.run(name, layer, x, shared=False) if population.touches(name) else layer(x)
-            x = NONLINEARITIES[function](out)
+            # As the op sees a layer: its tensors, whatever calling the module would do.
+            if population.touches(name):
+                x = population.run(name, layer, x, shared=False)
+            else:
+                x = F.linear(x, layer.weight, layer.bias)
+            x = NONLINEARITIES[function](x)
         return x
 
 

@@ -9,6 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
+from torch.nn.modules.module import _global_forward_hooks as _global_hooks
+from torch.nn.modules.module import _global_forward_pre_hooks as _global_pre_hooks
+from torch.nn.utils.parametrize import is_parametrized
 
 from .tracing import Cut
 
@@ -49,6 +52,8 @@ def find_tail(cut: Cut, activations: Tensor) -> Tail | None:
         if node.op == "output":
             return Tail(tuple(names), tuple(layers), tuple(nonlinearities)) if layers else None
         module = cut.suffix.get_submodule(str(node.target)) if node.op == "call_module" else None
+        if module is not None and _is_altered(module):
+            return None
         if type(module) is nn.Linear:
             names.append(str(node.target))
             layers.append(module)
@@ -116,3 +121,9 @@ def _flatten(args: Sequence[Any], kwargs: dict[str, Any]) -> str | None:
 
 def _is_plain(node: fx.Node) -> bool:
     return len(node.args) == 1 and set(node.kwargs) <= {"inplace"}
+
+
+def _is_altered(module: nn.Module) -> bool:
+    """Whether calling it does more than its class says: hooks, a patched forward, a parametrization."""
+    hooks = (module._forward_hooks, module._forward_pre_hooks, _global_hooks, _global_pre_hooks)
+    return any(hooks) or "forward" in module.__dict__ or is_parametrized(module)

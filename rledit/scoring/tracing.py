@@ -145,7 +145,7 @@ def _clone_before_inplace(model: nn.Module, graph: fx.Graph) -> set[fx.Node]:
     clones = set()
     seen: set[fx.Node] = set()
     for node in list(graph.nodes):
-        if _is_inplace(model, node) and node.all_input_nodes:
+        if is_inplace(model, node) and node.all_input_nodes:
             value = node.all_input_nodes[0]
             for user in list(value.users):
                 if user is not node and user not in seen:
@@ -165,7 +165,7 @@ _INPLACE_OPERATORS = {
 }  # fmt: skip
 
 
-def _is_inplace(model: nn.Module, node: fx.Node) -> bool:
+def is_inplace(model: nn.Module, node: fx.Node) -> bool:
     if node.op == "call_module":
         return bool(getattr(model.get_submodule(str(node.target)), "inplace", False))
     if node.op == "call_method":

@@ -75,8 +75,9 @@ class UnlearningConfig:
             raise ValueError(f"world: expected one of {', '.join(WORLDS)}; got {self.world!r}")
         if not self.forget or len(set(self.forget)) != len(self.forget):
             raise ValueError(f"forget: expected one class or several different ones, got {list(self.forget)}")
-        if self.candidates < 1:
-            raise ValueError(f"candidates: expected at least 1, got {self.candidates}")
+        for name in ("candidates", "num_envs", "episode_length"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
         if self.seed < 0:
             raise ValueError(f"seed: expected at least 0, got {self.seed}")
         if self.model and self.model not in models.NAMES:

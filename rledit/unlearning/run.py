@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from copy import deepcopy
@@ -27,6 +29,7 @@ from ..runs.history import History
 from ..runs.plots import plots, write_figures
 from ..runs.report import write_report
 from ..runs.training import CHECKPOINT_SECONDS, train
+from ..scoring.editable import check_rank, find_targets
 from ..task import Task
 from ..training import RECIPES, seeded, train_classifier
 from .config import WORLDS, UnlearningConfig
@@ -112,6 +115,7 @@ def run(
     console = console or Console(stderr=True)
     data = UnlearningData(load(config.dataset, data_root), config.seed)
     data.check(config.forget)
+    _check(config, with_weights=not resume)  # before the folder is touched
     asked: dict[str, Json] = asdict(config)
     with RunFolder(out, asked, resume=resume, overwrite=overwrite) as folder:
         model, pretrain_seconds = _model(config, data, folder, console)
@@ -138,16 +142,35 @@ def run(
             **result.seconds,
             "this_session": time.perf_counter() - started,
         }
-        metrics["baselines"] = dict(baselines or {})
+        metrics["baselines"] = {**_known_baselines(folder), **(baselines or {})}
         result.edit.metrics["test"] = metrics["test"]
         result.edit.save(folder.edit)
         _report(config, folder, metrics, history, result.edit, task, data)
-        if with_retrain and not result.stopped:
+        if with_retrain and not result.stopped and "retrain" not in metrics["baselines"]:
             metrics["baselines"]["retrain"] = retrain_baseline(config, data, console)
             _report(config, folder, metrics, history, result.edit, task, data)
         history.close()
         ppo.env.close()
     return metrics
+
+
+def _check(config: UnlearningConfig, with_weights: bool) -> None:
+    """Refuse what can be refused without data or training."""
+    with seeded(config.seed, torch.device("cpu")):
+        model = models.build(config.model_name)
+    for name, target in find_targets(model, config.layers).items():
+        outputs, *inputs = target.weight.shape
+        check_rank(config.rank, name, outputs, math.prod(inputs))
+    if config.weights and with_weights:
+        load_weights(model, config.weights)
+
+
+def _known_baselines(folder: RunFolder) -> dict[str, Any]:
+    """Those of a finished run that is resumed: nothing about them has changed."""
+    if not folder.metrics.exists():
+        return {}
+    known: dict[str, Any] = json.loads(folder.metrics.read_text()).get("baselines", {})
+    return known
 
 
 def _model(
@@ -156,9 +179,8 @@ def _model(
     """The network before the edit, from the folder, from given weights, or trained here and kept."""
     if folder.model.exists():
         _, metadata = read_tensors(folder.model)
-        return load_weights(models.build(config.model_name), folder.model), float(
-            metadata["pretrain_seconds"]
-        )
+        seconds = float(metadata.get("pretrain_seconds", 0.0))
+        return load_weights(models.build(config.model_name), folder.model), seconds
     if config.weights:
         model, seconds = load_weights(models.build(config.model_name), config.weights), 0.0
     else:

@@ -37,7 +37,7 @@ class WholeWeights:
 
     def __call__(self, weights: Mapping[str, Tensor]) -> Tensor:
         parts = [(weights[name] / std).flatten(1) for name, std in self._deviations.items()]
-        return torch.cat(parts, dim=1).float()
+        return _finite(torch.cat(parts, dim=1).float())
 
 
 class NeuronStatistics:
@@ -59,7 +59,16 @@ class NeuronStatistics:
             for axis in (2, 1):
                 spread = scaled.std(axis, unbiased=False)
                 parts += [scaled.mean(axis), spread, scaled.abs().amax(axis)]
-        return torch.cat(parts, dim=1).float()
+        return _finite(torch.cat(parts, dim=1).float())
+
+
+LARGEST = 1e6
+"""Of an observation's magnitude. Edits that compose over many steps can make weights overflow; what the agent
+sees stays a number."""
+
+
+def _finite(observations: Tensor) -> Tensor:
+    return observations.nan_to_num(nan=0.0, posinf=LARGEST, neginf=-LARGEST).clamp(-LARGEST, LARGEST)
 
 
 def make_observation(name: str, weights: Mapping[str, Tensor]) -> Observation:
