@@ -22,6 +22,12 @@ from rledit.ops import Counts
 UNPACK = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "unpack.py"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def outside_the_source_tree() -> None:
+    """Programs that tests start import from where they stand: that must not be the checkout's own rledit."""
+    os.chdir(Path(__file__).parent)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder with the shared real data: ``MNIST/raw``, ``cifar-10-batches-bin``, ``models``, ``text``.
