@@ -17,6 +17,7 @@ namespace cpu {
 namespace {
 
 constexpr int64_t kChunkBytes = int64_t{768} << 10;  // activations of one chunk: most of an L2 cache
+constexpr int64_t kLeastShared = int64_t{4} << 20;   // multiplications that are worth a second thread
 constexpr int64_t kSpanBytes = int64_t{32} << 20;    // packed activations that exist at a time
 
 struct FreeAligned {
@@ -26,6 +27,20 @@ using Buffer = std::unique_ptr<float[], FreeAligned>;
 
 Buffer allocate(int64_t floats) {
   return Buffer(static_cast<float*>(::operator new[](floats * sizeof(float), std::align_val_t{64})));
+}
+
+// Memory of the calling thread that outlives the call: fresh pages for every call would cost more than a
+// single candidate does. At most a span and its products.
+float* recycled(int which, int64_t floats) {
+  thread_local Buffer memory[2];
+  thread_local int64_t size[2] = {0, 0};
+  if (size[which] < floats) {
+    memory[which] = nullptr;
+    size[which] = 0;
+    memory[which] = allocate(floats);
+    size[which] = floats;
+  }
+  return memory[which].get();
 }
 
 // All row panels of one matrix, one behind the other.
@@ -115,7 +130,7 @@ class Scorer {
     for (int64_t start = 0; start < chunks(); start += span_chunks_) {
       const int64_t count = std::min(span_chunks_, chunks() - start);
       pack_span(start, count);
-      parallel_for(schedule.items(), threads_, [&](int64_t item, int worker) {
+      spread(schedule.items(), threads_, [&](int64_t item, int worker) {
         const int64_t part = item / schedule.blocks;
         const int64_t first = item % schedule.blocks * schedule.block;
         const int64_t last = std::min(first + schedule.block, tail_.candidates);
@@ -147,6 +162,18 @@ class Scorer {
     return {weight, nullptr, nullptr, depth, 0, 0, tail_.world, tail_.scale, factor, bf16()};
   }
 
+  // Over the pool, or right here where handing the work out would take longer than doing it.
+  template <typename Body>
+  void spread(int64_t count, int workers, const Body& body) const {
+    int64_t products = 0;
+    for (const Layer& layer : tail_.layers) products += layer.inputs * layer.outputs;
+    if (products * tail_.samples.count * tail_.candidates < kLeastShared) {
+      for (int64_t i = 0; i < count; ++i) body(i, 0);
+    } else {
+      parallel_for(count, workers, body);
+    }
+  }
+
   // Packs the weights that all candidates share, and allocates.
   void prepare() {
     for (const Layer& layer : tail_.layers) {
@@ -155,8 +182,8 @@ class Scorer {
       shared_.back() = std::make_unique<Panels>(kernels_, layer.outputs, layer.inputs);
       shared_.back()->pack(unedited(layer.weight, layer.inputs));
     }
-    inputs_ = allocate(span_chunks_ * chunk_tiles_ * first().inputs * kTile);
-    if (shared_product_) products_ = allocate(span_chunks_ * chunk_tiles_ * first().outputs * kTile);
+    inputs_ = recycled(0, span_chunks_ * chunk_tiles_ * first().inputs * kTile);
+    if (shared_product_) products_ = recycled(1, span_chunks_ * chunk_tiles_ * first().outputs * kTile);
     scratch_.resize(threads_);
     for (Scratch& scratch : scratch_) {
       for (Buffer& output : scratch.outputs) output = allocate(chunk_tiles_ * widest_output_ * kTile);
@@ -178,15 +205,15 @@ class Scorer {
   void pack_span(int64_t start, int64_t count) {
     const int64_t from = start * chunk_tiles_;
     const int64_t tiles = std::min((start + count) * chunk_tiles_, samples_.tiles()) - from;
-    parallel_for(tiles, threads_, [&](int64_t t, int) {
-      float* tile = inputs_.get() + t * first().inputs * kTile;
+    spread(tiles, threads_, [&](int64_t t, int) {
+      float* tile = inputs_ + t * first().inputs * kTile;
       kernels_.pack_tile(tail_.activations + (from + t) * kTile * first().inputs, samples_.valid(from + t),
                          first().inputs, bf16(), tile);
       if (!shared_product_) return;
       Product product{};
       product.tile = tile;
       product.bias = first().bias;
-      product.out = products_.get() + t * first().outputs * kTile;
+      product.out = products_ + t * first().outputs * kTile;
       shared_.front()->multiply(product);
     });
   }
@@ -196,7 +223,7 @@ class Scorer {
     const int64_t t0 = chunk * chunk_tiles_;  // in the span
     const int64_t base = start * chunk_tiles_;
     const int64_t tiles = std::min(chunk_tiles_, samples_.tiles() - base - t0);
-    const float* in = inputs_.get() + t0 * first().inputs * kTile;
+    const float* in = inputs_ + t0 * first().inputs * kTile;
     for (size_t l = 0; l < tail_.layers.size(); ++l) {
       float* out = scratch.outputs[l % 2].get();
       const bool last = l + 1 == tail_.layers.size();
@@ -281,7 +308,7 @@ class Scorer {
       scratch.right->multiply(reduce);
       Product correct{};
       correct.tile = scratch.reduced.get();
-      correct.initial = products_.get() + (t0 + t) * layer.outputs * kTile;
+      correct.initial = products_ + (t0 + t) * layer.outputs * kTile;
       correct.out = out + t * layer.outputs * kTile;
       correct.nonlinearity = layer.nonlinearity;
       correct.round_bf16 = round;
@@ -301,8 +328,8 @@ class Scorer {
   int64_t chunk_tiles_ = 0;
   int64_t span_chunks_ = 0;
   std::vector<std::unique_ptr<Panels>> shared_;  // per layer; null where candidates have their own
-  Buffer inputs_;                                // [tiles of a span][first.inputs][kTile]
-  Buffer products_;                              // [tiles of a span][first.outputs][kTile]
+  float* inputs_ = nullptr;                      // [tiles of a span][first.inputs][kTile]
+  float* products_ = nullptr;                    // [tiles of a span][first.outputs][kTile]
   std::vector<Scratch> scratch_;
 };
 
