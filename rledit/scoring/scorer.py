@@ -167,46 +167,34 @@ class Scorer:
             backend=self._backend,
             precision=self.precision,
         )
-        counts = self._score(population, self._cached, self.samples.labels, self._masks, parts)
+        counts = self._score(population, parts)
         return Tally(counts, self.samples.group_names, self._label_count)
 
-    def _score(
-        self,
-        population: Population,
-        cached: tuple[Tensor, ...],
-        labels: Tensor,
-        masks: Tensor,
-        wanted: list[str],
-    ) -> Counts:
+    def _score(self, population: Population, wanted: list[str]) -> Counts:
         if self._tail is None:
-            return self._score_suffix(population, cached, labels, masks, wanted)
+            return self._score_suffix(population, wanted)
         tail = self._tail
         # The reference holds the logits of all candidates at once, the native op those of a few samples.
-        size = max(1, MOST_ROWS // len(labels)) if self.backend == "reference" else population.size
-        return _in_parts(
-            population, size, lambda part: self._score_tail(tail, part, cached[0], labels, masks, wanted)
-        )
+        size = max(1, MOST_ROWS // len(self.samples)) if self.backend == "reference" else population.size
+        return _in_parts(population, size, lambda part: self._score_tail(tail, part, wanted))
 
     def _score_tail(
         self,
         tail: Tail,
         population: Population,
-        activations: Tensor,
-        labels: Tensor,
-        masks: Tensor,
         wanted: list[str],
     ) -> Counts:
         factors = [population.factors.get(name, (None, None)) for name in tail.names]
         return self._backend.score_tail(
-            activations,
+            self._cached[0],
             [
                 population.weights.get(name, layer.weight)
                 for name, layer in zip(tail.names, tail.layers, strict=True)
             ],
             [layer.bias for layer in tail.layers],
             tail.nonlinearities,
-            labels,
-            masks,
+            self.samples.labels,
+            self._masks,
             [left for left, _ in factors],
             [right for _, right in factors],
             population.world,
@@ -217,21 +205,14 @@ class Scorer:
             MARGIN_LIMIT,
         )
 
-    def _score_suffix(
-        self,
-        population: Population,
-        cached: tuple[Tensor, ...],
-        labels: Tensor,
-        masks: Tensor,
-        wanted: list[str],
-    ) -> Counts:
+    def _score_suffix(self, population: Population, wanted: list[str]) -> Counts:
         """Samples outside, candidates inside: what the candidates share of some samples is made once."""
-        samples, candidates = self._pass_size(population, len(labels))
+        samples, candidates = self._pass_size(population, len(self.samples))
         counts: Counts | None = None
-        for start in range(0, len(labels), samples):
+        for start in range(0, len(self.samples), samples):
             rows = slice(start, start + samples)
-            values = tuple(value[rows] for value in cached)
-            batch = (values, labels[rows], masks[:, rows], wanted)
+            values = tuple(value[rows] for value in self._cached)
+            batch = (values, self.samples.labels[rows], self._masks[:, rows], wanted)
             more = _in_parts(population.afresh(), candidates, partial(self._score_pass, *batch))
             counts = more if counts is None else counts + more
         assert counts is not None
