@@ -23,7 +23,36 @@ def score_tail(
     wanted: list[str],
     bins: int,
     margin_limit: float,
+    algebra: str = ...,
 ) -> tuple[_Array, ...]: ...
+
+class PreparedTail:
+    def __init__(
+        self,
+        activations: _Array,
+        weights: list[_Array],
+        biases: list[_Array | None],
+        nonlinearities: list[str],
+        labels: _Array,
+        groups: _Array,
+        precision: str,
+    ) -> None: ...
+    def score(
+        self,
+        weights: list[_Array | None],
+        lefts: list[_Array | None],
+        rights: list[_Array | None],
+        candidates: int,
+        world: str,
+        scale: float,
+        wanted: list[str],
+        bins: int,
+        margin_limit: float,
+        algebra: str = ...,
+    ) -> tuple[_Array, ...]: ...
+    @property
+    def bytes(self) -> int: ...
+
 def tally_logits(
     logits: _Array, labels: _Array, groups: _Array, wanted: list[str], bins: int, margin_limit: float
 ) -> tuple[_Array, ...]: ...
@@ -32,3 +61,5 @@ def active_isa() -> str: ...
 def select_isa(name: str) -> None: ...
 def num_threads() -> int: ...
 def set_num_threads(threads: int) -> None: ...
+def probe_peak(precision: str, seconds: float) -> float: ...
+def probe_bandwidth(bytes: int, seconds: float) -> float: ...

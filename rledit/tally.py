@@ -29,6 +29,22 @@ class Grouped(Mapping[str, Tensor]):
         return len(self._index)
 
 
+class LabelCount:
+    """How many samples there are per group, and per group and class: the same for every tally of a split.
+
+    Attributes:
+        total: samples per group.
+        classes: int64 [C] per group.
+    """
+
+    def __init__(self, labels: Tensor, groups: Mapping[str, Tensor], classes: int) -> None:
+        """``groups``: bool [S] masks by name."""
+        self.classes = {
+            name: torch.bincount(labels[mask], minlength=classes) for name, mask in groups.items()
+        }
+        self.total = {name: int(counted.sum()) for name, counted in self.classes.items()}
+
+
 class Tally:
     """What N candidates got on some samples. Integer wherever it can be, so it repeats exactly.
 
@@ -44,14 +60,11 @@ class Tally:
     A part that nobody asked for raises AttributeError and says how to ask.
     """
 
-    count: dict[str, int]
-
-    def __init__(self, counts: Counts, groups: Sequence[str], label_count: Tensor) -> None:
-        """``label_count``: samples per group and class, int64 [G, C]."""
+    def __init__(self, counts: Counts, groups: Sequence[str], label_count: LabelCount) -> None:
         self.counts = counts
         self.groups = tuple(groups)
-        self._label_count = dict(zip(self.groups, label_count, strict=True))
-        self.count = {name: int(classes.sum()) for name, classes in self._label_count.items()}
+        self.count = label_count.total
+        self._label_count = label_count.classes
 
     def _part(self, name: str) -> Grouped:
         counts: Tensor = getattr(self.counts, name)

@@ -180,7 +180,7 @@ def score(images, **options):
 score([Images()[0]] * 3)  # torch loads modules when they are first used
 start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 scorer = score(Images(), batch_size=64)
-assert scorer.cached_bytes == 1500 * 48 * 4
+assert 1500 * 48 * 4 <= scorer.cached_bytes < 2 * 1500 * 48 * 4
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - start) * 1024)
 """
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from rledit import Function, Samples, Task, Unlearning
 from rledit.fingerprint import fingerprint
 from rledit.ops import TALLY_PARTS, Counts
-from rledit.tally import Tally
+from rledit.tally import LabelCount, Tally
 
 RANDOM = torch.Generator().manual_seed(0)
 INPUTS = torch.randn(40, 6, generator=RANDOM)
@@ -191,7 +191,9 @@ def test_wrong_choices_of_a_scorer() -> None:
 
 def tally(**parts: Tensor) -> Tally:
     counts = Counts(**{name: parts.get(name, torch.empty(0, dtype=torch.int64)) for name in TALLY_PARTS})
-    return Tally(counts, ["a", "b"], torch.tensor([[2, 2, 0], [1, 0, 4]]))
+    labels = torch.tensor([0, 0, 1, 1, 0, 2, 2, 2, 2])  # four of group a, five of b
+    masks = {"a": torch.arange(9) < 4, "b": torch.arange(9) >= 4}
+    return Tally(counts, ["a", "b"], LabelCount(labels, masks, 3))
 
 
 def test_tally_figures() -> None:

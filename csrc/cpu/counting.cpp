@@ -1,23 +1,36 @@
 #include "counting.hpp"
 
 #include <algorithm>
+#include <stdexcept>
+#include <string>
 
 namespace rledit::cpu {
 
-PackedSamples::PackedSamples(const Samples& samples)
+PackedSamples::PackedSamples(const Samples& samples, int64_t classes)
     : count_(samples.count),
       groups_(samples.group_count),
       tiles_((samples.count + kTile - 1) / kTile),
       labels_(tiles_ * kTile, 0),
       membership_(tiles_ * kTile, 0),
       planes_(tiles_ * groups_, 0) {
-  for (int64_t i = 0; i < count_; ++i) labels_[i] = static_cast<int32_t>(samples.labels[i]);
+  for (int64_t i = 0; i < count_; ++i) {
+    const int64_t label = samples.labels[i];
+    if (label < 0 || label >= classes)
+      throw std::invalid_argument("labels: expected values in 0.." + std::to_string(classes - 1) + ", got " +
+                                  std::to_string(label) + " at index " + std::to_string(i));
+    labels_[i] = static_cast<int32_t>(label);
+  }
   for (int64_t g = 0; g < groups_; ++g)
     for (int64_t i = 0; i < count_; ++i) {
       if (samples.groups[g * count_ + i] == 0) continue;
       membership_[i] |= uint64_t{1} << g;
       planes_[i / kTile * groups_ + g] |= uint64_t{1} << (i % kTile);
     }
+}
+
+int64_t PackedSamples::bytes() const {
+  return static_cast<int64_t>(labels_.size() * sizeof(int32_t) + membership_.size() * sizeof(uint64_t) +
+                              planes_.size() * sizeof(uint64_t));
 }
 
 int PackedSamples::valid(int64_t tile) const {
@@ -29,20 +42,29 @@ TileSamples PackedSamples::tile(int64_t index) const {
           groups_};
 }
 
-LossPartials::LossPartials(const Tally& tally, int64_t candidates, int64_t groups, int64_t chunks)
-    : candidates_(candidates), groups_(groups), chunks_(chunks) {
-  if (tally.loss != nullptr) sums_.assign(candidates * chunks * groups, 0.0);
+LossPartials::LossPartials(const Tally& tally, int64_t candidates, int64_t groups, int64_t chunks, bool shared)
+    : candidates_(candidates), groups_(groups), chunks_(chunks), wanted_(tally.loss != nullptr) {
+  if (wanted_ && shared) sums_.assign(candidates * chunks * groups, 0.0);
 }
 
-double* LossPartials::at(int64_t candidate, int64_t chunk) {
-  return sums_.empty() ? nullptr : sums_.data() + (candidate * chunks_ + chunk) * groups_;
+double* LossPartials::at(int64_t candidate, int64_t chunk, double* own) {
+  if (!wanted_) return nullptr;
+  if (!sums_.empty()) return sums_.data() + (candidate * chunks_ + chunk) * groups_;
+  std::fill(own, own + groups_, 0.0);
+  return own;
 }
 
-void LossPartials::add_to(const Tally& tally, int64_t chunks) {
+void LossPartials::add_chunk(const Tally& tally, int64_t candidate, const double* sums) const {
+  if (!wanted_ || !sums_.empty()) return;
+  for (int64_t g = 0; g < groups_; ++g) tally.loss[candidate * groups_ + g] += sums[g];
+}
+
+void LossPartials::add_all(const Tally& tally, int64_t chunks) {
   if (sums_.empty()) return;
   for (int64_t n = 0; n < candidates_; ++n)
     for (int64_t chunk = 0; chunk < chunks; ++chunk)
-      for (int64_t g = 0; g < groups_; ++g) tally.loss[n * groups_ + g] += at(n, chunk)[g];
+      for (int64_t g = 0; g < groups_; ++g)
+        tally.loss[n * groups_ + g] += sums_[(n * chunks_ + chunk) * groups_ + g];
   std::fill(sums_.begin(), sums_.end(), 0.0);
 }
 

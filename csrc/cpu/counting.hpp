@@ -10,12 +10,16 @@ namespace rledit::cpu {
 
 constexpr int64_t kMaxTilesPerChunk = 8;
 
-// Labels and groups in the tile layout, padded with samples that belong to no group.
+// Labels and groups in the tile layout, padded with samples that belong to no group. Labels are checked as
+// they are copied, because whoever owns the array may still write to it.
 class PackedSamples {
  public:
-  explicit PackedSamples(const Samples& samples);
+  PackedSamples(const Samples& samples, int64_t classes);  // throws std::invalid_argument for a label outside
 
+  int64_t count() const { return count_; }
+  int64_t groups() const { return groups_; }
   int64_t tiles() const { return tiles_; }
+  int64_t bytes() const;
   int valid(int64_t tile) const;  // samples of the tile that are not padding
   TileSamples tile(int64_t index) const;
 
@@ -28,19 +32,24 @@ class PackedSamples {
   std::vector<uint64_t> planes_;      // [tiles, groups]
 };
 
-// Sums of floats depend on their order. Each chunk of a candidate therefore gets partial sums of its own,
-// which are added in the order of the chunks whichever thread made them.
+// Sums of floats depend on their order: the samples of a chunk are summed first, then the chunks in their
+// order, whichever threads made them. Where several threads work on one candidate, the sums of the chunks
+// wait here.
 class LossPartials {
  public:
-  LossPartials(const Tally& tally, int64_t candidates, int64_t groups, int64_t chunks);
-  double* at(int64_t candidate, int64_t chunk);     // [groups], or nullptr where no loss is wanted
-  void add_to(const Tally& tally, int64_t chunks);  // adds chunks 0..chunks-1 and clears
+  LossPartials(const Tally& tally, int64_t candidates, int64_t groups, int64_t chunks, bool shared);
+  // Where the sum of a chunk goes, [groups], zeroed; or nullptr where no loss is wanted.
+  double* at(int64_t candidate, int64_t chunk, double* own);
+  // After a chunk that no other thread works on.
+  void add_chunk(const Tally& tally, int64_t candidate, const double* sums) const;
+  void add_all(const Tally& tally, int64_t chunks);  // adds chunks 0..chunks-1 of all candidates and clears
 
  private:
   int64_t candidates_;
   int64_t groups_;
   int64_t chunks_;
-  std::vector<double> sums_;  // [candidates, chunks, groups]
+  bool wanted_;
+  std::vector<double> sums_;  // [candidates, chunks, groups], empty where threads share no candidate
 };
 
 // The counters of one candidate.
@@ -57,6 +66,7 @@ struct Schedule {
 
   Schedule(int64_t candidates, int64_t chunks, int threads);
   int64_t items() const { return blocks * parts; }
+  bool shares_candidates() const { return parts > 1; }
 };
 
 }  // namespace rledit::cpu

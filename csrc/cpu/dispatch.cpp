@@ -1,7 +1,14 @@
 // Picks the kernel table for this CPU. Only this file knows which instruction sets exist.
 #include <atomic>
-#include <cstdlib>
 #include <cstring>
+
+#ifdef RLEDIT_HAS_AMX
+#include <cpuid.h>
+#ifdef __linux__
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+#endif
 
 #include "kernels.hpp"
 #include "rledit/ops.hpp"
@@ -18,22 +25,71 @@ extern const Kernels table;
 namespace avx512 {
 extern const Kernels table;
 }
+#ifdef RLEDIT_HAS_AVX512_BF16
+namespace avx512_bf16 {
+extern const Kernels table;
+}
+#endif
+#ifdef RLEDIT_HAS_AMX
+namespace amx {
+extern const Kernels table;
+}
+#endif
+#endif
+#ifdef RLEDIT_EMULATED_AMX
+namespace amx_emulated {
+extern const Kernels table;
+}
 #endif
 
 namespace {
 
+#ifdef RLEDIT_HAS_AMX
+// Linux gives the tile registers to a process that asks for them: they make every saved context 8 KiB larger.
+bool grants_tiles() {
+#ifdef __linux__
+  constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
+  constexpr long kTileData = 18;               // XFEATURE_XTILEDATA
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+  return false;
+#endif
+}
+
+bool has_amx() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return false;
+  constexpr unsigned kBf16 = 1U << 22, kTile = 1U << 24;
+  return (d & kBf16) != 0 && (d & kTile) != 0 && grants_tiles();
+}
+#endif
+
 // Best first. __builtin_cpu_supports also asks the operating system whether it saves the registers.
-std::vector<const Kernels*> supported() {
+std::vector<const Kernels*> find_supported() {
   std::vector<const Kernels*> tables;
 #ifdef RLEDIT_X86
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))
-    tables.push_back(&avx512::table);
+  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+                      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+#ifdef RLEDIT_HAS_AMX
+  if (avx512 && has_amx()) tables.push_back(&amx::table);
+#endif
+#ifdef RLEDIT_HAS_AVX512_BF16
+  if (avx512 && __builtin_cpu_supports("avx512bf16")) tables.push_back(&avx512_bf16::table);
+#endif
+  if (avx512) tables.push_back(&avx512::table);
   if (avx2) tables.push_back(&avx2::table);
 #endif
   tables.push_back(&portable::table);
+#ifdef RLEDIT_EMULATED_AMX
+  tables.push_back(&amx_emulated::table);  // never the best: for tests that ask for it
+#endif
+  return tables;
+}
+
+const std::vector<const Kernels*>& supported() {
+  static const std::vector<const Kernels*> tables = find_supported();
   return tables;
 }
 

@@ -1,12 +1,16 @@
-// The inner loops, as a table of functions. kernels.cpp fills one such table per instruction set; the
-// rest of the core is compiled once and calls through the table that the CPU supports.
+// The inner loops, as a table of functions. kernels/kernels.cpp fills one such table per instruction set;
+// the rest of the core is compiled once and calls through the table that the CPU supports.
 //
-// Layouts:
-//   tile   [depth][kTile]        64 samples side by side, so that vector lanes are samples: no product
-//                                needs a horizontal sum, any number of outputs or classes wastes no
-//                                lane, and one layer's output is the next layer's input.
-//   panel  [depth/16][rows][16]  a few rows of a weight matrix, blocked along depth, read as broadcasts
-//                                from one pointer. Its tail is padded with zeros.
+// Layouts, by the operands that a product takes:
+//   float32, rounded  tile   [depth][kTile]         64 samples side by side, so that vector lanes are
+//                                                   samples: no product needs a horizontal sum, any number
+//                                                   of outputs or classes wastes no lane, and one layer's
+//                                                   output is the next layer's input.
+//                     panel  [depth/16][rows][16]   a few rows of a weight matrix, blocked along depth, read
+//                                                   as broadcasts from one pointer; zeros behind the depth.
+//   bf16              tile   [depth/32][16][kTile][2]  pairs of successive inputs, as the CPU's bfloat16
+//                     panel  [depth/32][rows][32]      products take them; zeros behind the depth.
+//   split             a bf16 tile or panel of the values rounded, then one of what the rounding left
 #pragma once
 
 #include <cstdint>
@@ -17,9 +21,27 @@ namespace rledit::cpu {
 
 constexpr int kTile = 64;  // one machine word of sample bits, which makes counting a popcount
 constexpr int kPanelDepth = 16;
+constexpr int kPairedDepth = 32;  // of a bf16 block
 
-inline int64_t panel_size(int64_t rows, int64_t depth) {
-  return (depth + kPanelDepth - 1) / kPanelDepth * kPanelDepth * rows;
+// What a product multiplies. `rounded` is float32 holding bfloat16 values, for CPUs without bfloat16
+// products; `split` is float32 as two bfloat16 each, three products instead of one.
+enum class Operands { float32, rounded, bf16, split };
+
+inline bool is_paired(Operands operands) { return operands == Operands::bf16 || operands == Operands::split; }
+
+inline int64_t padded_depth(Operands operands, int64_t depth) {
+  const int64_t unit = is_paired(operands) ? kPairedDepth : kPanelDepth;
+  return (depth + unit - 1) / unit * unit;
+}
+
+// Bytes of a bf16 tile or panel, and of the first half of a split one.
+inline int64_t paired_bytes(int64_t columns, int64_t depth) {
+  return padded_depth(Operands::bf16, depth) * columns * int64_t{2};
+}
+
+inline int64_t tile_bytes(Operands operands, int64_t depth) {
+  if (!is_paired(operands)) return depth * kTile * int64_t{sizeof(float)};
+  return paired_bytes(kTile, depth) * (operands == Operands::split ? 2 : 1);
 }
 
 // Some rows of a weight matrix and the edit that they are to get. rank 0: no edit.
@@ -33,20 +55,20 @@ struct PanelSource {
   World world;
   float scale;
   float factor;  // every packed value is multiplied by it
-  bool round_bf16;
+  Operands operands;
 };
 
 // out[rows][kTile] = nonlinearity(start + panel @ tile), start being `initial`, else the bias, else 0.
 struct Product {
-  const float* tile;     // [depth][kTile]
-  const float* panel;    // see above
+  const void* tile;
+  const void* panel;
   const float* initial;  // [rows][kTile] or nullptr
   const float* bias;     // [rows] or nullptr
   float* out;            // [rows][kTile]
   int64_t depth;
   int rows;
   Nonlinearity nonlinearity;
-  bool round_bf16;  // the output is the operand of a bfloat16 product
+  Operands operands;
 };
 
 // What the counting of one tile needs to know about its samples.
@@ -72,15 +94,33 @@ struct TileTally {
 
 struct Kernels {
   const char* name;
-  int panel_rows;  // how many rows a panel holds at most
+  int panel_rows;     // how many rows a panel holds at most
+  bool whole_panels;  // bf16 and split panels hold as many rows always, zeros behind the last
+  // The operands of a product of this depth.
+  Operands (*operands)(Precision precision, int64_t depth);
+  // What a thread does before its first product and after its last.
+  void (*begin)();
+  void (*end)();
   void (*edit_row)(float* weight, const float* left, const float* right, int64_t rank, int64_t depth,
                    World world, float scale);
-  // rows [valid, depth] -> tile [depth][kTile], the missing samples as zeros
-  void (*pack_tile)(const float* rows, int valid, int64_t depth, bool round_bf16, float* tile);
-  void (*pack_panel)(const PanelSource& source, float* panel);
+  // rows [valid, depth] -> tile, the missing samples as zeros
+  void (*pack_tile)(const float* rows, int valid, int64_t depth, Operands operands, void* tile);
+  // values [depth][kTile] -> tile; for float32 the two are the same and need no call
+  void (*to_tile)(const float* values, int64_t depth, Operands operands, void* tile);
+  void (*pack_panel)(const PanelSource& source, void* panel);
   void (*multiply)(const Product& product);
   void (*count)(const float* logits, int64_t classes, const TileSamples& samples, const TileTally& tally);
+  // Operations (two for each multiply-add) of one call, which does nothing else.
+  int64_t (*peak)(Operands operands);
+  // Reads [from, from + count) and returns something that depends on all of it.
+  float (*read)(const float* from, int64_t count);
 };
+
+inline int64_t panel_bytes(const Kernels& kernels, Operands operands, int64_t rows, int64_t depth) {
+  if (!is_paired(operands)) return padded_depth(operands, depth) * rows * int64_t{sizeof(float)};
+  const int64_t stored = kernels.whole_panels ? kernels.panel_rows : rows;
+  return paired_bytes(stored, depth) * (operands == Operands::split ? 2 : 1);
+}
 
 const Kernels& kernels();  // the active table
 

@@ -1,344 +1,368 @@
-// score_tail on the CPU: the plan of one call, and the walk of one candidate over one chunk of samples.
-//
-// The samples are cut into tiles of 64, the tiles into chunks that fit a core's cache together with what
-// the layers make of them, and the chunks into spans whose packed activations are made and dropped one
-// after the other, so that memory does not grow with the number of samples.
+// score_tail on the CPU: the plan of one call, and the walk of candidates over chunks of samples.
 #include <algorithm>
-#include <memory>
-#include <new>
 
-#include "counting.hpp"
-#include "kernels.hpp"
+#include "algebra.hpp"
 #include "parallel.hpp"
-#include "rledit/ops.hpp"
+#include "prepared_tail.hpp"
 
 namespace rledit {
 namespace cpu {
 namespace {
 
-constexpr int64_t kChunkBytes = int64_t{768} << 10;  // activations of one chunk: most of an L2 cache
-constexpr int64_t kLeastShared = int64_t{4} << 20;   // multiplications that are worth a second thread
-constexpr int64_t kSpanBytes = int64_t{32} << 20;    // packed activations that exist at a time
+constexpr int64_t kLeastShared = int64_t{4} << 20;  // multiplications that are worth a second thread
+constexpr int64_t kReducedRows = 48;                // rows of X right^T that are made at once
 
-struct FreeAligned {
-  void operator()(float* memory) const { ::operator delete[](memory, std::align_val_t{64}); }
-};
-using Buffer = std::unique_ptr<float[], FreeAligned>;
-
-Buffer allocate(int64_t floats) {
-  return Buffer(static_cast<float*>(::operator new[](floats * sizeof(float), std::align_val_t{64})));
-}
-
-// Memory of the calling thread that outlives the call: fresh pages for every call would cost more than a
-// single candidate does. At most a span and its products.
-float* recycled(int which, int64_t floats) {
-  thread_local Buffer memory[2];
-  thread_local int64_t size[2] = {0, 0};
-  if (size[which] < floats) {
-    memory[which] = nullptr;
-    size[which] = 0;
-    memory[which] = allocate(floats);
-    size[which] = floats;
-  }
-  return memory[which].get();
-}
-
-// All row panels of one matrix, one behind the other.
-class Panels {
- public:
-  Panels(const Kernels& kernels, int64_t rows, int64_t depth)
-      : kernels_(kernels), rows_(rows), depth_(depth), memory_(allocate(panel_size(rows, depth))) {}
-
-  // Packs the matrix that `source` describes; its rows and pointers are those of the whole matrix.
-  void pack(PanelSource source) {
-    for (int64_t row = 0; row < rows_; row += kernels_.panel_rows) {
-      PanelSource part = source;
-      part.rows = rows_in(row);
-      part.weight += row * depth_;
-      if (part.rank > 0) part.left += row * part.rank;
-      kernels_.pack_panel(part, memory_.get() + panel_size(row, depth_));
-    }
-  }
-
-  // out[rows][kTile] = nonlinearity(start + matrix @ tile)
-  void multiply(Product product) const {
-    const Product whole = product;
-    for (int64_t row = 0; row < rows_; row += kernels_.panel_rows) {
-      product.panel = memory_.get() + panel_size(row, depth_);
-      product.rows = rows_in(row);
-      product.depth = depth_;
-      product.out = whole.out + row * kTile;
-      if (whole.initial != nullptr) product.initial = whole.initial + row * kTile;
-      if (whole.bias != nullptr) product.bias = whole.bias + row;
-      kernels_.multiply(product);
-    }
-  }
-
- private:
-  int rows_in(int64_t row) const {
-    return static_cast<int>(std::min<int64_t>(kernels_.panel_rows, rows_ - row));
-  }
-
-  const Kernels& kernels_;
-  int64_t rows_;
-  int64_t depth_;
-  Buffer memory_;
-};
-
-// What one thread needs for itself: the outputs of two successive layers, one panel, and X right^T.
+// What one thread needs for itself.
 struct Scratch {
-  Buffer outputs[2];
-  Buffer panel;
-  Buffer reduced;
-  std::unique_ptr<Panels> left;
-  std::unique_ptr<Panels> right;
-  std::vector<std::unique_ptr<Panels>> edited;  // per layer; null where panels are formed on the fly
+  Buffer outputs[2];  // of two successive layers, for a chunk: [tiles][outputs][kTile]
+  Buffer operands;    // of a chunk, as the next product takes them
+  Buffer panel;       // weights that are formed on the fly
+  std::vector<std::unique_ptr<Panels>> formed;  // per layer, of one candidate that is formed once
+  std::unique_ptr<Panels> rights;               // of a stack of candidates, one below the other
+  std::vector<std::unique_ptr<Panels>> lefts;   // of each of them
+  Buffer reduced;                               // X right^T of the stack, one tile
 };
 
-class Scorer {
+class Call {
  public:
-  Scorer(const Tail& tail, const Tally& tally)
-      : kernels_(kernels()), threads_(num_threads()), tail_(tail), tally_(tally), samples_(tail.samples) {
-    const Layer& first = tail.layers.front();
-    // Shift needs the product with the unedited weights only once for all candidates, and then 2*R*(O+I)
-    // operations per sample and candidate; edited weights need 2*O*I. The number of candidates has no say,
-    // or a candidate's logits would round differently in another batch.
-    const int64_t rank = first.factors.rank;
-    shared_product_ = !first.per_candidate && rank > 0 && tail.world == World::shift &&
-                      rank * (first.outputs + first.inputs) < first.outputs * first.inputs;
-    for (const Layer& layer : tail.layers) {
-      widest_output_ = std::max(widest_output_, layer.outputs);
-      deepest_ = std::max(deepest_, layer.inputs);
-    }
-    const int64_t tile_bytes = (first.inputs + 2 * widest_output_) * kTile * int64_t{sizeof(float)};
-    chunk_tiles_ = std::clamp<int64_t>(kChunkBytes / tile_bytes, 4, kMaxTilesPerChunk);
-    chunk_tiles_ = std::min(chunk_tiles_, samples_.tiles());
-    // Forming edited weights anew for every chunk costs rank / samples of the product, and lets a block of
-    // candidates share a chunk in cache. Beyond an eighth, each candidate's weights are formed once a span.
-    for (size_t l = 0; l < tail.layers.size(); ++l)
-      if (!(l == 0 && shared_product_) && tail.layers[l].factors.rank > chunk_tiles_ * kTile / 8)
-        form_once_ = true;
-    const int64_t packed =
-        (first.inputs + (shared_product_ ? first.outputs : 0)) * kTile * int64_t{sizeof(float)} * chunk_tiles_;
-    span_chunks_ = std::clamp<int64_t>(kSpanBytes / packed, 1, chunks());
+  Call(const PreparedTail::State& tail, const Candidates& candidates, const Tally& tally)
+      : tail_(tail),
+        candidates_(candidates),
+        tally_(tally),
+        kernels_(tail.kernels),
+        threads_(useful_threads()) {
+    plan();
+    scratch_.resize(threads_);
+    for (Scratch& scratch : scratch_) allocate_scratch(scratch);
+    for (size_t l = 0; l < layers(); ++l)
+      if (!edit(l).touches() || (l == 0 && corrects_)) tail_.unedited(l);  // packed before threads want it
   }
 
   void run() {
-    const Schedule schedule(tail_.candidates, std::min(span_chunks_, chunks()), threads_);
-    LossPartials losses(tally_, tail_.candidates, tail_.samples.group_count, span_chunks_);
-    prepare();
-    for (int64_t start = 0; start < chunks(); start += span_chunks_) {
-      const int64_t count = std::min(span_chunks_, chunks() - start);
-      pack_span(start, count);
-      spread(schedule.items(), threads_, [&](int64_t item, int worker) {
+    const int64_t span = tail_.span_chunks(corrects_);
+    const Schedule schedule(candidates_.count, std::min(span, tail_.chunks()), threads_);
+    LossPartials losses(tally_, candidates_.count, tail_.samples.groups(), span, schedule.shares_candidates());
+    for (int64_t start = 0; start < tail_.chunks(); start += span) {
+      const int64_t count = std::min(span, tail_.chunks() - start);
+      first_tile_ = start * tail_.chunk_tiles;
+      tiles_ = std::min(count * tail_.chunk_tiles, tail_.samples.tiles() - first_tile_);
+      inputs_ = tail_.activations(first_tile_, tiles_, threads_);
+      if (corrects_) products_ = tail_.outputs(first_tile_, tiles_, inputs_, threads_);
+      parallel_for(schedule.items(), threads_, [&](int64_t item, int worker) {
         const int64_t part = item / schedule.blocks;
         const int64_t first = item % schedule.blocks * schedule.block;
-        const int64_t last = std::min(first + schedule.block, tail_.candidates);
-        const int64_t from = part * count / schedule.parts;
-        const int64_t to = (part + 1) * count / schedule.parts;
-        const auto score_one = [&](int64_t n, int64_t chunk) {
-          score(n, start, chunk, losses.at(n, chunk), schedule.parts > 1, scratch_[worker]);
-        };
-        if (form_once_) {
-          for (int64_t n = first; n < last; ++n) {
-            form(n, scratch_[worker]);
-            for (int64_t chunk = from; chunk < to; ++chunk) score_one(n, chunk);
-          }
-        } else {
-          for (int64_t chunk = from; chunk < to; ++chunk)
-            for (int64_t n = first; n < last; ++n) score_one(n, chunk);
-        }
+        const Range candidates{first, std::min(first + schedule.block, candidates_.count)};
+        const Range chunks{part * count / schedule.parts, (part + 1) * count / schedule.parts};
+        kernels_.begin();
+        walk(candidates, chunks, losses, schedule.shares_candidates(), scratch_[worker]);
+        kernels_.end();
       });
-      losses.add_to(tally_, count);
+      losses.add_all(tally_, count);
     }
   }
 
  private:
-  int64_t chunks() const { return (samples_.tiles() + chunk_tiles_ - 1) / chunk_tiles_; }
-  bool bf16() const { return tail_.precision == Precision::bfloat16; }
-  const Layer& first() const { return tail_.layers.front(); }
+  struct Range {
+    int64_t first;
+    int64_t last;
+  };
 
-  PanelSource unedited(const float* weight, int64_t depth, float factor = 1.0F) const {
-    return {weight, nullptr, nullptr, depth, 0, 0, tail_.world, tail_.scale, factor, bf16()};
-  }
+  size_t layers() const { return tail_.layers.size(); }
+  const Layer& layer(size_t l) const { return tail_.layers[l]; }
+  const LayerEdit& edit(size_t l) const { return candidates_.edits[l]; }
 
-  // Over the pool, or right here where handing the work out would take longer than doing it.
-  template <typename Body>
-  void spread(int64_t count, int workers, const Body& body) const {
+  // One, where handing the work out would take longer than doing it.
+  int useful_threads() const {
     int64_t products = 0;
     for (const Layer& layer : tail_.layers) products += layer.inputs * layer.outputs;
-    if (products * tail_.samples.count * tail_.candidates < kLeastShared) {
-      for (int64_t i = 0; i < count; ++i) body(i, 0);
+    return products * tail_.samples.count() * candidates_.count < kLeastShared ? 1 : num_threads();
+  }
+
+  // ------------------------------------------------------------------------------------------ plan
+
+  void plan() {
+    const Algebra asked = candidates_.algebra;
+    const LayerEdit& first = edit(0);
+    Algebra algebra = asked;
+    if (asked == Algebra::automatic)
+      algebra = choose_algebra(candidates_.world, layer(0).outputs, layer(0).inputs, first.factors.rank,
+                               tail_.chunk_tiles);
+    corrects_ = algebra == Algebra::shared_product && candidates_.world == World::shift &&
+                first.factors.rank > 0 && first.weight == nullptr;
+    // Later layers are formed like the first, whatever becomes of that.
+    forms_once_ = algebra == Algebra::formed_once;
+    if (asked == Algebra::automatic)
+      for (size_t l = corrects_ ? 1 : 0; l < layers(); ++l)
+        forms_once_ =
+            forms_once_ || (edit(l).touches() &&
+                            choose_algebra(World::mask, layer(l).outputs, layer(l).inputs, edit(l).factors.rank,
+                                           tail_.chunk_tiles) == Algebra::formed_once);
+    bool only_first = corrects_;
+    for (size_t l = 1; l < layers(); ++l) only_first = only_first && !edit(l).touches();
+    stack_ = only_first ? std::clamp<int64_t>(kReducedRows / first.factors.rank, 1, candidates_.count) : 1;
+  }
+
+  void allocate_scratch(Scratch& scratch) const {
+    for (Buffer& output : scratch.outputs)
+      output = allocate(tail_.chunk_tiles * tail_.widest_output * kTile * int64_t{sizeof(float)});
+    int64_t operand = 0;  // bytes
+    int64_t panel = 0;
+    scratch.formed.resize(layers());
+    for (size_t l = 0; l < layers(); ++l) {
+      if (l > 0)
+        operand = std::max(operand, tail_.chunk_tiles * tile_bytes(tail_.operands[l], layer(l).inputs));
+      if (!edit(l).touches() || (l == 0 && corrects_)) continue;
+      panel = std::max(panel, panel_bytes(kernels_, tail_.operands[l], kernels_.panel_rows, layer(l).inputs));
+      if (forms_once_)
+        scratch.formed[l] =
+            std::make_unique<Panels>(kernels_, tail_.operands[l], layer(l).outputs, layer(l).inputs);
+    }
+    scratch.panel = allocate(panel);
+    if (corrects_) {
+      const int64_t rank = edit(0).factors.rank;
+      operand = std::max(operand, tile_bytes(left_operands(), rank));
+      scratch.reduced = allocate(stack_ * rank * kTile * int64_t{sizeof(float)});
+      scratch.rights = std::make_unique<Panels>(kernels_, tail_.operands[0], stack_ * rank, layer(0).inputs);
+      for (int64_t i = 0; i < stack_; ++i)
+        scratch.lefts.push_back(std::make_unique<Panels>(kernels_, left_operands(), layer(0).outputs, rank));
+    }
+    scratch.operands = allocate(operand);
+  }
+
+  Operands left_operands() const { return kernels_.operands(tail_.precision, edit(0).factors.rank); }
+
+  // ------------------------------------------------------------------------------------------ walk
+
+  void walk(Range candidates, Range chunks, LossPartials& losses, bool shared, Scratch& scratch) const {
+    if (corrects_) {
+      for (int64_t n = candidates.first; n < candidates.last; n += stack_) {
+        const int64_t count = std::min(stack_, candidates.last - n);
+        pack_factors(n, count, scratch);
+        if (forms_once_) form(n, scratch);
+        for (int64_t chunk = chunks.first; chunk < chunks.last; ++chunk) {
+          if (stack_ > 1)
+            correct_stack(n, count, chunk, losses, shared, scratch);
+          else
+            correct_chunk(n, chunk, losses, shared, scratch);
+        }
+      }
+    } else if (forms_once_) {
+      for (int64_t n = candidates.first; n < candidates.last; ++n) {
+        form(n, scratch);
+        for (int64_t chunk = chunks.first; chunk < chunks.last; ++chunk)
+          score_chunk(n, chunk, losses, shared, scratch);
+      }
     } else {
-      parallel_for(count, workers, body);
+      for (int64_t chunk = chunks.first; chunk < chunks.last; ++chunk)
+        for (int64_t n = candidates.first; n < candidates.last; ++n)
+          score_chunk(n, chunk, losses, shared, scratch);
     }
   }
 
-  // Packs the weights that all candidates share, and allocates.
-  void prepare() {
-    for (const Layer& layer : tail_.layers) {
-      shared_.emplace_back();
-      if (!layer.shared() && !(shared_product_ && &layer == &first())) continue;
-      shared_.back() = std::make_unique<Panels>(kernels_, layer.outputs, layer.inputs);
-      shared_.back()->pack(unedited(layer.weight, layer.inputs));
-    }
-    inputs_ = recycled(0, span_chunks_ * chunk_tiles_ * first().inputs * kTile);
-    if (shared_product_) products_ = recycled(1, span_chunks_ * chunk_tiles_ * first().outputs * kTile);
-    scratch_.resize(threads_);
-    for (Scratch& scratch : scratch_) {
-      for (Buffer& output : scratch.outputs) output = allocate(chunk_tiles_ * widest_output_ * kTile);
-      scratch.panel = allocate(panel_size(kernels_.panel_rows, deepest_));
-      scratch.edited.resize(tail_.layers.size());
-      if (form_once_)
-        for (size_t l = 0; l < tail_.layers.size(); ++l)
-          if (shared_[l] == nullptr)
-            scratch.edited[l] =
-                std::make_unique<Panels>(kernels_, tail_.layers[l].outputs, tail_.layers[l].inputs);
-      if (!shared_product_) continue;
-      scratch.reduced = allocate(first().factors.rank * kTile);
-      scratch.left = std::make_unique<Panels>(kernels_, first().outputs, first().factors.rank);
-      scratch.right = std::make_unique<Panels>(kernels_, first().factors.rank, first().inputs);
-    }
+  Range tiles_of(int64_t chunk) const {
+    return {chunk * tail_.chunk_tiles, std::min((chunk + 1) * tail_.chunk_tiles, tiles_)};
   }
 
-  // Activations of chunks start..start+count-1 in tile layout and, for shift, their shared product.
-  void pack_span(int64_t start, int64_t count) {
-    const int64_t from = start * chunk_tiles_;
-    const int64_t tiles = std::min((start + count) * chunk_tiles_, samples_.tiles()) - from;
-    spread(tiles, threads_, [&](int64_t t, int) {
-      float* tile = inputs_ + t * first().inputs * kTile;
-      kernels_.pack_tile(tail_.activations + (from + t) * kTile * first().inputs, samples_.valid(from + t),
-                         first().inputs, bf16(), tile);
-      if (!shared_product_) return;
-      Product product{};
-      product.tile = tile;
-      product.bias = first().bias;
-      product.out = products_ + t * first().outputs * kTile;
-      shared_.front()->multiply(product);
-    });
+  // One candidate on one chunk: layer by layer, so that weights are formed once for all its tiles.
+  void score_chunk(int64_t n, int64_t chunk, LossPartials& losses, bool shared, Scratch& scratch) const {
+    const Range tiles = tiles_of(chunk);
+    float* out = floats(scratch.outputs[0]);
+    forward(n, 0, inputs_ + tiles.first * tail_.tile_bytes(), tiles.last - tiles.first, out, scratch);
+    finish_chunk(n, chunk, tiles, out, losses, shared, scratch);
   }
 
-  // One candidate on one chunk of the span: all layers, then the counting.
-  void score(int64_t n, int64_t start, int64_t chunk, double* loss, bool counters_shared, Scratch& scratch) {
-    const int64_t t0 = chunk * chunk_tiles_;  // in the span
-    const int64_t base = start * chunk_tiles_;
-    const int64_t tiles = std::min(chunk_tiles_, samples_.tiles() - base - t0);
-    const float* in = inputs_ + t0 * first().inputs * kTile;
-    for (size_t l = 0; l < tail_.layers.size(); ++l) {
-      float* out = scratch.outputs[l % 2].get();
-      const bool last = l + 1 == tail_.layers.size();
-      if (l == 0 && shared_product_)
-        correct_product(n, in, t0, tiles, !last && bf16(), out, scratch);
-      else
-        forward(n, l, in, tiles, !last && bf16(), out, scratch);
-      in = out;
+  // All layers after the first, whose output is `out`, and the counting.
+  void finish_chunk(int64_t n, int64_t chunk, Range tiles, float* out, LossPartials& losses, bool shared,
+                    Scratch& scratch) const {
+    const int64_t number = tiles.last - tiles.first;
+    for (size_t l = 1; l < layers(); ++l) {
+      const char* in = as_operands(out, tail_.operands[l], layer(l).inputs, number, scratch);
+      out = floats(scratch.outputs[l % 2]);
+      forward(n, l, in, number, out, scratch);
     }
+    double own[kMaxGroups];
     const TileTally counters =
-        tile_tally(tally_, n, tail_.samples.group_count, tail_.classes(), loss, counters_shared);
+        tile_tally(tally_, n, tail_.samples.groups(), tail_.classes(), losses.at(n, chunk, own), shared);
+    for (int64_t t = tiles.first; t < tiles.last; ++t, out += tail_.classes() * kTile)
+      kernels_.count(out, tail_.classes(), tail_.samples.tile(first_tile_ + t), counters);
+    losses.add_chunk(tally_, n, own);
+  }
+
+  // One candidate whose later layers may be edited, too, on one chunk. For shift X W^T + b is there already,
+  // and s (X right^T) left^T is added.
+  void correct_chunk(int64_t n, int64_t chunk, LossPartials& losses, bool shared, Scratch& scratch) const {
+    const Range tiles = tiles_of(chunk);
+    float* out = floats(scratch.outputs[0]);
+    for (int64_t t = tiles.first; t < tiles.last; ++t)
+      correct(reduce(t, 1, scratch), 0, t, out + (t - tiles.first) * layer(0).outputs * kTile, scratch);
+    finish_chunk(n, chunk, tiles, out, losses, shared, scratch);
+  }
+
+  // Some candidates that differ in the first layer's factors alone, tile by tile. Their reductions X right^T
+  // are one product: the few rows of one candidate would leave most of the machine idle.
+  void correct_stack(int64_t n, int64_t count, int64_t chunk, LossPartials& losses, bool shared,
+                     Scratch& scratch) const {
+    const Range tiles = tiles_of(chunk);
+    double own[kReducedRows][kMaxGroups];
+    TileTally counters[kReducedRows];
+    for (int64_t i = 0; i < count; ++i)
+      counters[i] = tile_tally(tally_, n + i, tail_.samples.groups(), tail_.classes(),
+                               losses.at(n + i, chunk, own[i]), shared);
+    for (int64_t t = tiles.first; t < tiles.last; ++t) {
+      const float* reduced = reduce(t, count, scratch);
+      for (int64_t i = 0; i < count; ++i) {
+        float* out = floats(scratch.outputs[0]);
+        correct(reduced, i, t, out, scratch);
+        for (size_t l = 1; l < layers(); ++l) {
+          Product product{};
+          product.tile = as_operands(out, tail_.operands[l], layer(l).inputs, 1, scratch);
+          product.bias = layer(l).bias;
+          product.out = out = floats(scratch.outputs[l % 2]);
+          product.nonlinearity = layer(l).nonlinearity;
+          tail_.unedited(l).multiply(product);
+        }
+        kernels_.count(out, tail_.classes(), tail_.samples.tile(first_tile_ + t), counters[i]);
+      }
+    }
+    for (int64_t i = 0; i < count; ++i) losses.add_chunk(tally_, n + i, own[i]);
+  }
+
+  // ------------------------------------------------------------------------------------------ layers
+
+  static float* floats(const Buffer& buffer) { return reinterpret_cast<float*>(buffer.get()); }
+
+  // `tiles` times values [depth][kTile], as a product takes them.
+  const char* as_operands(const float* values, Operands operands, int64_t depth, int64_t tiles,
+                          Scratch& scratch) const {
+    if (operands == Operands::float32) return reinterpret_cast<const char*>(values);
+    const int64_t bytes = tile_bytes(operands, depth);
     for (int64_t t = 0; t < tiles; ++t)
-      kernels_.count(in + t * tail_.classes() * kTile, tail_.classes(), samples_.tile(base + t0 + t), counters);
+      kernels_.to_tile(values + t * depth * kTile, depth, operands, scratch.operands.get() + t * bytes);
+    return scratch.operands.get();
+  }
+
+  // X right^T of `count` candidates, [count * rank][kTile].
+  const float* reduce(int64_t tile, int64_t count, Scratch& scratch) const {
+    Product product{};
+    product.tile = inputs_ + tile * tail_.tile_bytes();
+    product.out = floats(scratch.reduced);
+    scratch.rights->multiply(product, count * edit(0).factors.rank);
+    return product.out;
+  }
+
+  // The edited output of the first layer, [outputs][kTile], of the i-th candidate of the stack.
+  void correct(const float* reduced, int64_t i, int64_t tile, float* out, Scratch& scratch) const {
+    const int64_t rank = edit(0).factors.rank;
+    Product product{};
+    product.tile = as_operands(reduced + i * rank * kTile, left_operands(), rank, 1, scratch);
+    product.initial = products_ + tile * layer(0).outputs * kTile;
+    product.out = out;
+    product.nonlinearity = layer(0).nonlinearity;
+    scratch.lefts[i]->multiply(product);
+  }
+
+  void pack_factors(int64_t n, int64_t count, Scratch& scratch) const {
+    const Factors& factors = edit(0).factors;
+    PanelSource source{};
+    source.factor = 1.0F;
+    source.weight = factors.right + n * factors.rank * layer(0).inputs;
+    scratch.rights->pack(source, count * factors.rank);
+    source.factor = candidates_.scale;
+    for (int64_t i = 0; i < count; ++i) {
+      source.weight = factors.left + (n + i) * layer(0).outputs * factors.rank;
+      scratch.lefts[i]->pack(source);
+    }
   }
 
   // The weights of candidate n in layer l.
   PanelSource edited(int64_t n, size_t l) const {
-    const Layer& layer = tail_.layers[l];
-    PanelSource source = unedited(layer.weight, layer.inputs);
-    if (layer.per_candidate) source.weight += n * layer.outputs * layer.inputs;
-    source.rank = layer.factors.rank;
+    const LayerEdit& own = edit(l);
+    PanelSource source{};
+    source.weight =
+        own.weight != nullptr ? own.weight + n * layer(l).outputs * layer(l).inputs : layer(l).weight;
+    source.depth = layer(l).inputs;
+    source.rank = own.factors.rank;
+    source.world = candidates_.world;
+    source.scale = candidates_.scale;
+    source.factor = 1.0F;
+    source.operands = tail_.operands[l];
     if (source.rank > 0) {
-      source.left = layer.factors.left + n * layer.outputs * source.rank;
-      source.right = layer.factors.right + n * source.rank * layer.inputs;
+      source.left = own.factors.left + n * layer(l).outputs * source.rank;
+      source.right = own.factors.right + n * source.rank * layer(l).inputs;
     }
     return source;
   }
 
   void form(int64_t n, Scratch& scratch) const {
-    for (size_t l = 0; l < tail_.layers.size(); ++l)
-      if (scratch.edited[l] != nullptr) scratch.edited[l]->pack(edited(n, l));
+    for (size_t l = 0; l < layers(); ++l)
+      if (scratch.formed[l] != nullptr) scratch.formed[l]->pack(edited(n, l));
   }
 
-  // Layer l with weights that are packed already, or formed here one panel at a time.
-  void forward(int64_t n, size_t l, const float* in, int64_t tiles, bool round, float* out,
-               Scratch& scratch) const {
-    const Layer& layer = tail_.layers[l];
+  // Layer l on some tiles, with weights that are packed already, or formed here one panel at a time.
+  void forward(int64_t n, size_t l, const char* in, int64_t tiles, float* out, Scratch& scratch) const {
+    const Layer& layer = this->layer(l);
+    const int64_t in_bytes = tile_bytes(tail_.operands[l], layer.inputs);
+    const Panels* packed = scratch.formed[l].get();
+    if (packed == nullptr && !edit(l).touches()) packed = &tail_.unedited(l);
     Product product{};
     product.nonlinearity = layer.nonlinearity;
-    product.round_bf16 = round;
-    product.depth = layer.inputs;
-    const Panels* packed = shared_[l] != nullptr ? shared_[l].get() : scratch.edited[l].get();
     if (packed != nullptr) {
       product.bias = layer.bias;
       for (int64_t t = 0; t < tiles; ++t) {
-        product.tile = in + t * layer.inputs * kTile;
+        product.tile = in + t * in_bytes;
         product.out = out + t * layer.outputs * kTile;
         packed->multiply(product);
       }
       return;
     }
-    const PanelSource source = edited(n, l);
+    const PanelSource whole = edited(n, l);
+    product.depth = layer.inputs;
+    product.operands = tail_.operands[l];
+    product.panel = scratch.panel.get();
     for (int64_t row = 0; row < layer.outputs; row += kernels_.panel_rows) {
-      PanelSource part = source;
-      part.rows = static_cast<int>(std::min<int64_t>(kernels_.panel_rows, layer.outputs - row));
-      part.weight += row * layer.inputs;
-      if (part.rank > 0) part.left += row * part.rank;
-      kernels_.pack_panel(part, scratch.panel.get());
-      product.panel = scratch.panel.get();
-      product.rows = part.rows;
+      PanelSource source = whole;
+      source.rows = static_cast<int>(std::min<int64_t>(kernels_.panel_rows, layer.outputs - row));
+      source.weight += row * layer.inputs;
+      if (source.rank > 0) source.left += row * source.rank;
+      kernels_.pack_panel(source, scratch.panel.get());
+      product.rows = source.rows;
       product.bias = layer.bias != nullptr ? layer.bias + row : nullptr;
       for (int64_t t = 0; t < tiles; ++t) {
-        product.tile = in + t * layer.inputs * kTile;
+        product.tile = in + t * in_bytes;
         product.out = out + (t * layer.outputs + row) * kTile;
         kernels_.multiply(product);
       }
     }
   }
 
-  // The first layer under shift: X W^T + b is there already, s (X right^T) left^T is added.
-  void correct_product(int64_t n, const float* in, int64_t t0, int64_t tiles, bool round, float* out,
-                       Scratch& scratch) const {
-    const Layer& layer = first();
-    const int64_t rank = layer.factors.rank;
-    scratch.right->pack(unedited(layer.factors.right + n * rank * layer.inputs, layer.inputs));
-    scratch.left->pack(unedited(layer.factors.left + n * layer.outputs * rank, rank, tail_.scale));
-    for (int64_t t = 0; t < tiles; ++t) {
-      Product reduce{};
-      reduce.tile = in + t * layer.inputs * kTile;
-      reduce.out = scratch.reduced.get();
-      reduce.round_bf16 = bf16();
-      scratch.right->multiply(reduce);
-      Product correct{};
-      correct.tile = scratch.reduced.get();
-      correct.initial = products_ + (t0 + t) * layer.outputs * kTile;
-      correct.out = out + t * layer.outputs * kTile;
-      correct.nonlinearity = layer.nonlinearity;
-      correct.round_bf16 = round;
-      scratch.left->multiply(correct);
-    }
-  }
-
+  const PreparedTail::State& tail_;
+  const Candidates& candidates_;
+  const Tally& tally_;
   const Kernels& kernels_;
   const int threads_;
-  const Tail& tail_;
-  const Tally& tally_;
-  PackedSamples samples_;
-  bool shared_product_ = false;
-  bool form_once_ = false;
-  int64_t widest_output_ = 0;
-  int64_t deepest_ = 0;
-  int64_t chunk_tiles_ = 0;
-  int64_t span_chunks_ = 0;
-  std::vector<std::unique_ptr<Panels>> shared_;  // per layer; null where candidates have their own
-  float* inputs_ = nullptr;                      // [tiles of a span][first.inputs][kTile]
-  float* products_ = nullptr;                    // [tiles of a span][first.outputs][kTile]
+  bool corrects_ = false;    // shared_product
+  bool forms_once_ = false;  // formed_once
+  int64_t stack_ = 1;        // candidates that are corrected together
+  // The present span.
+  int64_t first_tile_ = 0;
+  int64_t tiles_ = 0;
+  const char* inputs_ = nullptr;     // [tiles], packed
+  const float* products_ = nullptr;  // [tiles][outputs][kTile], of the unedited first layer
   std::vector<Scratch> scratch_;
 };
 
 }  // namespace
 }  // namespace cpu
 
-void score_tail(const Tail& tail, const Tally& tally) {
-  if (tail.samples.count == 0 || tail.candidates == 0) return;
-  cpu::Scorer(tail, tally).run();
+void PreparedTail::score(const Candidates& candidates, const Tally& tally) const {
+  if (state_->samples.count() == 0 || candidates.count == 0) return;
+  cpu::Call(*state_, candidates, tally).run();
+}
+
+void score_tail(const Tail& tail, const Candidates& candidates, const Tally& tally) {
+  const PreparedTail::State state(tail, false);
+  if (state.samples.count() == 0 || candidates.count == 0) return;
+  cpu::Call(state, candidates, tally).run();
 }
 
 }  // namespace rledit

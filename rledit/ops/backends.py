@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
 
 from . import native
 from .apply_lowrank import apply_lowrank_ref
@@ -15,15 +17,81 @@ from .tally_logits import tally_logits_ref
 BACKENDS = ("auto", "reference", "native", "triton", "cuda")
 
 
+class PreparedTail(Protocol):
+    """The arguments of score_tail that stay the same from call to call."""
+
+    @property
+    def bytes(self) -> int:
+        """Memory of what it keeps."""
+        ...
+
+    def score(
+        self,
+        weights: Sequence[Tensor | None],  # per layer [N, O, I] in place of the layer's own, or None
+        lefts: Sequence[Tensor | None],
+        rights: Sequence[Tensor | None],
+        candidates: int,
+        world: str,
+        scale: float,
+        wanted: list[str],
+        bins: int = 1024,
+        margin_limit: float = 16.0,
+    ) -> Counts:
+        """score_tail of N candidates."""
+        ...
+
+
+class ReferenceTail:
+    """Keeps the arguments and calls the reference."""
+
+    def __init__(
+        self,
+        activations: Tensor,
+        weights: Sequence[Tensor],
+        biases: Sequence[Tensor | None],
+        nonlinearities: Sequence[str],
+        labels: Tensor,
+        groups: Tensor,
+        precision: str,
+    ) -> None:
+        self._weights = list(weights)
+        self._fixed = (list(biases), list(nonlinearities), labels, groups)
+        self._activations = activations
+        self._precision = precision
+
+    @property
+    def bytes(self) -> int:
+        return self._activations.numel() * self._activations.element_size()
+
+    def score(
+        self,
+        weights: Sequence[Tensor | None],
+        lefts: Sequence[Tensor | None],
+        rights: Sequence[Tensor | None],
+        candidates: int,
+        world: str,
+        scale: float,
+        wanted: list[str],
+        bins: int = 1024,
+        margin_limit: float = 16.0,
+    ) -> Counts:
+        used = [own if other is None else other for own, other in zip(self._weights, weights, strict=True)]
+        return score_tail_ref(
+            self._activations, used, *self._fixed, lefts, rights, world, scale, self._precision, wanted, bins,
+            margin_limit,
+        )  # fmt: skip
+
+
 class Backend(NamedTuple):
     name: str
     apply_lowrank_: Callable[..., None]
     score_tail: Callable[..., Counts]
     tally_logits: Callable[..., Counts]
+    prepare_tail: Callable[..., PreparedTail]
 
 
-_REFERENCE = Backend("reference", apply_lowrank_ref, score_tail_ref, tally_logits_ref)
-_NATIVE = Backend("native", native.apply_lowrank_, native.score_tail, native.tally_logits)
+_REFERENCE = Backend("reference", apply_lowrank_ref, score_tail_ref, tally_logits_ref, ReferenceTail)
+_NATIVE = Backend("native", native.apply_lowrank_, native.score_tail, native.tally_logits, native.NativeTail)
 
 
 def backend(name: str = "auto") -> Backend:

@@ -36,7 +36,7 @@ def _optional(tensor: Tensor | None) -> np.ndarray[Any, Any] | None:
 
 
 def _counts(arrays: tuple[np.ndarray[Any, Any], ...]) -> Counts:
-    return Counts(*(torch.from_numpy(array) for array in arrays))
+    return Counts(*map(torch.from_numpy, arrays))
 
 
 def _check_float32(**tensors: Tensor) -> None:
@@ -105,6 +105,66 @@ def score_tail(
 
 def _named(name: str, tensors: Sequence[Tensor | None]) -> dict[str, Tensor]:
     return {f"{name}[{i}]": tensor for i, tensor in enumerate(tensors) if tensor is not None}
+
+
+class NativeTail:
+    """:class:`rledit.ops.backends.PreparedTail` in C++: packed once, and owning all that it needs."""
+
+    def __init__(
+        self,
+        activations: Tensor,
+        weights: Sequence[Tensor],
+        biases: Sequence[Tensor | None],
+        nonlinearities: Sequence[str],
+        labels: Tensor,
+        groups: Tensor,
+        precision: str,
+    ) -> None:
+        nothing: list[Tensor | None] = [None] * len(weights)
+        check_tail(
+            activations, weights, biases, nonlinearities, labels, groups, nothing, nothing, "shift",
+            precision, [],
+        )  # fmt: skip
+        _check_float32(activations=activations, **_named("weights", weights), **_named("biases", biases))
+        self._tail = _native.PreparedTail(
+            _array(activations),
+            [_array(weight) for weight in weights],
+            [_optional(bias) for bias in biases],
+            list(nonlinearities),
+            _array(labels),
+            _array(groups),
+            precision,
+        )
+
+    @property
+    def bytes(self) -> int:
+        return self._tail.bytes
+
+    def score(
+        self,
+        weights: Sequence[Tensor | None],
+        lefts: Sequence[Tensor | None],
+        rights: Sequence[Tensor | None],
+        candidates: int,
+        world: str,
+        scale: float,
+        wanted: list[str],
+        bins: int = 1024,
+        margin_limit: float = 16.0,
+    ) -> Counts:
+        # The binding checks shapes and dtypes; doing so here as well would cost more than a small call does.
+        arrays = self._tail.score(
+            [_optional(weight) for weight in weights],
+            [_optional(left) for left in lefts],
+            [_optional(right) for right in rights],
+            candidates,
+            world,
+            scale,
+            wanted,
+            bins,
+            margin_limit,
+        )
+        return _counts(arrays)
 
 
 def tally_logits(

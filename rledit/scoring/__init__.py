@@ -6,6 +6,7 @@
 ``tail``        recognises suffixes that the fused op can run
 ``editable``    a private copy of a model, cut, with its targets
 ``checking``    compares a way to run candidates with the network itself
+``ways``        scores a population on cached activations: by the tail, or by the suffix
 ``scorer``      caches the prefix, checks itself, scores
 """
 

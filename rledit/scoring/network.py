@@ -43,15 +43,33 @@ class CutNetwork:
         self.cut = cut
         self._targets = tuple(targets)
         self._inplace = any(is_inplace(cut.suffix, node) for node in cut.suffix.graph.nodes)
+        self._channels_last = False
+        cached = self.prefix(inputs)
+        extras = cut.extras_at(len(inputs))
         widest = _Widest(cut.suffix)
         with torch.no_grad():
-            widest.run(*(value.clone() for value in self.prefix(inputs)), *cut.extras_at(len(inputs)))
+            expected = widest.run(*(value.clone() for value in cached), *extras)
+            self._channels_last = self._takes_channels_last(cached, extras, expected)
         self.row_bytes = widest.bytes // len(inputs)
 
+    @torch.no_grad()
     def prefix(self, inputs: Tensor) -> tuple[Tensor, ...]:
         # Copied: the network may begin with an in-place call, and the inputs are not ours.
         values: tuple[Tensor, ...] = self.cut.prefix(inputs.clone())
-        return values
+        return tuple(_channels_last(value) for value in values) if self._channels_last else values
+
+    def _takes_channels_last(
+        self, cached: tuple[Tensor, ...], extras: tuple[Any, ...], expected: Any
+    ) -> bool:
+        """Whether the suffix also runs on images stored channels last: convolutions are up to three times
+        faster so, but some code, a ``view`` for one, refuses."""
+        if not any(value.dim() == 4 for value in cached):
+            return False
+        try:
+            logits = self.cut.suffix(*(_channels_last(value.clone()) for value in cached), *extras)
+        except RuntimeError:
+            return False
+        return isinstance(logits, Tensor) and torch.allclose(logits, expected, rtol=1e-3, atol=1e-4)
 
     def suffix(self, cached: tuple[Tensor, ...], population: Population) -> Tensor:
         folded = len(cached[0]) * population.size
@@ -59,6 +77,10 @@ class CutNetwork:
         shared = [_Shared(value, population.size, self._inplace) for value in cached]
         result: Tensor = _Interpreter(self.cut.suffix, self._targets, population).run(*shared, *extras)
         return result
+
+
+def _channels_last(value: Tensor) -> Tensor:
+    return value.contiguous(memory_format=torch.channels_last) if value.dim() == 4 else value
 
 
 class _Shared:
@@ -73,7 +95,7 @@ class _Shared:
     def folded(self) -> Tensor:
         if self._size == 1 and not self._copied:
             return self.value
-        return self.value.repeat(self._size, *([1] * (self.value.dim() - 1)))
+        return torch.cat([self.value] * self._size)  # in its memory format, which repeat would forget
 
 
 _ELEMENTWISE = {operator.add, operator.sub, operator.mul, operator.truediv, torch.add, torch.sub, torch.mul}

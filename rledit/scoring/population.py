@@ -121,18 +121,24 @@ class Population:
     def _correction(self, name: str, target: Target, x: Tensor) -> Tensor:
         """scale * (x right^T) left^T for every candidate: [n, s, ...] with the shape of the output."""
         left, right = (self._operand(factor) for factor in self.factors[name])  # [n, O, R], [n, R, I]
+        lefts = (self.scale * left).transpose(1, 2)  # [n, R, O]
         n, rank = right.shape[:2]
+        out: Tensor
         if isinstance(target, nn.Linear):
             reduced = F.linear(x, right.flatten(0, 1)).unflatten(-1, (n, rank)).movedim(-2, 0)
-            flat = self._operand(reduced).flatten(1, -2) @ (self.scale * left).transpose(1, 2)
-            out: Tensor = flat.unflatten(1, x.shape[:-1])
+            out = (self._operand(reduced).flatten(1, -2) @ lefts).unflatten(1, x.shape[:-1])
             return out
         kernels = right.reshape(n * rank, *target.weight.shape[1:])
         maps = self._convolve(target, x, kernels, None)  # [s, n*R, h, w]
-        reduced = maps.unflatten(1, (n, rank)).transpose(0, 1)  # [n, s, R, h, w]
-        flat = (self.scale * left)[:, None] @ self._operand(reduced).flatten(3)  # [n, s, O, h*w]
-        corrections: Tensor = flat.unflatten(3, maps.shape[2:])
-        return corrections
+        if maps.is_contiguous(memory_format=torch.channels_last):
+            reduced = maps.permute(0, 2, 3, 1).unflatten(3, (n, rank)).movedim(3, 0)  # [n, s, h, w, R]
+            flat = self._operand(reduced).flatten(1, 3) @ lefts  # [n, s*h*w, O]
+            out = flat.unflatten(1, reduced.shape[1:4]).movedim(4, 2)
+        else:
+            reduced = maps.unflatten(1, (n, rank)).transpose(0, 1)  # [n, s, R, h, w]
+            flat = lefts.transpose(1, 2)[:, None] @ self._operand(reduced).flatten(3)  # [n, s, O, h*w]
+            out = flat.unflatten(3, maps.shape[2:])
+        return out
 
     def _linear(self, name: str, target: nn.Linear, x: Tensor, shared: bool) -> Tensor:
         # x: [s, ..., I] shared, or [n*s, ..., I] -> [n*s, ..., O]

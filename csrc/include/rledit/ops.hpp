@@ -1,6 +1,8 @@
 // The three ops. rledit/ops/*.py holds the definition of each in plain PyTorch; these must agree with it.
 #pragma once
 
+#include <memory>
+
 #include "rledit/views.hpp"
 
 namespace rledit {
@@ -10,11 +12,36 @@ namespace rledit {
 void apply_lowrank(float* weight, int64_t candidates, int64_t outputs, int64_t inputs, const Factors& factors,
                    World world, float scale);
 
-// Edits, runs and counts every candidate on every sample, tile by tile: neither edited weights of more
-// than a few rows nor logits of more than a chunk of samples exist at a time.
-void score_tail(const Tail& tail, const Tally& tally);
+// A tail made ready for many calls: activations, weights, labels and groups are checked, packed for this
+// CPU and owned, so the arrays that it was made of may go. Several threads may score at once.
+class PreparedTail {
+ public:
+  // Throws std::invalid_argument for a label outside 0..classes-1.
+  explicit PreparedTail(const Tail& tail);
+  ~PreparedTail();
+  PreparedTail(PreparedTail&&) noexcept;
+  PreparedTail& operator=(PreparedTail&&) noexcept;
 
-// Counts finished logits [N, samples.count, classes].
+  // Edits, runs and counts every candidate on every sample, tile by tile: neither edited weights of more
+  // than a few rows nor logits of more than a chunk of samples exist at a time.
+  void score(const Candidates& candidates, const Tally& tally) const;
+
+  const std::vector<Layer>& layers() const;
+  int64_t sample_count() const;
+  int64_t group_count() const;
+  int64_t classes() const { return layers().back().outputs; }
+  int64_t bytes() const;  // of all that it owns
+
+  struct State;  // see cpu/prepared_tail.hpp
+
+ private:
+  std::unique_ptr<const State> state_;
+};
+
+// One call without a PreparedTail: activations are packed a span at a time, and dropped.
+void score_tail(const Tail& tail, const Candidates& candidates, const Tally& tally);
+
+// Counts finished logits [N, samples.count, classes]. Throws as PreparedTail does.
 void tally_logits(const float* logits, int64_t candidates, int64_t classes, const Samples& samples,
                   const Tally& tally);
 
@@ -27,5 +54,10 @@ bool select_isa(const char* name);
 // Threads of the persistent pool. Results do not depend on the number.
 int num_threads();
 void set_num_threads(int threads);
+
+// What the active instruction set reaches on all threads: multiply-adds in registers, in operations per
+// second (two for each), and reads of an array of this size, in bytes per second.
+double probe_peak(Precision precision, double seconds);
+double probe_bandwidth(int64_t bytes, double seconds);
 
 }  // namespace rledit

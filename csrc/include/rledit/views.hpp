@@ -16,6 +16,14 @@ enum class Nonlinearity { identity, relu, gelu, gelu_tanh, tanh, silu };
 // bfloat16 rounds every operand of a product to bfloat16 and accumulates in float32.
 enum class Precision { float32, bfloat16 };
 
+// How a candidate's first edited layer is computed. Results agree up to rounding; see cpu/algebra.hpp.
+enum class Algebra {
+  automatic,       // by the cost model
+  shared_product,  // shift alone: X W^T once for all candidates, then s (X right^T) left^T for each
+  formed,          // edited weights, a few rows at a time, formed anew for every chunk of samples
+  formed_once,     // edited weights, formed whole and kept while a candidate passes over all chunks
+};
+
 // Factors of N candidates for one weight matrix [outputs, inputs].
 struct Factors {
   const float* left = nullptr;   // [N, outputs, rank]
@@ -23,17 +31,13 @@ struct Factors {
   int64_t rank = 0;              // 0: the layer is not edited
 };
 
-// One linear layer of a tail: y = nonlinearity(x W'^T + bias).
+// One linear layer of a tail: y = nonlinearity(x W^T + bias).
 struct Layer {
-  const float* weight = nullptr;  // [outputs, inputs], or [N, outputs, inputs] if per_candidate
+  const float* weight = nullptr;  // [outputs, inputs], or nullptr if every call brings the candidates' own
   const float* bias = nullptr;    // [outputs] or nullptr
   int64_t outputs = 0;
   int64_t inputs = 0;
-  bool per_candidate = false;
   Nonlinearity nonlinearity = Nonlinearity::identity;
-  Factors factors;
-
-  bool shared() const { return !per_candidate && factors.rank == 0; }
 };
 
 // What is known about the samples beside their activations. At most 64 groups.
@@ -42,6 +46,32 @@ struct Samples {
   const uint8_t* groups = nullptr;  // [group_count, count], 0 or 1
   int64_t count = 0;
   int64_t group_count = 0;
+};
+
+// The end of a network: what stays the same from call to call.
+struct Tail {
+  const float* activations = nullptr;  // [samples.count, layers[0].inputs]
+  std::vector<Layer> layers;
+  Samples samples;
+  Precision precision = Precision::float32;
+
+  int64_t classes() const { return layers.back().outputs; }
+};
+
+// What N candidates do to one layer.
+struct LayerEdit {
+  const float* weight = nullptr;  // [N, outputs, inputs] in place of the layer's own, or nullptr
+  Factors factors;                // on top of either
+
+  bool touches() const { return weight != nullptr || factors.rank > 0; }
+};
+
+struct Candidates {
+  int64_t count = 0;             // N
+  std::vector<LayerEdit> edits;  // one per layer
+  World world = World::shift;
+  float scale = 1.0F;
+  Algebra algebra = Algebra::automatic;
 };
 
 // Where the counts go; a null pointer means that nobody asked. All are zeroed by the caller.
@@ -59,17 +89,5 @@ struct Tally {
 
 constexpr double kInvalidLoss = 3.4028234663852886e38;
 constexpr int64_t kMaxGroups = 64;
-
-struct Tail {
-  const float* activations = nullptr;  // [samples.count, layers[0].inputs]
-  std::vector<Layer> layers;
-  Samples samples;
-  int64_t candidates = 0;
-  World world = World::shift;
-  float scale = 1.0F;
-  Precision precision = Precision::float32;
-
-  int64_t classes() const { return layers.back().outputs; }
-};
 
 }  // namespace rledit

@@ -1,0 +1,141 @@
+// rledit._native: the ops on NumPy arrays.
+#include <pybind11/stl.h>
+
+#include "arguments.hpp"
+#include "rledit/ops.hpp"
+#include "tails.hpp"
+
+using namespace rledit::bindings;
+using namespace py::literals;
+
+namespace {
+
+void apply_lowrank(Floats weight, const Floats& left, const Floats& right, const std::string& world,
+                   float scale) {
+  expect_shape("weight", weight, {-1, -1, -1});
+  const int64_t n = weight.shape(0), o = weight.shape(1), i = weight.shape(2);
+  expect_shape("left", left, {n, o, -1});
+  expect_shape("right", right, {n, left.shape(2), i});
+  const rledit::Factors factors{left.data(), right.data(), left.shape(2)};
+  float* data = weight.mutable_data();  // throws where the array is read-only
+  const rledit::World kind = world_of(world);
+  const py::gil_scoped_release release;
+  rledit::apply_lowrank(data, n, o, i, factors, kind, scale);
+}
+
+py::tuple score_tail(const Floats& activations, const PerLayer& weights, const PerLayer& biases,
+                     const std::vector<std::string>& nonlinearities, const Integers& labels,
+                     const Booleans& groups, const PerLayer& lefts, const PerLayer& rights, int64_t candidates,
+                     const std::string& world, float scale, const std::string& precision, const Wanted& wanted,
+                     int64_t bins, float margin_limit, const std::string& algebra) {
+  // A weight of three dimensions is the candidates' own: the tail has none then.
+  PerLayer shared = weights;
+  PerLayer own(weights.size());
+  for (size_t l = 0; l < weights.size(); ++l)
+    if (weights[l] && weights[l]->ndim() == 3) std::swap(shared[l], own[l]);
+  const rledit::Tail tail =
+      tail_of(activations, shared, own, biases, nonlinearities, labels, groups, precision);
+  const rledit::Candidates population =
+      candidates_of(tail.layers, own, lefts, rights, candidates, world, scale, algebra);
+  Counts counts(candidates, groups.shape(0), tail.classes(), wanted, bins, margin_limit);
+  {
+    const py::gil_scoped_release release;
+    rledit::score_tail(tail, population, counts.tally);
+  }
+  return counts.tuple();
+}
+
+rledit::PreparedTail prepare(const Floats& activations, const PerLayer& weights, const PerLayer& biases,
+                             const std::vector<std::string>& nonlinearities, const Integers& labels,
+                             const Booleans& groups, const std::string& precision) {
+  const rledit::Tail tail = tail_of(activations, weights, PerLayer(weights.size()), biases, nonlinearities,
+                                    labels, groups, precision);
+  const py::gil_scoped_release release;
+  return rledit::PreparedTail(tail);
+}
+
+py::tuple score_prepared(const rledit::PreparedTail& tail, const PerLayer& weights, const PerLayer& lefts,
+                         const PerLayer& rights, int64_t candidates, const std::string& world, float scale,
+                         const Wanted& wanted, int64_t bins, float margin_limit, const std::string& algebra) {
+  const rledit::Candidates population =
+      candidates_of(tail.layers(), weights, lefts, rights, candidates, world, scale, algebra);
+  Counts counts(candidates, tail.group_count(), tail.classes(), wanted, bins, margin_limit);
+  {
+    const py::gil_scoped_release release;
+    tail.score(population, counts.tally);
+  }
+  return counts.tuple();
+}
+
+py::tuple tally_logits(const Floats& logits, const Integers& labels, const Booleans& groups,
+                       const Wanted& wanted, int64_t bins, float margin_limit) {
+  expect_shape("logits", logits, {-1, -1, -1});
+  const int64_t n = logits.shape(0), s = logits.shape(1), c = logits.shape(2);
+  if (c < 1) throw py::value_error("logits: expected at least one class, got shape " + shape_of(logits));
+  const rledit::Samples samples = samples_of(labels, groups, s);
+  Counts counts(n, groups.shape(0), c, wanted, bins, margin_limit);
+  {
+    const py::gil_scoped_release release;
+    rledit::tally_logits(logits.data(), n, c, samples, counts.tally);
+  }
+  return counts.tuple();
+}
+
+double probe_peak(const std::string& precision, double seconds) {
+  const rledit::Precision kind = precision_of(precision);
+  if (!(seconds > 0.0 && seconds <= 60.0)) throw py::value_error("seconds: expected above 0 and at most 60");
+  const py::gil_scoped_release release;
+  return rledit::probe_peak(kind, seconds);
+}
+
+double probe_bandwidth(int64_t bytes, double seconds) {
+  if (bytes < (1 << 16) || bytes > (int64_t{1} << 34))
+    throw py::value_error("bytes: expected 65536..17179869184, got " + std::to_string(bytes));
+  if (!(seconds > 0.0 && seconds <= 60.0)) throw py::value_error("seconds: expected above 0 and at most 60");
+  const py::gil_scoped_release release;
+  return rledit::probe_bandwidth(bytes, seconds);
+}
+
+void select_isa(const std::string& name) {
+  if (rledit::select_isa(name.c_str())) return;
+  std::string known;
+  for (const char* isa : rledit::available_isas()) known += std::string(known.empty() ? "" : ", ") + isa;
+  throw py::value_error("isa: this machine has " + known + "; got '" + name + "'");
+}
+
+void set_num_threads(int threads) {
+  if (threads < 1 || threads > 1024)
+    throw py::value_error("threads: expected 1..1024, got " + std::to_string(threads));
+  const py::gil_scoped_release release;
+  rledit::set_num_threads(threads);
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_native, module) {
+  module.doc() = "The compiled core of rledit on NumPy arrays; rledit.ops holds the definitions.";
+  module.def("apply_lowrank_", &apply_lowrank, "weight"_a.noconvert(), "left"_a.noconvert(),
+             "right"_a.noconvert(), "world"_a, "scale"_a);
+  module.def("score_tail", &score_tail, "activations"_a.noconvert(), "weights"_a.noconvert(),
+             "biases"_a.noconvert(), "nonlinearities"_a, "labels"_a.noconvert(), "groups"_a.noconvert(),
+             "lefts"_a.noconvert(), "rights"_a.noconvert(), "candidates"_a, "world"_a, "scale"_a, "precision"_a,
+             "wanted"_a, "bins"_a, "margin_limit"_a, "algebra"_a = "automatic");
+  py::class_<rledit::PreparedTail>(module, "PreparedTail", "A tail packed for many calls of score().")
+      .def(py::init(&prepare), "activations"_a.noconvert(), "weights"_a.noconvert(), "biases"_a.noconvert(),
+           "nonlinearities"_a, "labels"_a.noconvert(), "groups"_a.noconvert(), "precision"_a)
+      .def("score", &score_prepared, "weights"_a.noconvert(), "lefts"_a.noconvert(), "rights"_a.noconvert(),
+           "candidates"_a, "world"_a, "scale"_a, "wanted"_a, "bins"_a, "margin_limit"_a,
+           "algebra"_a = "automatic")
+      .def_property_readonly("bytes", &rledit::PreparedTail::bytes, "Memory that it owns.");
+  module.def("tally_logits", &tally_logits, "logits"_a.noconvert(), "labels"_a.noconvert(),
+             "groups"_a.noconvert(), "wanted"_a, "bins"_a, "margin_limit"_a);
+  module.def("available_isas", &rledit::available_isas, "Instruction sets of this machine, best first.");
+  module.def("active_isa", &rledit::active_isa);
+  module.def("select_isa", &select_isa, "name"_a, "For calls and PreparedTails to come.");
+  module.def("num_threads", &rledit::num_threads);
+  module.def("set_num_threads", &set_num_threads, "threads"_a);
+  module.def("probe_peak", &probe_peak, "precision"_a, "seconds"_a,
+             "Operations per second of all threads, multiply-adds in registers, two each.");
+  module.def("probe_bandwidth", &probe_bandwidth, "bytes"_a, "seconds"_a,
+             "Bytes per second that all threads together read from an array of this size.");
+}

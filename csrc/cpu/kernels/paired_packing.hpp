@@ -1,0 +1,125 @@
+// Tiles and panels of bfloat16 pairs, and of float32 values split into two bfloat16 each.
+#pragma once
+
+#include "kernels.hpp"
+#include "packing.hpp"
+#include "vector_math.hpp"
+
+namespace rledit::cpu::RLEDIT_ISA {
+namespace {
+
+typedef uint32_t vuint __attribute__((vector_size(4 * RLEDIT_LANES)));
+
+// Nearest bfloat16 as a float, ties to even. A value beyond bfloat16's largest becomes that and not
+// infinity where `finite`: the rest of a split value then carries the difference.
+inline vfloat nearest(vfloat x, bool finite) {
+  const vfloat value = rounded_bf16(x);
+  const vint overflown = (value - value != 0.0F) & (x - x == 0.0F);
+  return finite ? select(overflown, (vfloat)((vuint)x & 0xffff0000U), value) : value;
+}
+
+// Pairs of successive inputs: `even` in the lower halves. Both are bfloat16 values already. NaN bits that
+// stand in the lower half alone would be cut off, hence the quiet bit.
+inline vuint paired(vfloat even, vfloat odd) {
+  const vuint low = (vuint)even | ((vuint)(even != even) & 0x00400000U);
+  const vuint high = (vuint)odd | ((vuint)(odd != odd) & 0x00400000U);
+  return (low >> 16) | (high & 0xffff0000U);
+}
+
+inline void store_bits(void* to, vuint value) { std::memcpy(to, &value, sizeof(value)); }
+
+// One pair of rows of a tile, kTile samples, at `out`; the rests of split values at `rest`.
+inline void store_pair(const float* even, const float* odd, bool split, char* out, char* rest) {
+  for (int i = 0; i < kTile; i += kLanes) {
+    const vfloat a = load(even + i);
+    const vfloat b = odd != nullptr ? load(odd + i) : broadcast(0.0F);
+    const vfloat a_near = nearest(a, split);
+    const vfloat b_near = nearest(b, split);
+    store_bits(out + 4 * i, paired(a_near, b_near));
+    if (split) store_bits(rest + 4 * i, paired(nearest(a - a_near, true), nearest(b - b_near, true)));
+  }
+}
+
+void to_paired_tile(const float* values, int64_t depth, Operands operands, void* tile) {
+  char* out = static_cast<char*>(tile);
+  const bool split = operands == Operands::split;
+  char* rest = out + paired_bytes(kTile, depth);
+  const int64_t padded = padded_depth(operands, depth);
+  constexpr int64_t kPairBytes = 4 * kTile;
+  int64_t k = 0;
+  for (; k < depth; k += 2)
+    store_pair(values + k * kTile, k + 1 < depth ? values + (k + 1) * kTile : nullptr, split,
+               out + k / 2 * kPairBytes, rest + k / 2 * kPairBytes);
+  for (; k < padded; k += 2) {
+    std::memset(out + k / 2 * kPairBytes, 0, kPairBytes);
+    if (split) std::memset(rest + k / 2 * kPairBytes, 0, kPairBytes);
+  }
+}
+
+void pack_paired_tile(const float* rows, int valid, int64_t depth, Operands operands, void* tile) {
+  // Some inputs at a time through a tile of floats that stays in cache.
+  constexpr int64_t kStep = kPairedDepth;
+  alignas(64) float some[kStep * kTile];
+  const bool split = operands == Operands::split;
+  char* out = static_cast<char*>(tile);
+  const int64_t half = paired_bytes(kTile, depth);
+  const int64_t step_bytes = paired_bytes(kTile, kStep);
+  alignas(64) char pairs[2 * kStep * kTile * 2];
+  for (int64_t k = 0; k < depth; k += kStep) {
+    const int64_t count = depth - k < kStep ? depth - k : kStep;
+    pack_tile_part(rows + k, depth, valid, count, some);
+    to_paired_tile(some, count, operands, pairs);
+    std::memcpy(out + k / kStep * step_bytes, pairs, step_bytes);
+    if (split) std::memcpy(out + half + k / kStep * step_bytes, pairs + step_bytes, step_bytes);
+  }
+}
+
+// 16 floats to 16 bfloat16, and their rests.
+inline void store_halves(const float* values, bool split, uint16_t* out, uint16_t* rest) {
+  for (int i = 0; i < kPanelDepth; i += kLanes) {
+    const vfloat value = load(values + i);
+    const vfloat near = nearest(value, split);
+    const vuint bits = paired(near, near);
+    const vuint left = split ? paired(nearest(value - near, true), nearest(value - near, true)) : bits;
+    for (int lane = 0; lane < kLanes; ++lane) {
+      out[i + lane] = static_cast<uint16_t>(bits[lane]);
+      if (split) rest[i + lane] = static_cast<uint16_t>(left[lane]);
+    }
+  }
+}
+
+template <int Rows>
+void pack_paired_rows(const PanelSource& source, uint16_t* panel, int64_t stored_rows) {
+  const bool split = source.operands == Operands::split;
+  uint16_t* rest = panel + paired_bytes(stored_rows, source.depth) / 2;
+  const int64_t padded = padded_depth(source.operands, source.depth);
+  for (int64_t k = 0; k < padded; k += kPanelDepth) {
+    alignas(64) float values[Rows * kPanelDepth];
+    edit_inputs<Rows>(source, k, values);
+    const int64_t at = k / kPairedDepth * stored_rows * kPairedDepth + k % kPairedDepth;
+    for (int j = 0; j < Rows; ++j)
+      store_halves(values + j * kPanelDepth, split, panel + at + j * kPairedDepth,
+                   rest + at + j * kPairedDepth);
+  }
+}
+
+template <int Rows>
+void pack_paired_dispatch(const PanelSource& source, uint16_t* panel, int64_t stored_rows) {
+  if (source.rows == Rows)
+    pack_paired_rows<Rows>(source, panel, stored_rows);
+  else if constexpr (Rows > 1)
+    pack_paired_dispatch<Rows - 1>(source, panel, stored_rows);
+}
+
+void pack_paired_panel(const PanelSource& source, void* panel) {
+  const bool whole = RLEDIT_BF16 > 1;
+  const int64_t stored_rows = whole ? kMaxRows : source.rows;
+  if (stored_rows != source.rows) {
+    const int halves = source.operands == Operands::split ? 2 : 1;
+    std::memset(panel, 0, halves * paired_bytes(stored_rows, source.depth));
+  }
+  pack_paired_dispatch<kMaxRows>(source, static_cast<uint16_t*>(panel), stored_rows);
+}
+
+}  // namespace
+}  // namespace rledit::cpu::RLEDIT_ISA

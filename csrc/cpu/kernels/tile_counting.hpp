@@ -1,0 +1,110 @@
+// From the logits of a tile to counts.
+#pragma once
+
+#include "kernels.hpp"
+#include "vector_math.hpp"
+
+namespace rledit::cpu::RLEDIT_ISA {
+namespace {
+
+inline void add(int64_t* counter, int64_t value, bool shared) {
+  if (shared)
+    __atomic_fetch_add(counter, value, __ATOMIC_RELAXED);
+  else
+    *counter += value;
+}
+
+// Calls visit(group) for every group of a sample.
+template <typename Visit>
+inline void for_groups(uint64_t membership, Visit visit) {
+  for (; membership != 0; membership &= membership - 1) visit(__builtin_ctzll(membership));
+}
+
+struct Predictions {
+  alignas(64) int32_t label[kTile];   // first class with the largest logit
+  alignas(64) int32_t finite[kTile];  // -1 where all logits are finite, else 0
+  alignas(64) float best[kTile];
+};
+
+inline void predict(const float* logits, int64_t classes, Predictions& out) {
+  for (int i = 0; i < kTile; i += kLanes) {
+    vfloat best = load(logits + i);
+    vfloat zero = best * 0.0F;  // becomes NaN with the first logit that is not finite
+    vint label = {};
+    for (int64_t c = 1; c < classes; ++c) {
+      const vfloat logit = load(logits + c * kTile + i);
+      const vint larger = logit > best;
+      best = select(larger, logit, best);
+      label = (larger & static_cast<int32_t>(c)) | (~larger & label);
+      zero += logit * 0.0F;
+    }
+    store(out.label + i, label);
+    store(out.finite + i, zero == 0.0F);
+    store(out.best + i, best);
+  }
+}
+
+// Cross-entropy of each sample, log(sum exp(logit - best)) + (best - logit[label]). In double, because the
+// difference of two finite floats may overflow and the loss of a sure prediction is far below their rounding.
+inline void cross_entropy(const float* logits, int64_t classes, const TileSamples& samples,
+                          const Predictions& predictions, double* loss) {
+  alignas(64) float log_sum[kTile];
+  for (int i = 0; i < kTile; i += kLanes) {
+    const vfloat best = load(predictions.best + i);
+    vfloat sum = broadcast(0.0F);
+    for (int64_t c = 0; c < classes; ++c) sum += exponential(load(logits + c * kTile + i) - best);
+    store(log_sum + i, logarithm(sum));
+  }
+  for (int i = 0; i < kTile; ++i) {
+    const double behind = static_cast<double>(predictions.best[i]) - logits[samples.labels[i] * kTile + i];
+    loss[i] = log_sum[i] + behind;
+  }
+}
+
+inline int64_t margin_bin(float margin, int64_t bins, float limit) {
+  const float position = (margin + limit) * (static_cast<float>(bins) / (2.0F * limit));
+  if (!(position > 0.0F)) return 0;
+  return position < static_cast<float>(bins) ? static_cast<int64_t>(position) : bins - 1;
+}
+
+void count(const float* logits, int64_t classes, const TileSamples& samples, const TileTally& tally) {
+  Predictions predictions;
+  predict(logits, classes, predictions);
+
+  if (tally.correct != nullptr) {
+    uint64_t hits = 0;
+    for (int i = 0; i < kTile; ++i)
+      hits |= static_cast<uint64_t>(predictions.label[i] == samples.labels[i] && predictions.finite[i] != 0)
+              << i;
+    for (int64_t g = 0; g < samples.groups; ++g)
+      add(tally.correct + g, __builtin_popcountll(hits & samples.planes[g]), tally.shared);
+  }
+  if (tally.predicted != nullptr || tally.confusion != nullptr || tally.histogram != nullptr) {
+    for (int i = 0; i < kTile; ++i) {
+      if (predictions.finite[i] == 0) continue;
+      const int64_t predicted = predictions.label[i];
+      const int64_t label = samples.labels[i];
+      const int64_t bin = tally.histogram != nullptr
+                              ? margin_bin(logits[kTile + i] - logits[i], tally.bins, tally.margin_limit)
+                              : 0;
+      for_groups(samples.membership[i], [&](int64_t g) {
+        if (tally.predicted != nullptr) add(tally.predicted + g * classes + predicted, 1, tally.shared);
+        if (tally.confusion != nullptr)
+          add(tally.confusion + (g * classes + label) * classes + predicted, 1, tally.shared);
+        if (tally.histogram != nullptr)
+          add(tally.histogram + (g * 2 + label) * tally.bins + bin, 1, tally.shared);
+      });
+    }
+  }
+  if (tally.loss != nullptr) {
+    double loss[kTile];
+    cross_entropy(logits, classes, samples, predictions, loss);
+    for (int i = 0; i < kTile; ++i) {
+      const double value = predictions.finite[i] != 0 ? loss[i] : kInvalidLoss;
+      for_groups(samples.membership[i], [&](int64_t g) { tally.loss[g] += value; });
+    }
+  }
+}
+
+}  // namespace
+}  // namespace rledit::cpu::RLEDIT_ISA
