@@ -1,6 +1,7 @@
 // rledit._native: the ops on NumPy arrays.
 #include <pybind11/stl.h>
 
+#include "../cpu/cpus.hpp"
 #include "arguments.hpp"
 #include "rledit/ops.hpp"
 #include "tails.hpp"
@@ -134,6 +135,7 @@ PYBIND11_MODULE(_native, module) {
   module.def("select_isa", &select_isa, "name"_a, "For calls and PreparedTails to come.");
   module.def("num_threads", &rledit::num_threads);
   module.def("set_num_threads", &set_num_threads, "threads"_a);
+  module.def("_quota_cpus", &rledit::cpu::quota_cpus, "membership"_a, "root"_a);
   module.def("probe_peak", &probe_peak, "precision"_a, "seconds"_a,
              "Operations per second of all threads, multiply-adds in registers, two each.");
   module.def("probe_bandwidth", &probe_bandwidth, "bytes"_a, "seconds"_a,

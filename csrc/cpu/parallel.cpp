@@ -13,10 +13,7 @@
 #include <thread>
 #include <vector>
 
-#ifdef __linux__
-#include <sched.h>
-#endif
-
+#include "cpus.hpp"
 #include "rledit/ops.hpp"
 
 namespace rledit::cpu {
@@ -116,20 +113,12 @@ class Pool {
   bool stopping_ = false;
 };
 
-int default_threads() {
-#ifdef __linux__
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof(set), &set) == 0) return std::max(1, CPU_COUNT(&set));
-#endif
-  return std::max(1U, std::thread::hardware_concurrency());
-}
-
 // One pool for the process. It is leaked at exit on purpose: joining threads while the interpreter or the
 // C++ runtime shuts down invites deadlocks.
 struct State {
   std::mutex mutex;  // held while a job runs, so num_threads() must not need it
   Pool* pool = nullptr;
-  std::atomic<int> threads{default_threads()};
+  std::atomic<int> threads{usable_cpus()};
   pid_t pid = getpid();
 };
 
