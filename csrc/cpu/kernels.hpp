@@ -44,7 +44,8 @@ inline int64_t tile_bytes(Operands operands, int64_t depth) {
   return paired_bytes(kTile, depth) * (operands == Operands::split ? 2 : 1);
 }
 
-// Some rows of a weight matrix and the edit that they are to get. rank 0: no edit.
+// Some rows of a weight matrix and the edit that they are to get. rank 0: no edit. They are written from the
+// panel's first row on; for others the caller moves the pointer, see row_offset.
 struct PanelSource {
   const float* weight;  // [rows, depth]
   const float* left;    // [rows, rank]
@@ -52,6 +53,7 @@ struct PanelSource {
   int64_t depth;
   int64_t rank;
   int rows;
+  int64_t stored_rows;  // of the panel, which may hold rows of other sources as well
   World world;
   float scale;
   float factor;  // every packed value is multiplied by it
@@ -66,6 +68,7 @@ struct Product {
   const float* bias;     // [rows] or nullptr
   float* out;            // [rows][kTile]
   int64_t depth;
+  int64_t split_depth;  // of the whole split tile and panel, where this product is one of a part of the depth
   int rows;
   Nonlinearity nonlinearity;
   Operands operands;
@@ -92,6 +95,18 @@ struct TileTally {
   bool shared;
 };
 
+// Bytes from a panel's first row to another of its rows, and from its first input, or a tile's, to another
+// that is a multiple of kPairedDepth.
+inline int64_t row_offset(Operands operands, int64_t row) {
+  return row * (is_paired(operands) ? int64_t{2} * kPairedDepth : int64_t{4} * kPanelDepth);
+}
+inline int64_t panel_offset(Operands operands, int64_t stored_rows, int64_t input) {
+  return input * stored_rows * (is_paired(operands) ? 2 : 4);
+}
+inline int64_t tile_offset(Operands operands, int64_t input) {
+  return input * kTile * (is_paired(operands) ? 2 : 4);
+}
+
 struct Kernels {
   const char* name;
   int panel_rows;     // how many rows a panel holds at most
@@ -116,10 +131,14 @@ struct Kernels {
   float (*read)(const float* from, int64_t count);
 };
 
+// How many rows a panel of so many takes.
+inline int64_t stored_rows(const Kernels& kernels, Operands operands, int64_t rows) {
+  return is_paired(operands) && kernels.whole_panels ? kernels.panel_rows : rows;
+}
+
 inline int64_t panel_bytes(const Kernels& kernels, Operands operands, int64_t rows, int64_t depth) {
   if (!is_paired(operands)) return padded_depth(operands, depth) * rows * int64_t{sizeof(float)};
-  const int64_t stored = kernels.whole_panels ? kernels.panel_rows : rows;
-  return paired_bytes(stored, depth) * (operands == Operands::split ? 2 : 1);
+  return paired_bytes(stored_rows(kernels, operands, rows), depth) * (operands == Operands::split ? 2 : 1);
 }
 
 const Kernels& kernels();  // the active table

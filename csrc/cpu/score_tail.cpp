@@ -1,54 +1,34 @@
 // score_tail on the CPU: the plan of one call, and the walk of candidates over chunks of samples.
 #include <algorithm>
 
-#include "algebra.hpp"
+#include "call_plan.hpp"
 #include "parallel.hpp"
-#include "prepared_tail.hpp"
 
 namespace rledit {
 namespace cpu {
 namespace {
 
-constexpr int64_t kLeastShared = int64_t{4} << 20;  // multiplications that are worth a second thread
-constexpr int64_t kReducedRows = 48;                // rows of X right^T that are made at once
-
-// What one thread needs for itself.
-struct Scratch {
-  Buffer outputs[2];  // of two successive layers, for a chunk: [tiles][outputs][kTile]
-  Buffer operands;    // of a chunk, as the next product takes them
-  Buffer panel;       // weights that are formed on the fly
-  std::vector<std::unique_ptr<Panels>> formed;  // per layer, of one candidate that is formed once
-  std::unique_ptr<Panels> rights;               // of a stack of candidates, one below the other
-  std::vector<std::unique_ptr<Panels>> lefts;   // of each of them
-  Buffer reduced;                               // X right^T of the stack, one tile
-};
-
 class Call {
  public:
   Call(const PreparedTail::State& tail, const Candidates& candidates, const Tally& tally)
-      : tail_(tail),
-        candidates_(candidates),
-        tally_(tally),
-        kernels_(tail.kernels),
-        threads_(useful_threads()) {
-    plan();
-    scratch_.resize(threads_);
-    for (Scratch& scratch : scratch_) allocate_scratch(scratch);
+      : tail_(tail), candidates_(candidates), tally_(tally), kernels_(tail.kernels), plan_(tail, candidates) {
+    scratch_.reserve(plan_.threads);
+    for (int thread = 0; thread < plan_.threads; ++thread) scratch_.emplace_back(plan_, tail, candidates);
     for (size_t l = 0; l < layers(); ++l)
-      if (!edit(l).touches() || (l == 0 && corrects_)) tail_.unedited(l);  // packed before threads want it
+      if (!edit(l).touches() || (l == 0 && plan_.corrects)) tail.unedited(l);  // packed before threads want it
   }
 
   void run() {
-    const int64_t span = tail_.span_chunks(corrects_);
-    const Schedule schedule(candidates_.count, std::min(span, tail_.chunks()), threads_);
+    const int64_t span = tail_.span_chunks(plan_.corrects);
+    const Schedule schedule(candidates_.count, std::min(span, tail_.chunks()), plan_.threads);
     LossPartials losses(tally_, candidates_.count, tail_.samples.groups(), span, schedule.shares_candidates());
     for (int64_t start = 0; start < tail_.chunks(); start += span) {
       const int64_t count = std::min(span, tail_.chunks() - start);
       first_tile_ = start * tail_.chunk_tiles;
       tiles_ = std::min(count * tail_.chunk_tiles, tail_.samples.tiles() - first_tile_);
-      inputs_ = tail_.activations(first_tile_, tiles_, threads_);
-      if (corrects_) products_ = tail_.outputs(first_tile_, tiles_, inputs_, threads_);
-      parallel_for(schedule.items(), threads_, [&](int64_t item, int worker) {
+      inputs_ = tail_.activations(first_tile_, tiles_, plan_.threads);
+      if (plan_.corrects) products_ = tail_.outputs(first_tile_, tiles_, inputs_, plan_.threads);
+      parallel_for(schedule.items(), plan_.threads, [&](int64_t item, int worker) {
         const int64_t part = item / schedule.blocks;
         const int64_t first = item % schedule.blocks * schedule.block;
         const Range candidates{first, std::min(first + schedule.block, candidates_.count)};
@@ -71,82 +51,25 @@ class Call {
   const Layer& layer(size_t l) const { return tail_.layers[l]; }
   const LayerEdit& edit(size_t l) const { return candidates_.edits[l]; }
 
-  // One, where handing the work out would take longer than doing it.
-  int useful_threads() const {
-    int64_t products = 0;
-    for (const Layer& layer : tail_.layers) products += layer.inputs * layer.outputs;
-    return products * tail_.samples.count() * candidates_.count < kLeastShared ? 1 : num_threads();
-  }
-
-  // ------------------------------------------------------------------------------------------ plan
-
-  void plan() {
-    const Algebra asked = candidates_.algebra;
-    const LayerEdit& first = edit(0);
-    Algebra algebra = asked;
-    if (asked == Algebra::automatic)
-      algebra = choose_algebra(candidates_.world, layer(0).outputs, layer(0).inputs, first.factors.rank,
-                               tail_.chunk_tiles);
-    corrects_ = algebra == Algebra::shared_product && candidates_.world == World::shift &&
-                first.factors.rank > 0 && first.weight == nullptr;
-    // Later layers are formed like the first, whatever becomes of that.
-    forms_once_ = algebra == Algebra::formed_once;
-    if (asked == Algebra::automatic)
-      for (size_t l = corrects_ ? 1 : 0; l < layers(); ++l)
-        forms_once_ =
-            forms_once_ || (edit(l).touches() &&
-                            choose_algebra(World::mask, layer(l).outputs, layer(l).inputs, edit(l).factors.rank,
-                                           tail_.chunk_tiles) == Algebra::formed_once);
-    bool only_first = corrects_;
-    for (size_t l = 1; l < layers(); ++l) only_first = only_first && !edit(l).touches();
-    stack_ = only_first ? std::clamp<int64_t>(kReducedRows / first.factors.rank, 1, candidates_.count) : 1;
-  }
-
-  void allocate_scratch(Scratch& scratch) const {
-    for (Buffer& output : scratch.outputs)
-      output = allocate(tail_.chunk_tiles * tail_.widest_output * kTile * int64_t{sizeof(float)});
-    int64_t operand = 0;  // bytes
-    int64_t panel = 0;
-    scratch.formed.resize(layers());
-    for (size_t l = 0; l < layers(); ++l) {
-      if (l > 0)
-        operand = std::max(operand, tail_.chunk_tiles * tile_bytes(tail_.operands[l], layer(l).inputs));
-      if (!edit(l).touches() || (l == 0 && corrects_)) continue;
-      panel = std::max(panel, panel_bytes(kernels_, tail_.operands[l], kernels_.panel_rows, layer(l).inputs));
-      if (forms_once_)
-        scratch.formed[l] =
-            std::make_unique<Panels>(kernels_, tail_.operands[l], layer(l).outputs, layer(l).inputs);
-    }
-    scratch.panel = allocate(panel);
-    if (corrects_) {
-      const int64_t rank = edit(0).factors.rank;
-      operand = std::max(operand, tile_bytes(left_operands(), rank));
-      scratch.reduced = allocate(stack_ * rank * kTile * int64_t{sizeof(float)});
-      scratch.rights = std::make_unique<Panels>(kernels_, tail_.operands[0], stack_ * rank, layer(0).inputs);
-      for (int64_t i = 0; i < stack_; ++i)
-        scratch.lefts.push_back(std::make_unique<Panels>(kernels_, left_operands(), layer(0).outputs, rank));
-    }
-    scratch.operands = allocate(operand);
-  }
-
-  Operands left_operands() const { return kernels_.operands(tail_.precision, edit(0).factors.rank); }
-
   // ------------------------------------------------------------------------------------------ walk
 
   void walk(Range candidates, Range chunks, LossPartials& losses, bool shared, Scratch& scratch) const {
-    if (corrects_) {
-      for (int64_t n = candidates.first; n < candidates.last; n += stack_) {
-        const int64_t count = std::min(stack_, candidates.last - n);
-        pack_factors(n, count, scratch);
-        if (forms_once_) form(n, scratch);
+    if (plan_.stack > 1 || plan_.corrects) {
+      for (int64_t n = candidates.first; n < candidates.last; n += plan_.stack) {
+        const int64_t count = std::min(plan_.stack, candidates.last - n);
+        if (plan_.corrects)
+          pack_factors(n, count, scratch);
+        else
+          form_stack(n, count, scratch);
+        if (plan_.forms_once) form(n, scratch);  // later layers
         for (int64_t chunk = chunks.first; chunk < chunks.last; ++chunk) {
-          if (stack_ > 1)
-            correct_stack(n, count, chunk, losses, shared, scratch);
+          if (plan_.stack > 1)
+            score_stack(n, count, chunk, losses, shared, scratch);
           else
             correct_chunk(n, chunk, losses, shared, scratch);
         }
       }
-    } else if (forms_once_) {
+    } else if (plan_.forms_once) {
       for (int64_t n = candidates.first; n < candidates.last; ++n) {
         form(n, scratch);
         for (int64_t chunk = chunks.first; chunk < chunks.last; ++chunk)
@@ -198,21 +121,25 @@ class Call {
     finish_chunk(n, chunk, tiles, out, losses, shared, scratch);
   }
 
-  // Some candidates that differ in the first layer's factors alone, tile by tile. Their reductions X right^T
-  // are one product: the few rows of one candidate would leave most of the machine idle.
-  void correct_stack(int64_t n, int64_t count, int64_t chunk, LossPartials& losses, bool shared,
-                     Scratch& scratch) const {
+  // Some candidates that are edited in the first layer alone, tile by tile. Their reductions X right^T, or
+  // their edited rows, are one product: the few rows of one candidate would leave most of the machine idle.
+  void score_stack(int64_t n, int64_t count, int64_t chunk, LossPartials& losses, bool shared,
+                   Scratch& scratch) const {
     const Range tiles = tiles_of(chunk);
-    double own[kReducedRows][kMaxGroups];
-    TileTally counters[kReducedRows];
+    double own[kMostStacked][kMaxGroups];
+    TileTally counters[kMostStacked];
     for (int64_t i = 0; i < count; ++i)
       counters[i] = tile_tally(tally_, n + i, tail_.samples.groups(), tail_.classes(),
                                losses.at(n + i, chunk, own[i]), shared);
     for (int64_t t = tiles.first; t < tiles.last; ++t) {
-      const float* reduced = reduce(t, count, scratch);
+      const TileSamples samples = tail_.samples.tile(first_tile_ + t);
+      float* stacked = plan_.corrects ? reduce(t, count, scratch) : multiply_stack(t, count, scratch);
       for (int64_t i = 0; i < count; ++i) {
-        float* out = floats(scratch.outputs[0]);
-        correct(reduced, i, t, out, scratch);
+        float* out = stacked + i * layer(0).outputs * kTile;
+        if (plan_.corrects) {
+          out = floats(scratch.outputs[0]);
+          correct(stacked, i, t, out, scratch);
+        }
         for (size_t l = 1; l < layers(); ++l) {
           Product product{};
           product.tile = as_operands(out, tail_.operands[l], layer(l).inputs, 1, scratch);
@@ -221,7 +148,7 @@ class Call {
           product.nonlinearity = layer(l).nonlinearity;
           tail_.unedited(l).multiply(product);
         }
-        kernels_.count(out, tail_.classes(), tail_.samples.tile(first_tile_ + t), counters[i]);
+        kernels_.count(out, tail_.classes(), samples, counters[i]);
       }
     }
     for (int64_t i = 0; i < count; ++i) losses.add_chunk(tally_, n + i, own[i]);
@@ -242,10 +169,10 @@ class Call {
   }
 
   // X right^T of `count` candidates, [count * rank][kTile].
-  const float* reduce(int64_t tile, int64_t count, Scratch& scratch) const {
+  float* reduce(int64_t tile, int64_t count, Scratch& scratch) const {
     Product product{};
     product.tile = inputs_ + tile * tail_.tile_bytes();
-    product.out = floats(scratch.reduced);
+    product.out = floats(scratch.stacked);
     scratch.rights->multiply(product, count * edit(0).factors.rank);
     return product.out;
   }
@@ -254,11 +181,36 @@ class Call {
   void correct(const float* reduced, int64_t i, int64_t tile, float* out, Scratch& scratch) const {
     const int64_t rank = edit(0).factors.rank;
     Product product{};
-    product.tile = as_operands(reduced + i * rank * kTile, left_operands(), rank, 1, scratch);
+    product.tile = as_operands(reduced + i * rank * kTile, left_operands(tail_, candidates_), rank, 1, scratch);
     product.initial = products_ + tile * layer(0).outputs * kTile;
     product.out = out;
     product.nonlinearity = layer(0).nonlinearity;
     scratch.lefts[i]->multiply(product);
+  }
+
+  // Edited weights of `count` candidates as the rows of one panel, and their outputs, [count * outputs][kTile].
+  void form_stack(int64_t n, int64_t count, Scratch& scratch) const {
+    const Operands operands = tail_.operands[0];
+    for (int64_t i = 0; i < count; ++i) {
+      PanelSource source = edited(n + i, 0);
+      source.rows = static_cast<int>(layer(0).outputs);
+      source.stored_rows = stored_rows(kernels_, operands, count * layer(0).outputs);
+      kernels_.pack_panel(source, scratch.panel.get() + row_offset(operands, i * layer(0).outputs));
+    }
+  }
+
+  float* multiply_stack(int64_t tile, int64_t count, Scratch& scratch) const {
+    Product product{};
+    product.tile = inputs_ + tile * tail_.tile_bytes();
+    product.panel = scratch.panel.get();
+    product.bias = scratch.bias.empty() ? nullptr : scratch.bias.data();
+    product.out = floats(scratch.stacked);
+    product.depth = product.split_depth = layer(0).inputs;
+    product.rows = static_cast<int>(count * layer(0).outputs);
+    product.nonlinearity = layer(0).nonlinearity;
+    product.operands = tail_.operands[0];
+    kernels_.multiply(product);
+    return product.out;
   }
 
   void pack_factors(int64_t n, int64_t count, Scratch& scratch) const {
@@ -316,12 +268,13 @@ class Call {
       return;
     }
     const PanelSource whole = edited(n, l);
-    product.depth = layer.inputs;
+    product.depth = product.split_depth = layer.inputs;
     product.operands = tail_.operands[l];
     product.panel = scratch.panel.get();
     for (int64_t row = 0; row < layer.outputs; row += kernels_.panel_rows) {
       PanelSource source = whole;
       source.rows = static_cast<int>(std::min<int64_t>(kernels_.panel_rows, layer.outputs - row));
+      source.stored_rows = stored_rows(kernels_, tail_.operands[l], source.rows);
       source.weight += row * layer.inputs;
       if (source.rank > 0) source.left += row * source.rank;
       kernels_.pack_panel(source, scratch.panel.get());
@@ -339,10 +292,7 @@ class Call {
   const Candidates& candidates_;
   const Tally& tally_;
   const Kernels& kernels_;
-  const int threads_;
-  bool corrects_ = false;    // shared_product
-  bool forms_once_ = false;  // formed_once
-  int64_t stack_ = 1;        // candidates that are corrected together
+  const Plan plan_;
   // The present span.
   int64_t first_tile_ = 0;
   int64_t tiles_ = 0;

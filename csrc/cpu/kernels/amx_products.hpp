@@ -110,8 +110,8 @@ void multiply_paired(const Product& product) {
   const char* tile = static_cast<const char*>(product.tile);
   const int64_t blocks = padded_depth(product.operands, product.depth) / kPairedDepth;
   if (product.operands == Operands::split)
-    multiply_split_tiles(panel, paired_bytes(kMaxRows, product.depth), tile, paired_bytes(kTile, product.depth),
-                         blocks, sums);
+    multiply_split_tiles(panel, paired_bytes(kMaxRows, product.split_depth), tile,
+                         paired_bytes(kTile, product.split_depth), blocks, sums);
   else
     multiply_tiles(panel, tile, blocks, sums);
   for (int j = 0; j < product.rows; ++j) {

@@ -109,7 +109,7 @@ inline void edit_inputs(const PanelSource& source, int64_t k, float* out) {
 
 template <int Rows>
 void pack_panel_rows(const PanelSource& source, float* panel) {
-  for (int64_t k = 0; k < source.depth; k += kPanelDepth, panel += kPanelDepth * Rows) {
+  for (int64_t k = 0; k < source.depth; k += kPanelDepth, panel += kPanelDepth * source.stored_rows) {
     edit_inputs<Rows>(source, k, panel);
     if (source.operands == Operands::rounded)
       for (int i = 0; i < kPanelDepth * Rows; i += kLanes) store(panel + i, rounded_bf16(load(panel + i)));

@@ -9,6 +9,7 @@ namespace rledit::cpu::RLEDIT_ISA {
 namespace {
 
 typedef uint32_t vuint __attribute__((vector_size(4 * RLEDIT_LANES)));
+typedef uint16_t vhalf __attribute__((vector_size(2 * RLEDIT_LANES)));
 
 // Nearest bfloat16 as a float, ties to even. A value beyond bfloat16's largest becomes that and not
 // infinity where `finite`: the rest of a split value then carries the difference.
@@ -74,51 +75,47 @@ void pack_paired_tile(const float* rows, int valid, int64_t depth, Operands oper
   }
 }
 
+inline void store_halves(uint16_t* to, vfloat value) {
+  const vuint bits = (vuint)value | ((vuint)(value != value) & 0x00400000U);
+  const vhalf halves = __builtin_convertvector(bits >> 16, vhalf);
+  std::memcpy(to, &halves, sizeof(halves));
+}
+
 // 16 floats to 16 bfloat16, and their rests.
-inline void store_halves(const float* values, bool split, uint16_t* out, uint16_t* rest) {
+inline void split_values(const float* values, bool split, uint16_t* out, uint16_t* rest) {
   for (int i = 0; i < kPanelDepth; i += kLanes) {
     const vfloat value = load(values + i);
     const vfloat near = nearest(value, split);
-    const vuint bits = paired(near, near);
-    const vuint left = split ? paired(nearest(value - near, true), nearest(value - near, true)) : bits;
-    for (int lane = 0; lane < kLanes; ++lane) {
-      out[i + lane] = static_cast<uint16_t>(bits[lane]);
-      if (split) rest[i + lane] = static_cast<uint16_t>(left[lane]);
-    }
+    store_halves(out + i, near);
+    if (split) store_halves(rest + i, nearest(value - near, true));
   }
 }
 
 template <int Rows>
-void pack_paired_rows(const PanelSource& source, uint16_t* panel, int64_t stored_rows) {
+void pack_paired_rows(const PanelSource& source, uint16_t* panel) {
   const bool split = source.operands == Operands::split;
-  uint16_t* rest = panel + paired_bytes(stored_rows, source.depth) / 2;
+  uint16_t* rest = panel + paired_bytes(source.stored_rows, source.depth) / 2;
   const int64_t padded = padded_depth(source.operands, source.depth);
   for (int64_t k = 0; k < padded; k += kPanelDepth) {
     alignas(64) float values[Rows * kPanelDepth];
     edit_inputs<Rows>(source, k, values);
-    const int64_t at = k / kPairedDepth * stored_rows * kPairedDepth + k % kPairedDepth;
+    const int64_t at = k / kPairedDepth * source.stored_rows * kPairedDepth + k % kPairedDepth;
     for (int j = 0; j < Rows; ++j)
-      store_halves(values + j * kPanelDepth, split, panel + at + j * kPairedDepth,
+      split_values(values + j * kPanelDepth, split, panel + at + j * kPairedDepth,
                    rest + at + j * kPairedDepth);
   }
 }
 
 template <int Rows>
-void pack_paired_dispatch(const PanelSource& source, uint16_t* panel, int64_t stored_rows) {
+void pack_paired_dispatch(const PanelSource& source, uint16_t* panel) {
   if (source.rows == Rows)
-    pack_paired_rows<Rows>(source, panel, stored_rows);
+    pack_paired_rows<Rows>(source, panel);
   else if constexpr (Rows > 1)
-    pack_paired_dispatch<Rows - 1>(source, panel, stored_rows);
+    pack_paired_dispatch<Rows - 1>(source, panel);
 }
 
 void pack_paired_panel(const PanelSource& source, void* panel) {
-  const bool whole = RLEDIT_BF16 > 1;
-  const int64_t stored_rows = whole ? kMaxRows : source.rows;
-  if (stored_rows != source.rows) {
-    const int halves = source.operands == Operands::split ? 2 : 1;
-    std::memset(panel, 0, halves * paired_bytes(stored_rows, source.depth));
-  }
-  pack_paired_dispatch<kMaxRows>(source, static_cast<uint16_t*>(panel), stored_rows);
+  pack_paired_dispatch<kMaxRows>(source, static_cast<uint16_t*>(panel));
 }
 
 }  // namespace

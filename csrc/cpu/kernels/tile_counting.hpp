@@ -73,9 +73,10 @@ void count(const float* logits, int64_t classes, const TileSamples& samples, con
 
   if (tally.correct != nullptr) {
     uint64_t hits = 0;
-    for (int i = 0; i < kTile; ++i)
-      hits |= static_cast<uint64_t>(predictions.label[i] == samples.labels[i] && predictions.finite[i] != 0)
-              << i;
+    for (int i = 0; i < kTile; i += kLanes) {
+      const vint hit = (load(predictions.label + i) == load(samples.labels + i)) & load(predictions.finite + i);
+      hits |= uint64_t{sample_bits(hit)} << i;
+    }
     for (int64_t g = 0; g < samples.groups; ++g)
       add(tally.correct + g, __builtin_popcountll(hits & samples.planes[g]), tally.shared);
   }

@@ -5,6 +5,10 @@
 #include <cstdint>
 #include <cstring>
 
+#ifdef __SSE2__
+#include <immintrin.h>
+#endif
+
 namespace rledit::cpu::RLEDIT_ISA {
 namespace {
 
@@ -17,12 +21,32 @@ inline vfloat load(const float* from) {
   std::memcpy(&value, from, sizeof(value));  // the compiler makes it one unaligned load
   return value;
 }
+inline vint load(const int32_t* from) {
+  vint value;
+  std::memcpy(&value, from, sizeof(value));
+  return value;
+}
 inline void store(float* to, vfloat value) { std::memcpy(to, &value, sizeof(value)); }
 inline void store(int32_t* to, vint value) { std::memcpy(to, &value, sizeof(value)); }
 // Minus zero, because the compiler may drop that and not "plus zero", which would turn -0 into 0.
 inline vfloat broadcast(float value) { return value - vfloat{}; }
 inline vfloat select(vint mask, vfloat yes, vfloat no) {
   return (vfloat)((mask & (vint)yes) | (~mask & (vint)no));
+}
+
+// One bit for each lane of a comparison's result, lane 0 lowest.
+inline uint32_t sample_bits(vint mask) {
+#if defined(__AVX512DQ__) && RLEDIT_LANES == 16
+  return _mm512_movepi32_mask((__m512i)mask);
+#elif defined(__AVX__) && RLEDIT_LANES == 8
+  return static_cast<uint32_t>(_mm256_movemask_ps((__m256)mask));
+#elif defined(__SSE2__) && RLEDIT_LANES == 4
+  return static_cast<uint32_t>(_mm_movemask_ps((__m128)mask));
+#else
+  uint32_t bits = 0;
+  for (int lane = 0; lane < kLanes; ++lane) bits |= static_cast<uint32_t>(mask[lane] & 1) << lane;
+  return bits;
+#endif
 }
 
 // max(x, 0) that keeps NaN, as torch's does: a network that has blown up must not look healthy.

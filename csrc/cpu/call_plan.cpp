@@ -1,0 +1,79 @@
+#include "call_plan.hpp"
+
+#include <algorithm>
+
+#include "algebra.hpp"
+
+namespace rledit::cpu {
+namespace {
+
+constexpr int64_t kLeastShared = int64_t{4} << 20;  // multiplications that are worth a second thread
+
+// One, where handing the work out would take longer than doing it.
+int useful_threads(const PreparedTail::State& tail, const Candidates& candidates) {
+  int64_t products = 0;
+  for (const Layer& layer : tail.layers) products += layer.inputs * layer.outputs;
+  return products * tail.samples.count() * candidates.count < kLeastShared ? 1 : num_threads();
+}
+
+bool formed_once_is_cheaper(const PreparedTail::State& tail, const Candidates& candidates, size_t l) {
+  const Layer& layer = tail.layers[l];
+  return candidates.edits[l].touches() &&
+         choose_algebra(World::mask, layer.outputs, layer.inputs, candidates.edits[l].factors.rank,
+                        tail.chunk_tiles) == Algebra::formed_once;
+}
+
+}  // namespace
+
+Plan::Plan(const PreparedTail::State& tail, const Candidates& candidates)
+    : threads(useful_threads(tail, candidates)) {
+  const Layer& first = tail.first();
+  const LayerEdit& edit = candidates.edits.front();
+  Algebra algebra = candidates.algebra;
+  if (algebra == Algebra::automatic)
+    algebra =
+        choose_algebra(candidates.world, first.outputs, first.inputs, edit.factors.rank, tail.chunk_tiles);
+  corrects = algebra == Algebra::shared_product && candidates.world == World::shift && edit.factors.rank > 0 &&
+             edit.weight == nullptr;
+  forms_once = algebra == Algebra::formed_once;
+  if (candidates.algebra == Algebra::automatic)
+    for (size_t l = corrects ? 1 : 0; l < tail.layers.size(); ++l)
+      forms_once = forms_once || formed_once_is_cheaper(tail, candidates, l);
+  bool only_first = edit.touches();
+  for (size_t l = 1; l < tail.layers.size(); ++l) only_first = only_first && !candidates.edits[l].touches();
+  if (!only_first || (forms_once && !corrects)) return;
+  const int64_t fit = corrects ? kReducedRows / edit.factors.rank : tail.kernels.panel_rows / first.outputs;
+  stack = std::clamp<int64_t>(fit, 1, candidates.count);
+}
+
+Scratch::Scratch(const Plan& plan, const PreparedTail::State& tail, const Candidates& candidates) {
+  const Kernels& kernels = tail.kernels;
+  const Layer& first = tail.first();
+  const int64_t rank = candidates.edits.front().factors.rank;
+  const int64_t floats = kTile * int64_t{sizeof(float)};
+  for (Buffer& output : outputs) output = allocate(tail.chunk_tiles * tail.widest_output * floats);
+  int64_t operand_bytes = plan.corrects ? tile_bytes(left_operands(tail, candidates), rank) : 0;
+  int64_t most_panel_bytes = 0;
+  formed.resize(tail.layers.size());
+  for (size_t l = 0; l < tail.layers.size(); ++l) {
+    const Layer& layer = tail.layers[l];
+    const Operands kind = tail.operands[l];
+    if (l > 0) operand_bytes = std::max(operand_bytes, tail.chunk_tiles * tile_bytes(kind, layer.inputs));
+    if (!candidates.edits[l].touches() || (l == 0 && plan.corrects)) continue;
+    most_panel_bytes = std::max(most_panel_bytes, panel_bytes(kernels, kind, kernels.panel_rows, layer.inputs));
+    if (plan.forms_once) formed[l] = std::make_unique<Panels>(kernels, kind, layer.outputs, layer.inputs);
+  }
+  operands = allocate(operand_bytes);
+  panel = allocate(most_panel_bytes);
+  stacked = allocate(plan.stack * (plan.corrects ? rank : first.outputs) * floats);
+  if (!plan.corrects) {
+    if (plan.stack > 1 && first.bias != nullptr)
+      for (int64_t i = 0; i < plan.stack; ++i) bias.insert(bias.end(), first.bias, first.bias + first.outputs);
+    return;
+  }
+  rights = std::make_unique<Panels>(kernels, tail.operands.front(), plan.stack * rank, first.inputs);
+  for (int64_t i = 0; i < plan.stack; ++i)
+    lefts.push_back(std::make_unique<Panels>(kernels, left_operands(tail, candidates), first.outputs, rank));
+}
+
+}  // namespace rledit::cpu
