@@ -61,8 +61,7 @@ class Unlearning:
                 )
 
     def __call__(self, tally: Tally) -> Tensor:
-        kept = self.retain_weight * tally.accuracy(self.retain)
-        return kept - self.forget_weight * tally.accuracy(self.forget)
+        return tally.weigh((self.retain, self.retain_weight), (self.forget, -self.forget_weight))
 
     def metrics(self, tally: Tally) -> dict[str, Tensor]:
         return {

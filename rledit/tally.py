@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from . import _native
 from .ops.counts import Counts
 
 
@@ -14,13 +15,13 @@ class Grouped(Mapping[str, Tensor]):
     """Counts [N, G, ...] read by group: ``grouped["forget"]`` is [N, ...]."""
 
     def __init__(self, counts: Tensor, groups: Sequence[str]) -> None:
-        self._counts = counts
+        self.counts = counts
         self._index = {name: i for i, name in enumerate(groups)}
 
     def __getitem__(self, group: str) -> Tensor:
         if group not in self._index:
             raise KeyError(f"group: expected one of {', '.join(self._index)}; got {group!r}")
-        return self._counts[:, self._index[group]]
+        return self.counts[:, self._index[group]]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._index)
@@ -103,6 +104,14 @@ class Tally:
     def accuracy(self, group: str) -> Tensor:
         """Share of the group's samples that are predicted right, float64 [N], 0 to 1."""
         return self.correct[group].double() / self.count[group]
+
+    def weigh(self, *terms: tuple[str, float]) -> Tensor:
+        """Sum of weight * accuracy over (group, weight), float64 [N]; computed in the core."""
+        correct = self._part("correct").counts
+        if correct.device.type != "cpu":
+            return torch.stack([weight * self.accuracy(group) for group, weight in terms]).sum(0)
+        shares = [(self.groups.index(group), weight, float(self.count[group])) for group, weight in terms]
+        return torch.from_numpy(_native.weigh_shares(correct.numpy(), shares))
 
     def mean_loss(self, group: str) -> Tensor:
         """Mean cross-entropy of the group, float64 [N], nats."""

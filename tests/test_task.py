@@ -196,6 +196,15 @@ def tally(**parts: Tensor) -> Tally:
     return Tally(counts, ["a", "b"], LabelCount(labels, masks, 3))
 
 
+def test_weighed_accuracies() -> None:
+    counted = tally(correct=torch.tensor([[4, 0], [1, 5]]))
+    by_hand = 0.5 * counted.accuracy("a") - 2.0 * counted.accuracy("b")
+    torch.testing.assert_close(counted.weigh(("a", 0.5), ("b", -2.0)), by_hand, rtol=0, atol=0)
+    assert counted.weigh(("a", 1.0), ("a", -1.0)).tolist() == [0.0, 0.0]  # a group may come twice
+    with pytest.raises(ValueError, match="not in tuple"):
+        counted.weigh(("c", 1.0))
+
+
 def test_tally_figures() -> None:
     confusion = torch.zeros(1, 2, 3, 3, dtype=torch.int64)
     confusion[0, 1] = torch.tensor([[1, 0, 0], [0, 0, 0], [1, 0, 3]])

@@ -97,6 +97,22 @@ double probe_bandwidth(int64_t bytes, double seconds) {
   return rledit::probe_bandwidth(bytes, seconds);
 }
 
+Doubles weigh_shares(const Integers& counts, const std::vector<std::tuple<int64_t, double, double>>& shares) {
+  expect_shape("counts", counts, {-1, -1});
+  std::vector<rledit::Share> terms;
+  for (const auto& [group, weight, total] : shares) {
+    if (group < 0 || group >= counts.shape(1))
+      throw py::value_error("shares: expected groups in 0.." + std::to_string(counts.shape(1) - 1) + ", got " +
+                            std::to_string(group));
+    if (!(total > 0.0))
+      throw py::value_error("shares: expected a positive total, got " + std::to_string(total));
+    terms.push_back({group, weight, total});
+  }
+  Doubles values(counts.shape(0));
+  rledit::weigh_shares(counts.data(), counts.shape(0), counts.shape(1), terms, values.mutable_data());
+  return values;
+}
+
 void select_isa(const std::string& name) {
   if (rledit::select_isa(name.c_str())) return;
   std::string known;
@@ -130,6 +146,8 @@ PYBIND11_MODULE(_native, module) {
       .def_property_readonly("bytes", &rledit::PreparedTail::bytes, "Memory that it owns.");
   module.def("tally_logits", &tally_logits, "logits"_a.noconvert(), "labels"_a.noconvert(),
              "groups"_a.noconvert(), "wanted"_a, "bins"_a, "margin_limit"_a);
+  module.def("weigh_shares", &weigh_shares, "counts"_a.noconvert(), "shares"_a,
+             "Per row of counts, the sum of weight * counts[group] / total over (group, weight, total).");
   module.def("available_isas", &rledit::available_isas, "Instruction sets of this machine, best first.");
   module.def("active_isa", &rledit::active_isa);
   module.def("select_isa", &select_isa, "name"_a, "For calls and PreparedTails to come.");

@@ -45,6 +45,17 @@ void score_tail(const Tail& tail, const Candidates& candidates, const Tally& tal
 void tally_logits(const float* logits, int64_t candidates, int64_t classes, const Samples& samples,
                   const Tally& tally);
 
+// One term of an objective: weight * counts[n][group] / total.
+struct Share {
+  int64_t group;
+  double weight;
+  double total;
+};
+
+// values[n] = the sum of the terms, in their order; counts: [candidates, groups].
+void weigh_shares(const int64_t* counts, int64_t candidates, int64_t groups, const std::vector<Share>& shares,
+                  double* values);
+
 // The instruction sets this machine can run, best first; and the one in use.
 std::vector<const char*> available_isas();
 const char* active_isa();
