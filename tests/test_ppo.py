@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import rledit
-from rledit.ppo.rollout import collect
+from rledit.ppo.rollout import collect, start
 from rledit.ppo.selection import Elites, mean_actions, replay
 from rledit.worlds import World
 
@@ -412,20 +414,46 @@ def test_ctrl_c_while_scoring(length: int, monkeypatch: pytest.MonkeyPatch) -> N
     whole = make_ppo(episode_length=length).train(16 * length * 2)
     ppo.update()
     ppo.update()
-    wait = ppo.env.wait
 
-    def interrupted() -> Any:
+    def interrupted(*args: Any) -> Any:
         raise KeyboardInterrupt  # the step stays under way
 
-    monkeypatch.setattr(ppo.env, "wait", interrupted)
-    result = ppo.train(16 * length * 9)
-    monkeypatch.setattr(ppo.env, "wait", wait)
+    def never(actions: Tensor, parts: int) -> list[Any]:
+        return [SimpleNamespace(result=interrupted) for _ in World.score_parts(ppo.env, actions, parts)]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ppo.env, "wait", interrupted)
+        patch.setattr(ppo.env, "score_parts", never)
+        result = ppo.train(16 * length * 9)
     assert result.stopped == "interrupted"
     assert same_edit(result.edit, whole.edit)
-    fresh = make_ppo()
+    fresh = make_ppo(episode_length=length)
     monkeypatch.setattr(fresh.env, "wait", interrupted)
+    monkeypatch.setattr(fresh.env, "score_parts", never)
     with pytest.raises(KeyboardInterrupt):  # nothing has been learned yet
         fresh.train(16)
+
+
+@pytest.mark.parametrize("kind", WORLDS)
+def test_halves_are_the_batch(kind: type[World]) -> None:
+    """What is scored beside the update is what one call would have scored."""
+    ppo = make_ppo(kind)
+    assert ppo.env.overlaps
+    arriving = start(ppo.env, ppo.agent, ppo.config, torch.Generator().manual_seed(5))
+    first, second = arriving
+    assert arriving.sizes == (first.actions.shape[1], second.actions.shape[1]) == (8, 8)
+    whole = arriving.whole()
+    expected = collect(ppo.env, ppo.agent, torch.Generator().manual_seed(5))
+    for name in ("actions", "log_probs", "rewards", "returns"):
+        assert torch.equal(getattr(whole, name), getattr(expected, name)), name
+    assert whole.metrics.keys() == expected.metrics.keys()
+
+
+def test_what_cannot_be_scored_beside_the_update_is_not() -> None:
+    assert not make_ppo(episode_length=2).env.overlaps
+    assert not make_ppo(conv=True).env.overlaps
+    ppo = make_ppo(config=replace(SHORT, minibatches=1))
+    assert start(ppo.env, ppo.agent, ppo.config, ppo.generator).sizes == (16,)
 
 
 # ----------------------------------------------------------------------------------------- bad input

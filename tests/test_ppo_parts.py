@@ -16,7 +16,7 @@ from rledit.ppo import trainer
 from rledit.ppo.config import LOG_STD_LIMITS
 from rledit.ppo.guard import Guard, learner_tensors
 from rledit.ppo.policy import Agent, NotFiniteError
-from rledit.ppo.rollout import Rollout, advantages
+from rledit.ppo.rollout import Arriving, Rollout, advantages, expected_returns
 from rledit.ppo.update import clipped_loss, evaluate, kl_estimate, update
 
 CONFIG = rledit.PPOConfig(epochs=3, hidden=16, elites=5, recoveries=3)
@@ -71,7 +71,8 @@ def test_advantages_are_the_direct_sum(steps: int, gamma: float, lam: float) -> 
     """arXiv:1506.02438, equation 16: sum over l of (gamma lambda)^l delta_{t+l}."""
     torch.manual_seed(steps)
     rollout, agent = make_rollout(steps, 6), make_agent()
-    ours, targets = advantages(rollout, agent, gamma, lam)
+    expected = expected_returns(agent.value, rollout.observations)
+    ours, targets = advantages(rollout, expected, gamma, lam)
     with torch.no_grad():
         values = [agent.value(rows).expand(6).tolist() for rows in rollout.observations]
     for env in range(6):
@@ -174,7 +175,7 @@ def test_a_poisoned_policy_is_set_back(
     with torch.no_grad():
         ppo.agent.get_parameter(where).view(-1)[0] = poison
     with caplog.at_level(logging.WARNING, "rledit"):
-        rollout = ppo._collect()
+        rollout = ppo._collect().whole()
     assert_same(ppo, kept)
     assert rollout.actions.isfinite().all()
     assert ppo.optimizer.param_groups[0]["lr"] == CONFIG.learning_rate / 2
@@ -272,7 +273,7 @@ def test_collecting_that_keeps_failing(task: rledit.Task, monkeypatch: pytest.Mo
         calls.append(args)
         raise NotFiniteError("the policy's actions are not finite")
 
-    monkeypatch.setattr(trainer, "collect", fails)
+    monkeypatch.setattr(trainer, "start", fails)
     result = ppo.train(1600)
     assert len(calls) == 4
     assert result.stopped == "the policy blew up 4 times (the policy's actions are not finite)"
@@ -329,7 +330,9 @@ def test_policy_and_value_are_clipped_apart() -> None:
         agent = make_agent(config=config)
         optimizer = torch.optim.SGD(agent.parameters(), lr=0.1)
         torch.manual_seed(0)
-        update(agent, optimizer, make_rollout(1, 8), config, torch.Generator().manual_seed(0))
+        rollout = make_rollout(1, 8)
+        arriving = Arriving([8], rollout.observations, [lambda rollout=rollout: rollout])
+        update(agent, optimizer, arriving, config, torch.Generator().manual_seed(0))
         steps.append(agent.policy.head.weight.detach().clone())
     assert torch.equal(*steps)
 

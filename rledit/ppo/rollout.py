@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from ..worlds import World
-from .policy import Agent, NotFiniteError, one_thread
+from ..worlds.episodes import Outcome
+from .config import PPOConfig
+from .policy import Agent, NotFiniteError, ValueFunction, one_thread
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,92 @@ class Rollout:
     score_seconds: float
 
 
+def join(parts: Sequence[Rollout]) -> Rollout:
+    """Rollouts of one-step episodes from the same observation, as one."""
+    first = parts[0]
+    return Rollout(
+        observations=first.observations,
+        actions=torch.cat([part.actions for part in parts], 1),
+        log_probs=torch.cat([part.log_probs for part in parts], 1),
+        rewards=torch.cat([part.rewards for part in parts], 1),
+        returns=torch.cat([part.returns for part in parts]),
+        metrics={name: torch.cat([part.metrics[name] for part in parts]) for name in first.metrics},
+        score_seconds=sum(part.score_seconds for part in parts),
+    )
+
+
+class Arriving:
+    """A batch of which parts may still be scored. Iterating waits for one after the other.
+
+    Attributes:
+        sizes: candidates of each part.
+        observations: per step, of all candidates [1 or N, D].
+    """
+
+    def __init__(
+        self, sizes: Sequence[int], observations: list[Tensor], parts: Iterable[Callable[[], Rollout]]
+    ) -> None:
+        self.sizes = tuple(sizes)
+        self.observations = observations
+        self._waiting = list(parts)
+        self._arrived: list[Rollout] = []
+
+    def __iter__(self) -> Iterator[Rollout]:
+        for i, wait in enumerate(self._waiting):
+            if i == len(self._arrived):
+                self._arrived.append(wait())
+            yield self._arrived[i]
+
+    def whole(self) -> Rollout:
+        """The whole batch, once all of it is there."""
+        parts = list(self)
+        return parts[0] if len(parts) == 1 else join(parts)
+
+
+@torch.no_grad()
+def start(world: World, agent: Agent, config: PPOConfig, generator: torch.Generator) -> Arriving:
+    """Let the policy act; where the world can score beside the policy's update, in two halves.
+
+    Raises:
+        NotFiniteError: if the policy's actions are not finite.
+    """
+    if not world.overlaps or min(config.minibatches, world.num_envs // 2) < 2:
+        rollout = collect(world, agent, generator)
+        return Arriving([world.num_envs], rollout.observations, [lambda: rollout])
+    rows = world.initial_observation
+    means, actions = _act(agent, rows, world.num_envs, generator)
+    outcomes = world.score_parts(actions, 2)
+    log_probs = agent.policy.log_prob(means, actions)
+
+    def half(outcome: Future[Outcome], taken: Tensor, densities: Tensor) -> Rollout:
+        started = time.perf_counter()
+        arrived = outcome.result()
+        return Rollout(
+            observations=[rows],
+            actions=taken[None],
+            log_probs=densities[None],
+            rewards=arrived.rewards[None].float(),
+            returns=arrived.rewards,
+            metrics=arrived.metrics,
+            score_seconds=time.perf_counter() - started,
+        )
+
+    taken = actions.tensor_split(2)
+    halves = zip(outcomes, taken, log_probs.tensor_split(2), strict=True)
+    return Arriving([len(part) for part in taken], [rows], [partial(half, *each) for each in halves])
+
+
+def _act(agent: Agent, rows: Tensor, candidates: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Means [1 or N, A] and actions [N, A]."""
+    with one_thread():
+        means = agent.policy(rows)
+    noise = torch.randn(candidates, means.shape[1], generator=generator)
+    actions = means + agent.policy.log_std.exp() * noise
+    if not bool(actions.isfinite().all()):
+        raise NotFiniteError("the policy's actions are not finite")
+    return means, actions
+
+
 @torch.no_grad()
 def collect(world: World, agent: Agent, generator: torch.Generator) -> Rollout:
     """Let the policy act for one episode in each environment.
@@ -53,12 +144,7 @@ def collect(world: World, agent: Agent, generator: torch.Generator) -> Rollout:
         if step > 0:
             assert world.episodes.weights is not None  # stored by all but one-step episodes
             rows = world.observe(world.episodes.weights)
-        with one_thread():
-            means = agent.policy(rows)
-        noise = torch.randn(world.num_envs, means.shape[1], generator=generator)
-        action = means + agent.policy.log_std.exp() * noise
-        if not bool(action.isfinite().all()):
-            raise NotFiniteError("the policy's actions are not finite")
+        means, action = _act(agent, rows, world.num_envs, generator)
         started = time.perf_counter()
         world.step_async(action.numpy())
         # While the world scores, everything else that the update needs of this step.
@@ -82,13 +168,21 @@ def collect(world: World, agent: Agent, generator: torch.Generator) -> Rollout:
 
 
 @torch.no_grad()
-def advantages(rollout: Rollout, agent: Agent, gamma: float, gae_lambda: float) -> tuple[Tensor, Tensor]:
+def expected_returns(value: ValueFunction, observations: Sequence[Tensor]) -> list[Tensor]:
+    """What the value function makes of each step's observations, [1 or N] each."""
+    return [value(rows) for rows in observations]
+
+
+@torch.no_grad()
+def advantages(
+    rollout: Rollout, expected: Sequence[Tensor], gamma: float, gae_lambda: float
+) -> tuple[Tensor, Tensor]:
     """Generalised advantages and value targets, each [T, N] (arXiv:1506.02438, equation 16).
 
     Every episode ends with its last step, so nothing is bootstrapped.
     """
     steps, envs = rollout.rewards.shape
-    values = torch.stack([agent.value(rows).expand(envs) for rows in rollout.observations])
+    values = torch.stack([value.expand(envs) for value in expected])
     out = torch.empty_like(values)
     next_value = following = torch.zeros(envs)
     for t in reversed(range(steps)):

@@ -17,7 +17,7 @@ from ..worlds import World
 from .config import PPOConfig
 from .guard import Guard, learner_tensors, load_learner
 from .policy import Agent, NotFiniteError, one_thread
-from .rollout import Rollout, collect
+from .rollout import Arriving, start
 from .selection import Elites, select
 from .update import UpdateStats, update
 
@@ -37,7 +37,8 @@ class Result:
         origin: "policy mean", "elite k", or "no edit" if the policy was unsound from the first.
         history: one row of figures per update.
         candidates: how many were scored for the reward.
-        seconds: "score": waiting for the world; "policy": everything else.
+        seconds: "score": waiting for the world; "policy": everything else, some of which may have gone on
+            beside the world.
         stopped: why training ended before its budget, or "".
     """
 
@@ -123,15 +124,16 @@ class PPO:
             NotFiniteError: if no sound policy is left to collect with; :attr:`stopped` says so, too.
         """
         started = time.perf_counter()
-        rollout = self._collect()
+        arriving = self._collect()
         self.guard.keep()
-        self.elites.add(rollout, self.env)
         try:
             with one_thread():
-                stats = update(self.agent, self.optimizer, rollout, self.config, self.generator)
+                stats = update(self.agent, self.optimizer, arriving, self.config, self.generator)
         except NotFiniteError as error:
             self._recover(str(error))
             stats = UpdateStats()
+        rollout = arriving.whole()
+        self.elites.add(rollout, self.env)
         elapsed = time.perf_counter() - started
         scored = self.env.num_envs * self.env.episode_length
         self.candidates += scored
@@ -164,13 +166,13 @@ class PPO:
         self.history.append(row)
         return row
 
-    def _collect(self) -> Rollout:
-        """A rollout of a sound agent: the present one, or else the last that was."""
+    def _collect(self) -> Arriving:
+        """A batch of a sound agent: the present one, or else the last that was."""
         while True:
             try:
                 if not self.agent.finite():
                     raise NotFiniteError("the policy's parameters are not finite")
-                return collect(self.env, self.agent, self.generator)
+                return start(self.env, self.agent, self.config, self.generator)
             except NotFiniteError as error:
                 self._recover(str(error))
                 if self.stopped:

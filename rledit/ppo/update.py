@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from .config import PPOConfig
 from .policy import Agent, NotFiniteError
-from .rollout import Rollout, advantages
+from .rollout import Arriving, Rollout, advantages, expected_returns
 
 BLOWN_UP = 100.0
 """Times the target KL: a policy that has gone further in one update is lost, finite or not."""
@@ -29,48 +30,72 @@ class UpdateStats:
 def update(
     agent: Agent,
     optimizer: torch.optim.Optimizer,
-    rollout: Rollout,
+    arriving: Arriving,
     config: PPOConfig,
     generator: torch.Generator,
 ) -> UpdateStats:
     """PPO on one batch (arXiv:1707.06347, algorithm 1).
 
+    If the batch arrives in two halves, the first pass takes them as they come, so that the policy learns from
+    the first while the second is scored. The later passes shuffle all of it.
+
     Raises:
         NotFiniteError: if a loss, a gradient or a parameter is not finite, or the policy is far beyond the
             target KL; the agent is then of no use, see :class:`rledit.ppo.guard.Guard`.
     """
-    advantage, target = advantages(rollout, agent, config.gamma, config.gae_lambda)
-    envs = rollout.actions.shape[1]
-    parts = max(1, min(config.minibatches, envs // 2))  # one candidate alone has no advantage over others
     stats = UpdateStats()
-    for _ in range(config.epochs):
-        for index in torch.randperm(envs, generator=generator).tensor_split(parts):
-            log_ratio, value = evaluate(agent, rollout, index)
-            # Detail 12, early stopping; before the first step the distance is zero.
-            if stats.steps > 0 and not kl_estimate(log_ratio) <= config.target_kl:
-                return _checked(agent, rollout, config, stats)
-            chosen = advantage[:, index]
-            if config.normalize_advantage and chosen.numel() > 1:
-                chosen = (chosen - chosen.mean()) / (chosen.std() + 1e-8)
-            policy_loss, clipped = clipped_loss(log_ratio, chosen, config.clip)
-            value_loss = 0.5 * (value - target[:, index]).square().mean()
-            loss = policy_loss + config.value_weight * value_loss
-            if config.entropy_weight > 0:
-                loss = loss - config.entropy_weight * agent.policy.entropy()
-            optimizer.zero_grad()
-            loss.backward()
-            _clip_gradients(agent, config.max_grad_norm)
-            if not bool(loss.isfinite()):
-                raise NotFiniteError("the loss is not finite")
-            optimizer.step()
-            agent.policy.clamp_log_std_()
-            stats = UpdateStats(
-                policy_loss=float(policy_loss.detach()),
-                value_loss=float(value_loss.detach()),
-                clipped=clipped,
-                steps=stats.steps + 1,
-            )
-    return _checked(agent, rollout, config, stats)
+    for rollout, index, advantage, target in _minibatches(agent, arriving, config, generator):
+        log_ratio, value = evaluate(agent, rollout, index)
+        # Detail 12, early stopping; before the first step the distance is zero.
+        if stats.steps > 0 and not kl_estimate(log_ratio) <= config.target_kl:
+            break
+        if config.normalize_advantage and advantage.numel() > 1:
+            advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+        policy_loss, clipped = clipped_loss(log_ratio, advantage, config.clip)
+        value_loss = 0.5 * (value - target).square().mean()
+        loss = policy_loss + config.value_weight * value_loss
+        if config.entropy_weight > 0:
+            loss = loss - config.entropy_weight * agent.policy.entropy()
+        optimizer.zero_grad()
+        loss.backward()
+        _clip_gradients(agent, config.max_grad_norm)
+        if not bool(loss.isfinite()):
+            raise NotFiniteError("the loss is not finite")
+        optimizer.step()
+        agent.policy.clamp_log_std_()
+        stats = UpdateStats(
+            policy_loss=float(policy_loss.detach()),
+            value_loss=float(value_loss.detach()),
+            clipped=clipped,
+            steps=stats.steps + 1,
+        )
+    return _checked(agent, arriving.whole(), config, stats)
+
+
+def _minibatches(
+    agent: Agent, arriving: Arriving, config: PPOConfig, generator: torch.Generator
+) -> Iterator[tuple[Rollout, Tensor, Tensor, Tensor]]:
+    """Rollout, indices into it, and their advantages and value targets, minibatch by minibatch.
+
+    Advantages are those under the value function that the batch was sampled with.
+    """
+    parts = list(arriving.sizes)
+    envs = sum(parts)
+    number = max(1, min(config.minibatches, envs // 2))  # one candidate alone has no advantage over others
+    expected = expected_returns(agent.value, arriving.observations)
+    known = []
+    for i, rollout in enumerate(arriving):
+        advantage, target = advantages(rollout, expected, config.gamma, config.gae_lambda)
+        known.append((advantage, target))
+        share = number // len(parts) + (i < number % len(parts))
+        order = torch.randperm(parts[i], generator=generator)
+        for index in order.tensor_split(share):
+            yield rollout, index, advantage[:, index], target[:, index]
+    rollout = arriving.whole()
+    advantage, target = (torch.cat(values, 1) for values in zip(*known, strict=True))
+    for _ in range(1, config.epochs):
+        for index in torch.randperm(envs, generator=generator).tensor_split(number):
+            yield rollout, index, advantage[:, index], target[:, index]
 
 
 def evaluate(agent: Agent, rollout: Rollout, index: Tensor | slice) -> tuple[Tensor, Tensor]:

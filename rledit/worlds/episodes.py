@@ -70,15 +70,22 @@ class Episodes:
                 that were edited but not scored are of no use.
         """
         try:
-            tally = self._score(actions)
-            values = self._values(tally)
+            outcome = self._outcome(self._score(actions), self._previous)
         except BaseException:
             self.reset()
             raise
-        rewards = values - self._previous
-        self._previous = values
+        self._previous = outcome.values
         self.steps += 1
-        return Outcome(rewards, values, self.scorer.objective.metrics(tally), tally)
+        return outcome
+
+    def score_whole(self, actions: Tensor) -> Outcome:
+        """Whole episodes of one step, from actions [n, A] of any n, beside the episodes under way."""
+        tally = self.scorer.score(self.layout.factors(actions), self.world, self.scale)
+        return self._outcome(tally, self.initial_value)
+
+    def _outcome(self, tally: Tally, previous: Tensor | float) -> Outcome:
+        values = self._values(tally)
+        return Outcome(values - previous, values, self.scorer.objective.metrics(tally), tally)
 
     def _score(self, actions: Tensor) -> Tally:
         if self.length == 1:

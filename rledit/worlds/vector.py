@@ -93,6 +93,7 @@ class World(VectorEnv[Array, Array, Array]):
         self.initial_observation = self.observe(unedited)  # [1, D], of every candidate
         self._final_obs = final_obs
         self._pending: Future[Outcome] | None = None
+        self._parts: list[Future[Outcome]] = []
         self._actions = torch.empty(0)  # of the step under way, clipped
         self._threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rledit-score")
 
@@ -171,11 +172,38 @@ class World(VectorEnv[Array, Array, Array]):
             if self._pending.done():  # not so after Ctrl-C: the thread still edits, and must be waited for
                 self._pending = None
 
+    @property
+    def overlaps(self) -> bool:
+        """Whether scoring may go on beside a policy's update: in one-step episodes, scored by the core. What
+        torch scores may round differently while somebody changes torch's number of threads."""
+        scorer = self.episodes.scorer
+        return self.episode_length == 1 and scorer.way == "tail" and scorer.backend == "native"
+
+    def score_parts(self, actions: Tensor, parts: int) -> list[Future[Outcome]]:
+        """Start scoring one-step episodes, actions float32 [N, A], in parts of like size, one after another.
+
+        PPO learns from the first while the second is scored.
+
+        Raises:
+            ValueError: for NaN.
+            RuntimeError: if the world is closed.
+        """
+        if self.closed:
+            raise RuntimeError("score_parts: the world is closed")
+        self._abandon()
+        self._parts = [
+            self._threads.submit(self.episodes.score_whole, part)
+            for part in self.clip(actions).tensor_split(parts)
+        ]
+        return self._parts
+
     def _abandon(self) -> None:
-        """Wait for the step under way, if any; neither its result nor its error is wanted any more."""
+        """Wait for what is under way, if anything; neither result nor error is wanted any more."""
         if self._pending is not None:
             wait([self._pending])
             self._pending = None
+        wait(self._parts)
+        self._parts = []
 
     def as_actions(self, actions: Array, shape: tuple[int, ...]) -> Tensor:
         """A float32 copy of someone's actions, clipped; ValueError for NaN or another shape."""
