@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -123,6 +124,11 @@ class PPO:
         Raises:
             NotFiniteError: if no sound policy is left to collect with; :attr:`stopped` says so, too.
         """
+        # Beside the core's threads, torch's would wait for each other longer than they work.
+        with one_thread() if self.env.overlaps else nullcontext():
+            return self._update()
+
+    def _update(self) -> Row:
         started = time.perf_counter()
         arriving = self._collect()
         self.guard.keep()
