@@ -232,7 +232,7 @@ class Edit:
         if not force and found != self.fingerprint:
             raise ValueError(
                 f"the edit was learned for other weights of {self.targets}: expected {self.fingerprint}, "
-                f"found {found}; force=True applies it nevertheless"
+                f"found {found}; force=True (rledit apply --force) applies it nevertheless"
             )
         edited = {}
         for name, matrix in matrices.items():

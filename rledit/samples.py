@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Any
@@ -132,6 +133,14 @@ class Samples:
     def masks(self) -> Tensor:
         """Bool [G, S], in the order of :attr:`group_names`."""
         return torch.stack(list(self.groups.values()))
+
+    def fingerprint(self) -> str:
+        """SHA-256 of labels and groups, hexadecimal. Inputs are not read: they may be a data set on disk."""
+        digest = hashlib.sha256()
+        for name, mask in self.groups.items():
+            digest.update(f"{name}\0".encode() + mask.numpy().tobytes())
+        digest.update(self.labels.numpy().tobytes())
+        return digest.hexdigest()
 
     def batches(self, batch_size: int = 256) -> Iterator[Tensor]:
         """The inputs in order, in tensors [s, ...]; ``batch_size`` is the dataset's own if there is one."""

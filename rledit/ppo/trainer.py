@@ -214,6 +214,8 @@ class PPO:
         env = self.env
         return {
             "weights": env.task.fingerprint,
+            "samples": env.task.samples.fingerprint(),
+            "unedited": env.episodes.initial_value,  # other inputs would hardly give the same
             "targets": list(env.task.weights()),
             "world": env.world,
             "num_envs": env.num_envs,

@@ -60,7 +60,7 @@ class Scorer:
 
     def _choose_backend(self, name: str) -> Backend:
         chosen = find_backend(name)
-        if name == "auto" and self.editable.dtype == torch.float64:
+        if name == "auto" and (self.editable.dtype == torch.float64 or self.editable.device.type != "cpu"):
             return find_backend("reference")
         if chosen.name == "native" and self.editable.dtype != torch.float32:
             raise TypeError(
@@ -108,7 +108,7 @@ class Scorer:
         return tuple(cached)
 
     def _choose_way(self, cached: tuple[Tensor, ...]) -> Way:
-        labels, masks = self.samples.labels, self.samples.masks
+        labels, masks = (part.to(self.editable.device) for part in (self.samples.labels, self.samples.masks))
         if self.editable.tail is None:
             return SuffixWay(self.editable.network, cached, labels, masks, self._backend)
         return TailWay(self.editable.tail, cached[0], labels, masks, self._backend, self.precision)
