@@ -19,6 +19,9 @@ from rledit import _native
 from rledit.data import Dataset, load
 from rledit.ops import Counts
 
+# Test files may import the modules beside them that hold no tests. Last on the path: they hide nothing.
+sys.path.append(str(Path(__file__).parent))
+
 UNPACK = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "unpack.py"
 
 

@@ -11,68 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from native_arguments import ALGEBRAS, PARTS, assert_bits, logits, part_of, tail
 
 from rledit import _native
-
-PARTS = ["correct", "predicted", "confusion", "loss"]
 
 
 @pytest.fixture(autouse=True)
 def _restore(keep_native_state: None) -> None:
     pass
-
-
-def tail(
-    samples: int = 700, candidates: int = 13, rank: int = 3, own: bool = False, classes: int = 5
-) -> dict[str, Any]:
-    random = np.random.default_rng(0)
-
-    def normal(*shape: int) -> np.ndarray:
-        return random.standard_normal(shape, dtype=np.float32)
-
-    lead = (candidates,) if own else ()
-    return {
-        "activations": normal(samples, 24),
-        "weights": [normal(*lead, 18, 24), normal(classes, 18)],
-        "biases": [normal(18), None],
-        "nonlinearities": ["gelu", "identity"],
-        "labels": random.integers(0, classes, samples),
-        "groups": random.random((3, samples)) < 0.5,
-        "lefts": [normal(candidates, 18, rank), None],
-        "rights": [normal(candidates, rank, 24), None],
-        "candidates": candidates,
-        "world": "shift",
-        "scale": 0.1,
-        "precision": "float32",
-        "wanted": list(PARTS),
-        "bins": 8,
-        "margin_limit": 4.0,
-    }
-
-
-def logits() -> dict[str, Any]:
-    parts = tail(samples=130)
-    values = np.random.default_rng(1).standard_normal((6, 130, 2), dtype=np.float32)
-    keep = {name: parts[name] for name in ("groups", "wanted", "bins", "margin_limit")}
-    return {"logits": values, "labels": parts["labels"] % 2, **keep}
-
-
-def part_of(arguments: dict[str, Any], start: int, stop: int) -> dict[str, Any]:
-    def cut(arrays: list[Any]) -> list[Any]:
-        return [None if array is None else array[start:stop] for array in arrays]
-
-    weights = [w[start:stop] if w.ndim == 3 else w for w in arguments["weights"]]
-    return arguments | {
-        "weights": weights,
-        "lefts": cut(arguments["lefts"]),
-        "rights": cut(arguments["rights"]),
-        "candidates": stop - start,
-    }
-
-
-def assert_bits(ours: Any, theirs: Any) -> None:
-    for mine, other in zip(ours, theirs, strict=True):
-        np.testing.assert_array_equal(mine, other)
 
 
 # 13 candidates keep every thread busy, 1 candidate makes threads share counters. The last has spans: its
@@ -98,18 +44,30 @@ def test_same_bits_for_any_number_of_threads(shape: dict[str, Any], world: str) 
         assert_bits(_native.score_tail(**arguments), expected)
 
 
+# A stack of candidates shares a product where the first layer alone is edited; deep layers multiply in parts.
+BATCHES = [
+    *SHAPES[:4],
+    {"samples": 300, "hidden": 3},
+    {"samples": 130, "inputs": 1700, "rank": 4},
+    {"samples": 130, "inputs": 1700, "rank": 17},
+]
+
+
+@pytest.mark.parametrize("isa", _native.available_isas())
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("world", ["shift", "mask"])
-@pytest.mark.parametrize("shape", SHAPES[:4], ids=str)
-def test_same_bits_in_any_batch_of_candidates(shape: dict[str, Any], world: str, precision: str) -> None:
-    arguments = tail(**shape | {"candidates": 13}) | {"world": world, "precision": precision}
-    whole = _native.score_tail(**arguments)
-    for size in (1, 2, 5):
-        parts = [
-            _native.score_tail(**part_of(arguments, start, min(start + size, 13)))
-            for start in range(0, 13, size)
-        ]
-        assert_bits([np.concatenate(part) for part in zip(*parts, strict=True)], whole)
+@pytest.mark.parametrize("shape", BATCHES, ids=str)
+def test_same_bits_in_any_batch_of_candidates(
+    shape: dict[str, Any], world: str, precision: str, isa: str
+) -> None:
+    _native.select_isa(isa)
+    _native.set_num_threads(1)  # which makes blocks of 10 candidates, so there are stacks
+    arguments = tail(**shape | {"candidates": 41}) | {"world": world, "precision": precision}
+    for algebra in ALGEBRAS:
+        whole = _native.score_tail(**arguments, algebra=algebra)
+        for start, stop in ((0, 1), (1, 3), (7, 20), (40, 41)):
+            part = _native.score_tail(**part_of(arguments, start, stop), algebra=algebra)
+            assert_bits(part, [counts[start:stop] for counts in whole])
 
 
 def test_tallies_have_the_same_bits_for_any_number_of_threads() -> None:

@@ -46,12 +46,16 @@ class Guard:
         self._agent = agent
         self._optimizer = optimizer
         self.recoveries = 0
+        self._good: dict[str, Tensor] = {}
         self.keep()
 
     def keep(self) -> None:
         """Remember the agent as it is."""
         tensors = learner_tensors(self._agent, self._optimizer)
-        self._good = {name: value.clone() for name, value in tensors.items()}
+        if tensors.keys() != self._good.keys():  # Adam has no moments before its first step
+            self._good = {name: torch.empty_like(value) for name, value in tensors.items()}
+        for name, value in tensors.items():
+            self._good[name].copy_(value)
 
     def restore(self) -> float:
         """Bring the remembered agent back, halve the learning rate, and return it."""

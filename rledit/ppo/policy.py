@@ -114,7 +114,8 @@ class Agent(nn.Module):
 
     def finite(self) -> bool:
         """Whether no parameter is NaN or beyond PARAMETER_LIMIT."""
-        # amax passes NaN on, and NaN is not below the limit
+        # The norm passes NaN on, and NaN is not below the limit.
         return all(
-            float(parameter.detach().abs().amax()) < PARAMETER_LIMIT for parameter in self.parameters()
+            float(torch.linalg.vector_norm(parameter.detach(), math.inf)) < PARAMETER_LIMIT
+            for parameter in self.parameters()
         )
