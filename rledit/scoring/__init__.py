@@ -4,6 +4,7 @@
 ``population``  runs a target for all candidates at once
 ``network``     the two ways to run a suffix: traced, or the whole module
 ``tail``        recognises suffixes that the fused op can run
+``simplify``    takes work out of a suffix
 ``editable``    a private copy of a model, cut, with its targets
 ``checking``    compares a way to run candidates with the network itself
 ``ways``        scores a population on cached activations: by the tail, or by the suffix

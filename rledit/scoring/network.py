@@ -19,6 +19,7 @@ from torch import Tensor, fx, nn
 from torch.backends import mha
 
 from .population import Population, Target
+from .simplify import simplify
 from .tracing import Cut, is_inplace
 
 
@@ -43,6 +44,7 @@ class CutNetwork:
         self.cut = cut
         self._targets = tuple(targets)
         self._inplace = any(is_inplace(cut.suffix, node) for node in cut.suffix.graph.nodes)
+        simplify(cut.suffix, targets)
         self._channels_last = False
         cached = self.prefix(inputs)
         extras = cut.extras_at(len(inputs))

@@ -52,7 +52,7 @@ def find_tail(cut: Cut, activations: Tensor) -> Tail | None:
         if node.op == "output":
             return Tail(tuple(names), tuple(layers), tuple(nonlinearities)) if layers else None
         module = cut.suffix.get_submodule(str(node.target)) if node.op == "call_module" else None
-        if module is not None and _is_altered(module):
+        if module is not None and is_altered(module):
             return None
         if type(module) is nn.Linear:
             names.append(str(node.target))
@@ -123,7 +123,7 @@ def _is_plain(node: fx.Node) -> bool:
     return len(node.args) == 1 and set(node.kwargs) <= {"inplace"}
 
 
-def _is_altered(module: nn.Module) -> bool:
+def is_altered(module: nn.Module) -> bool:
     """Whether calling it does more than its class says: hooks, a patched forward, a parametrization."""
     hooks = (module._forward_hooks, module._forward_pre_hooks, _global_hooks, _global_pre_hooks)
     return any(hooks) or "forward" in module.__dict__ or is_parametrized(module)
