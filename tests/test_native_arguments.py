@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from native_arguments import MUTATIONS, lowrank, odd_address, tail
+from native_arguments import lowrank, mutate, odd_address, tail
 
 from rledit import _native
 

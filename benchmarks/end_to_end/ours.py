@@ -1,0 +1,84 @@
+"""rledit until the goal is reached."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from typing import Any
+
+import torch
+
+from rledit import PPO, Task
+from rledit.ppo.selection import mean_actions
+from rledit.scoring import Scorer
+from rledit.unlearning import UnlearningConfig
+from rledit.unlearning.data import UnlearningData
+from rledit.unlearning.run import make_task, make_trainer
+
+from .goal import Goal, Outcome, Stopwatch
+
+NAME = "rledit"
+
+
+def edit(
+    config: UnlearningConfig,
+    model: torch.nn.Module,
+    data: UnlearningData,
+    goal: Goal,
+    around: Callable[[Callable[[], None]], None] = lambda loop: loop(),
+    inline: bool = False,
+) -> Outcome:
+    """Edit until the goal or the limit is reached.
+
+    Args:
+        around: called with the loop to run; the profiler gets in here.
+        inline: score on this thread rather than beside it.
+    """
+    began = time.perf_counter()
+    task: Task = make_task(config, model, data)
+    trainer = make_trainer(config, task)
+    validation = task.scorer(split="validation")
+    if inline:
+        _score_inline(trainer)
+    outcome = Outcome(NAME, config.world, config.seed, time.perf_counter() - began)
+
+    def loop() -> None:
+        watch = Stopwatch(goal, outcome)
+        over = False
+        while not over and not trainer.stopped:
+            trainer.update()
+            began = time.perf_counter()
+            over = watch.check(accuracies(trainer, validation), began, config.num_envs)
+
+    around(loop)
+    trainer.env.close()
+    return outcome
+
+
+@torch.no_grad()
+def accuracies(trainer: PPO, validation: Scorer) -> list[tuple[float, float]]:
+    """Forget and retain on the validation split, of the policy's mean and of the best candidate so far."""
+    world = trainer.env
+    actions = torch.cat([mean_actions(world, trainer.agent)[:, 0], trainer.elites.actions[:1, 0]])
+    tally = validation.score(world.layout.factors(actions), world.world, world.scale)
+    forget, retain = tally.accuracy("forget").tolist(), tally.accuracy("retain").tolist()
+    return list(zip(forget, retain, strict=True))
+
+
+class _Inline(Executor):
+    """Does what is submitted at once, on the caller's thread."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+def _score_inline(trainer: PPO) -> None:
+    """A profiler sees one thread; a world scores on another, so its Python would go unseen."""
+    trainer.env._threads.shutdown()
+    trainer.env._threads = _Inline()  # type: ignore[assignment]

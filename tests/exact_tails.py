@@ -1,0 +1,147 @@
+"""Tails of any shape, their exact logits, and how far float32 or bfloat16 arithmetic may be from these."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rledit import _native
+from rledit.ops import NONLINEARITIES, TALLY_PARTS, Counts
+
+# Unit roundoffs: half of what the last bit of a number from 1 to 2 is worth.
+U32 = 2.0**-24  # float32, 24 bits of significand
+U16 = 2.0**-8  # bfloat16, 8 bits
+# Split float32, as AMX multiplies it: x = hi + lo + rest with two bfloat16. In units of the leading bit of x,
+# hi misses at most 2^-8, so lo is at most 2^-8 and has its last bit at 2^-16, and rest is at most 2^-17. Of a
+# product, lo*lo' (2^-16) and both rests (2 * 2^-17) are lost; 2^-24 covers the products of a rest and a lo.
+U_SPLIT = 2.0**-15 + 2.0**-24
+
+Arguments = tuple[
+    Tensor,
+    list[Tensor],
+    list[Tensor | None],
+    list[str],
+    Tensor,
+    Tensor,
+    list[Tensor | None],
+    list[Tensor | None],
+]
+
+
+def splits(isa: str) -> bool:
+    """Whether products of float32 are made of split values."""
+    return isa.startswith("amx")
+
+
+@dataclass(frozen=True)
+class Case:
+    samples: int = 129
+    sizes: tuple[int, ...] = (37, 19, 5)  # inputs, outputs of each layer
+    functions: tuple[str, ...] = ("relu",)  # after each layer but the last, repeated
+    edited: tuple[int, ...] = (0,)
+    own: tuple[int, ...] = ()  # layers with weights [N, O, I]
+    rank: int = 2
+    candidates: int = 5
+    groups: int = 3
+    bias: bool = True
+    scale: float = 0.7
+    parts: tuple[str, ...] = ("correct", "predicted", "confusion", "loss")
+    seed: int = 0
+
+    def but(self, **changes: object) -> Case:
+        return replace(self, **changes)
+
+    def build(self) -> Arguments:
+        """The arguments of score_tail up to the factors."""
+        random = torch.Generator().manual_seed(self.seed)
+
+        def normal(*shape: int) -> Tensor:
+            return torch.randn(*shape, generator=random)
+
+        n, layers = self.candidates, range(len(self.sizes) - 1)
+        weights, biases, lefts, rights = [], [], [], []
+        for layer in layers:
+            i, o = self.sizes[layer : layer + 2]
+            lead = (n,) if layer in self.own else ()
+            weights.append(normal(*lead, o, i) / i**0.5)
+            biases.append(normal(o) if self.bias else None)
+            rank = min(self.rank, i, o)
+            edit = layer in self.edited
+            lefts.append(normal(n, o, rank) / (rank * i) ** 0.5 if edit else None)
+            rights.append(normal(n, rank, i) if edit else None)
+        labels = torch.randint(self.sizes[-1], (self.samples,), generator=random)
+        # Groups from one that is nearly empty to one that holds nearly everything.
+        share = torch.linspace(0.02, 0.98, self.groups)[:, None]
+        groups = torch.rand(self.groups, self.samples, generator=random) < share
+        functions = [self.functions[layer % len(self.functions)] for layer in layers]
+        functions[-1] = "identity"
+        activations = normal(self.samples, self.sizes[0])
+        return activations, weights, biases, functions, labels, groups, lefts, rights
+
+    def wanted(self) -> list[str]:
+        """All parts that its number of classes allows."""
+        return list(TALLY_PARTS if self.sizes[-1] == 2 else TALLY_PARTS[:4])
+
+
+def native_counts(arguments: Arguments, case: Case, world: str, precision: str, algebra: str) -> Counts:
+    """The native score_tail by one algebra."""
+
+    def arrays(tensors: list[Tensor | None]) -> list[np.ndarray | None]:
+        return [None if tensor is None else tensor.numpy() for tensor in tensors]
+
+    x, weights, biases, functions, labels, groups, lefts, rights = arguments
+    counts = _native.score_tail(
+        x.numpy(), arrays(weights), arrays(biases), functions, labels.numpy(), groups.numpy(), arrays(lefts),
+        arrays(rights), case.candidates, world, case.scale, precision, case.wanted(), 1024, 16.0, algebra,
+    )  # fmt: skip
+    return Counts(*map(torch.from_numpy, counts))
+
+
+def exact_tail(
+    arguments: Arguments, world: str, scale: float, precision: str, isa: str = ""
+) -> tuple[Tensor, Tensor]:
+    """Logits [N, S, C] in float64 and a bound [N, S] on the error of any float32 or bfloat16 path.
+
+    A dot product of length I, with weights formed from rank-R factors, makes an error of at most
+    (I + 2R + 8) u of the same sum over absolute values, in whatever order it is added. For shift that sum
+    is |x| (|W| + |s| |left| |right|), which also covers the path that never forms W'. Where float32 is split,
+    a product is three, so as many are added, and each is off by U_SPLIT; on the path that never forms W'
+    twice, in X right^T and in what left makes of it.
+    """
+    x, weights, biases, functions, _, _, lefts, rights = arguments
+    n = max(
+        [1] + [w.shape[0] for w in weights if w.dim() == 3] + [f.shape[0] for f in lefts if f is not None]
+    )
+    x = x.double().expand(n, -1, -1)
+    error = torch.zeros_like(x)
+    for weight, bias, name, left, right in zip(weights, biases, functions, lefts, rights, strict=True):
+        weight = weight.double().expand(n, *weight.shape[-2:])
+        size, rank = weight.abs(), 0
+        if left is not None:
+            rank = left.shape[2]
+            delta = scale * left.double() @ right.double()
+            reach = abs(scale) * left.abs().double() @ right.abs().double()
+            if world == "shift":
+                weight, size = weight + delta, size + reach
+            else:
+                weight, size = weight * (1 + delta), size * (1 + reach)
+        terms = weight.shape[-1] + 2 * rank
+        if precision == "bfloat16":
+            unit = (terms + 8) * U32 + 4 * U16  # x, W or left, right, and x right^T are rounded
+        elif splits(isa):
+            unit = (3 * terms + 8) * U32 + (2 if rank > 0 else 1) * U_SPLIT
+        else:
+            unit = (terms + 8) * U32
+        offset = 0 if bias is None else bias.double()
+        reach = x.abs() @ size.transpose(1, 2) + (0 if bias is None else bias.abs().double())
+        error = error @ size.transpose(1, 2) * (1 + unit) + unit * reach
+        x = x @ weight.transpose(1, 2) + offset
+        if name != "identity":
+            # GELU and SiLU are steepest with 1.13 and 1.1. The polynomials of exp, tanh and erf are good to
+            # 4 units, erf (2e-7 absolute) to 4 as well.
+            error = 1.13 * error + 8 * U32 * (1 + x.abs())
+            x = NONLINEARITIES[name](x)
+    return x, error.amax(-1)
