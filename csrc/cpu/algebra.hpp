@@ -19,27 +19,30 @@
 
 namespace rledit::cpu {
 
-constexpr double kCorrection = 6.0;  // loading the unedited output and storing the edited one
-constexpr double kForming = 4.0;     // loading, editing, converting and storing one weight
-constexpr double kFormOnce = 0.125;  // share of the product beyond which forming per chunk is too dear
+constexpr double kCorrection = 6.0;   // loading the unedited output and storing the edited one
+constexpr double kForming = 4.0;      // loading, editing, converting and storing one weight
+constexpr double kFormOnce = 0.0625;  // share of the product beyond which forming per chunk is too dear
 
 inline double cost_of_correction(int64_t outputs, int64_t inputs, int64_t rank) {
   return static_cast<double>(rank) * static_cast<double>(inputs + outputs) +
          kCorrection * static_cast<double>(outputs);
 }
 
+// `tiles`: over which forming the weights is spread.
 inline double cost_of_forming(int64_t outputs, int64_t inputs, int64_t rank, int64_t tiles) {
   const double weights = static_cast<double>(outputs) * static_cast<double>(inputs);
   return weights + weights * (static_cast<double>(rank) + kForming) / static_cast<double>(64 * tiles);
 }
 
-// The algebra of a candidate whose first layer has factors; `tiles`: of a chunk.
-inline Algebra choose_algebra(World world, int64_t outputs, int64_t inputs, int64_t rank, int64_t tiles) {
-  if (world == World::shift &&
-      cost_of_correction(outputs, inputs, rank) < cost_of_forming(outputs, inputs, rank, tiles))
-    return Algebra::shared_product;
+// The algebra of a candidate whose first layer has factors, for chunks of `tiles` out of `all_tiles`.
+inline Algebra choose_algebra(World world, int64_t outputs, int64_t inputs, int64_t rank, int64_t tiles,
+                              int64_t all_tiles) {
   const double share = (static_cast<double>(rank) + kForming) / static_cast<double>(64 * tiles);
-  return share > kFormOnce ? Algebra::formed_once : Algebra::formed;
+  const bool once = share > kFormOnce;
+  const double forming = cost_of_forming(outputs, inputs, rank, once ? all_tiles : tiles);
+  if (world == World::shift && cost_of_correction(outputs, inputs, rank) < forming)
+    return Algebra::shared_product;
+  return once ? Algebra::formed_once : Algebra::formed;
 }
 
 }  // namespace rledit::cpu

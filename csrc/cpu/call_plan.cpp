@@ -20,7 +20,7 @@ bool formed_once_is_cheaper(const PreparedTail::State& tail, const Candidates& c
   const Layer& layer = tail.layers[l];
   return candidates.edits[l].touches() &&
          choose_algebra(World::mask, layer.outputs, layer.inputs, candidates.edits[l].factors.rank,
-                        tail.chunk_tiles) == Algebra::formed_once;
+                        tail.chunk_tiles, tail.samples.tiles()) == Algebra::formed_once;
 }
 
 }  // namespace
@@ -31,8 +31,8 @@ Plan::Plan(const PreparedTail::State& tail, const Candidates& candidates)
   const LayerEdit& edit = candidates.edits.front();
   Algebra algebra = candidates.algebra;
   if (algebra == Algebra::automatic)
-    algebra =
-        choose_algebra(candidates.world, first.outputs, first.inputs, edit.factors.rank, tail.chunk_tiles);
+    algebra = choose_algebra(candidates.world, first.outputs, first.inputs, edit.factors.rank, tail.chunk_tiles,
+                             tail.samples.tiles());
   corrects = algebra == Algebra::shared_product && candidates.world == World::shift && edit.factors.rank > 0 &&
              edit.weight == nullptr;
   forms_once = algebra == Algebra::formed_once;
