@@ -1,4 +1,4 @@
-# Two commands for users (demo, test), four for contributors (develop, check, quick, test).
+# Two commands for users (demo, test), five for contributors (develop, check, quick, test, sanitize).
 PYTHON ?= python3
 # Installed before the package, so that a CPU build is used where one is at hand.
 TORCH ?= torch==2.13.0
@@ -7,9 +7,9 @@ VENV := .venv
 TEST_VENV := .venv-test
 PIP := -m pip --disable-pip-version-check install --quiet
 SOURCES := pyproject.toml CMakeLists.txt $(shell find csrc kernels rledit -type f -not -name '*.pyc')
-CPP := $(shell find csrc -name '*.cpp' -o -name '*.hpp')
+CPP := $(shell find csrc tests/native -name '*.cpp' -o -name '*.hpp')
 
-.PHONY: demo test develop check quick clean
+.PHONY: demo test environment develop check quick sanitize clean
 
 demo: $(VENV)/.installed ## forget a class from a real CNN, in both worlds
 	$(VENV)/bin/rledit demo --out runs/demo
@@ -20,14 +20,20 @@ $(VENV)/.installed: $(SOURCES)
 	$(VENV)/bin/python $(PIP) ".[demo]"
 	touch $@
 
-test: ## wheel into a clean environment, linters, types, every test
+test: environment ## wheel into a clean environment, linters, types, every test
+	$(MAKE) check BIN=$(TEST_VENV)/bin
+	$(TEST_VENV)/bin/pytest
+
+environment: # for tests: the wheel in a clean one
 	$(PYTHON) -m venv --clear $(TEST_VENV)
 	rm -rf dist
 	$(TEST_VENV)/bin/python $(PIP) "$(TORCH)"
 	$(TEST_VENV)/bin/python -m pip --disable-pip-version-check wheel --quiet --no-deps --wheel-dir dist .
 	$(TEST_VENV)/bin/python $(PIP) "$$(ls dist/rledit-*.whl)[test]"
-	$(MAKE) check BIN=$(TEST_VENV)/bin
-	$(TEST_VENV)/bin/pytest
+
+sanitize: ## the core's tests under AddressSanitizer, UBSan and ThreadSanitizer (five minutes)
+	test -x $(TEST_VENV)/bin/pytest || $(MAKE) environment
+	tests/native/sanitize.sh $(TEST_VENV)/bin
 
 develop: ## an editable installation in .venv for working on rledit
 	$(PYTHON) -m venv $(VENV)

@@ -230,8 +230,8 @@ def test_opponent_is_optional(monkeypatch: pytest.MonkeyPatch) -> None:
         command.main()
 
 
-def test_the_fastest_run_counts() -> None:
-    from benchmarks.end_to_end.__main__ import _fastest
+def test_the_faster_run_counts() -> None:
+    from benchmarks.end_to_end.__main__ import _faster
 
     limits = []
     seconds = iter([5.0, 3.0, 4.0, 2.0])
@@ -243,10 +243,12 @@ def test_the_fastest_run_counts() -> None:
         return Outcome("someone", "mask", 0, 0.0, not over, min(took, goal.limit_seconds))
 
     threads = torch.get_num_threads()
-    best = _fastest(edit, [1, 2], Goal(limit_seconds=9.0))
-    best = _fastest(edit, [1, 2], Goal(limit_seconds=9.0), best)
+    best = None
+    for _ in range(4):
+        best = _faster(edit, [1, 2], Goal(limit_seconds=9.0), best)
     assert limits == [9.0, 5.0, 3.0, 3.0]
-    assert (best.reached, best.seconds, best.threads) == (True, 2.0, 2)
+    assert (best.reached, best.seconds) == (True, 2.0)
+    assert best.threads in (1, 2)
     assert torch.get_num_threads() == threads
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
@@ -11,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 import tyro
 from rich.console import Console
 
@@ -30,6 +32,8 @@ from .report import make_note, make_rows, make_table, percent
 FORGET = 7
 WARM_UP = Goal(limit_updates=2)
 """For the first round, which is not kept: torch loads parts of itself on first use."""
+
+PROBES = 20
 
 Edit = Callable[[Goal], Outcome]
 
@@ -72,7 +76,7 @@ def main(
 
     for config in configs:
         for contestant in contestants(config):
-            _fastest(contestant, threads, WARM_UP)
+            _faster(contestant, threads, WARM_UP)
     outcomes = _compete(contestants, configs, seeds, turns, threads, goal, console)
     profiles = {}
     if profile:
@@ -130,29 +134,40 @@ def _compete(
             for seed in range(seeds):
                 for number, contestant in enumerate(contestants(replace(base, seed=seed))):
                     key = (base.world, number, seed)
-                    best[key] = _fastest(contestant, threads, goal, best.get(key))
+                    best[key] = _faster(contestant, threads, goal, best.get(key))
                     console.print(f"Turn {turn + 1}: {_describe(best[key])}", highlight=False, soft_wrap=True)
     return [best[key] for key in sorted(best)]
 
 
-def _fastest(edit: Edit, threads: list[int], goal: Goal, best: Outcome | None = None) -> Outcome:
-    """The fastest of runs on these numbers of torch's threads and of one that has been made before.
+def _faster(edit: Edit, threads: list[int], goal: Goal, best: Outcome | None = None) -> Outcome:
+    """The outcome of a run, or the one that has been made before if that was faster.
 
-    A run ends once it is slower than the best that has reached the goal.
+    A run ends once it is slower than one that has reached the goal.
     """
+    if best is not None and best.reached:
+        goal = replace(goal, limit_seconds=best.seconds)
     before = torch.get_num_threads()
     try:
-        for count in threads:
-            torch.set_num_threads(count)
-            limit = best.seconds if best is not None and best.reached else goal.limit_seconds
-            outcome = edit(replace(goal, limit_seconds=limit))
-            outcome.threads = count
-            if best is None or (outcome.reached, -outcome.seconds) > (best.reached, -best.seconds):
-                best = outcome
+        count = min(threads, key=_probe)
+        torch.set_num_threads(count)
+        outcome = edit(goal)
     finally:
         torch.set_num_threads(before)
-    assert best is not None
+    outcome.threads = count
+    if best is None or (outcome.reached, -outcome.seconds) > (best.reached, -best.seconds):
+        return outcome
     return best
+
+
+def _probe(threads: int) -> float:
+    """Seconds of a few products like those of a run, on this number of torch's threads, at this moment."""
+    activations, weight = torch.ones(6000, 128), torch.ones(32, 128)
+    torch.set_num_threads(threads)
+    F.linear(activations, weight)
+    began = time.perf_counter()
+    for _ in range(PROBES):
+        F.linear(activations, weight)
+    return time.perf_counter() - began
 
 
 def _describe(outcome: Outcome) -> str:

@@ -70,9 +70,9 @@ part of the time. Candidates are scored on 6,000 other images, 128 per update, w
 Network and cached activations are given: set-up, apart, is caching them and building environments and agent,
 and the last column is the ratio with it included.
 
-Every run is made with torch on each of {threads} threads, in {turns} turns, and the fastest counts: on a
-machine that is busy with something else, products that wait for a second core look many times slower than
-they are.
+Every run is made in {turns} turns, and the fastest counts. Torch has {threads} threads, whichever makes a
+product faster right before the run: on a machine that is busy with something else, products that wait for a
+second core take many times as long.
 
 Our means: the constructor of Stable-Baselines3's PPO leaves the policy's initial means near zero, where the
 reward has no slope; these rows set them by hand to what rledit starts from."""
@@ -97,7 +97,7 @@ def make_note(
         HOW.format(
             forget=percent(goal.forget),
             retain=percent(goal.retain),
-            threads=" and ".join(map(str, threads)),
+            threads=" or ".join(map(str, threads)),
             turns=turns,
         ),
     ]

@@ -1,0 +1,82 @@
+#!/usr/bin/env bash
+# The core's tests in builds that check every access, every shift and every lock:
+#   address  the extension and the C++ tests with AddressSanitizer and UndefinedBehaviorSanitizer
+#   thread   the C++ tests with ThreadSanitizer
+# on every instruction set of this machine and on emulated AMX tiles.
+#
+#   tests/native/sanitize.sh BIN    BIN: bin/ of an environment that holds rledit as a wheel, with its tests' needs
+set -euo pipefail
+bin=$(cd "$1" && pwd)
+cd "$(dirname "$0")/../.."
+out=$PWD/build/sanitize
+cxx=${CXX:-g++}
+asan=$($cxx -print-file-name=libasan.so 2>/dev/null || true)
+
+can() { echo 'int main() {}' | $cxx "-fsanitize=$1" -x c++ - -o /dev/null 2>/dev/null; }
+if [ "$(uname)" != Linux ] || [ ! -f "$asan" ] || ! can address,undefined || ! can thread; then
+  echo "sanitize: skipped; it needs Linux, and $cxx with its sanitizers"
+  exit 0
+fi
+
+# Starts each argument, a function, at once; then prints what each has to say and fails if one of them did.
+at_once() {
+  local -A started
+  local name failed=0
+  for name in "$@"; do
+    "$name" >"$out/$name.log" 2>&1 &
+    started[$name]=$!
+  done
+  for name in "$@"; do
+    wait "${started[$name]}" || failed=1
+    echo "--- $name"
+    cat "$out/$name.log"
+  done
+  return $failed
+}
+
+# A wheel, and the C++ tests beside it, built with the flags $2.
+build() {
+  rm -rf "$out/$1"
+  "$bin/python" -m pip --disable-pip-version-check wheel --quiet --no-deps --wheel-dir "$out/$1" . \
+    -C build-dir="$out/$1/cmake" -C cmake.build-type=RelWithDebInfo \
+    -C cmake.define.CMAKE_CXX_COMPILER="$cxx" -C cmake.define.CMAKE_CXX_FLAGS="$2" \
+    -C cmake.define.CMAKE_CXX_FLAGS_RELWITHDEBINFO="-O1 -g1" -C cmake.define.RLEDIT_KERNEL_OPTIMISATION=-O1 \
+    -C cmake.define.RLEDIT_EMULATED_AMX=ON -C cmake.define.RLEDIT_NATIVE_TESTS=ON
+}
+build_address() {
+  build address "-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer"
+  "$bin/python" -m pip --disable-pip-version-check install --quiet --no-deps --no-index --no-warn-conflicts \
+    --target "$out/address/site" "$out"/address/*.whl
+}
+build_thread() { build thread -fsanitize=thread; }
+
+# Leaks are not looked for: Python and torch keep much until they end. Sizes that no machine has must become a
+# MemoryError, as they do without the sanitizer.
+export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:malloc_context_size=2:quarantine_size_mb=32
+export UBSAN_OPTIONS=print_stacktrace=1
+# A child of a process with threads gets none of its own here; the tests know.
+export TSAN_OPTIONS=halt_on_error=1:die_after_fork=0
+
+cpp_address() { "$out/address/cmake/tests/native/native_tests"; }
+cpp_thread() {
+  # Where the system spreads addresses further than ThreadSanitizer expects, it cannot start.
+  local fixed=()
+  if setarch "$(uname -m)" -R true 2>/dev/null; then fixed=(setarch "$(uname -m)" -R); fi
+  "${fixed[@]}" "$out/thread/cmake/tests/native/native_tests"
+}
+# Python is no C++ program: without libstdc++ the sanitizer would miss the exceptions of the extension.
+checked() {
+  LD_PRELOAD="$asan $($cxx -print-file-name=libstdc++.so)" PYTHONPATH="$out/address/site" OMP_NUM_THREADS=1 "$@"
+}
+python_address() {
+  checked "$bin/python" -c "from rledit import _native; assert 'amx_emulated' in _native.available_isas()"
+  RLEDIT_FUZZ_CALLS=20000 checked "$bin/pytest" -q -p no:cacheprovider \
+    tests/test_fuzz_native.py tests/test_native.py tests/test_native_arguments.py tests/test_prepared_tail.py
+}
+parity_address() {
+  checked "$bin/pytest" -q -p no:cacheprovider -k "not reference" tests/test_ops_parity.py
+}
+
+mkdir -p "$out"
+at_once build_address build_thread
+at_once cpp_thread cpp_address python_address parity_address
