@@ -39,7 +39,7 @@ class Panels {
   // all panels part by part: the part stays in cache, where the whole tile would be fetched for every panel.
   void multiply(const Product& whole, int64_t rows) const {
     const int64_t part = kPartBytes / tile_offset(operands_, 1) / (operands_ == Operands::split ? 2 : 1);
-    const bool in_parts = rows > kernels_.panel_rows && depth_ > part + part / 2;
+    const bool in_parts = depth_ > part + part / 2;  // not by rows: sums must not depend on the batch
     const int64_t step = in_parts ? part : depth_;
     for (int64_t k = 0; k < depth_; k += step) {
       Product product = whole;

@@ -69,7 +69,7 @@ checked() {
   LD_PRELOAD="$asan $($cxx -print-file-name=libstdc++.so)" PYTHONPATH="$out/address/site" OMP_NUM_THREADS=1 "$@"
 }
 python_address() {
-  checked "$bin/python" -c "from rledit import _native; assert 'amx_emulated' in _native.available_isas()"
+  (cd "$out" && checked "$bin/python" -c "from rledit import _native; assert 'amx_emulated' in _native.available_isas()")  # not the source tree
   RLEDIT_FUZZ_CALLS=20000 checked "$bin/pytest" -q -p no:cacheprovider \
     tests/test_fuzz_native.py tests/test_native.py tests/test_native_arguments.py tests/test_prepared_tail.py
 }
