@@ -83,10 +83,12 @@ TileTally tile_tally(const Tally& tally, int64_t candidate, int64_t groups, int6
   return out;
 }
 
-Schedule::Schedule(int64_t candidates, int64_t chunks, int threads) {
-  // Four blocks a thread let the fast threads help the slow ones; more than 32 candidates a block gains
-  // nothing, because by then the chunk's trip from memory is paid for.
-  block = std::clamp<int64_t>(candidates / (4 * threads), 1, 32);
+Schedule::Schedule(int64_t candidates, int64_t chunks, int threads, int64_t stack) {
+  // Sixteen blocks a thread: the last is what a thread that started late or was held up makes all the others
+  // wait for. More than 32 candidates a block gains nothing, because by then the chunk's trip from memory is
+  // paid for.
+  block = std::clamp<int64_t>(candidates / (16 * threads), 1, 32);
+  block = (block + stack - 1) / stack * stack;
   blocks = (candidates + block - 1) / block;
   parts = blocks >= threads ? 1 : std::min(chunks, 4 * threads / blocks);
 }

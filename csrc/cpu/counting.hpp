@@ -64,7 +64,8 @@ struct Schedule {
   int64_t blocks;
   int64_t parts;
 
-  Schedule(int64_t candidates, int64_t chunks, int threads);
+  // `stack`: candidates that are worked on together, so that a block should hold a whole number of stacks.
+  Schedule(int64_t candidates, int64_t chunks, int threads, int64_t stack = 1);
   int64_t items() const { return blocks * parts; }
   bool shares_candidates() const { return parts > 1; }
 };

@@ -20,7 +20,7 @@ class Call {
 
   void run() {
     const int64_t span = tail_.span_chunks(plan_.corrects);
-    const Schedule schedule(candidates_.count, std::min(span, tail_.chunks()), plan_.threads);
+    const Schedule schedule(candidates_.count, std::min(span, tail_.chunks()), plan_.threads, plan_.stack);
     LossPartials losses(tally_, candidates_.count, tail_.samples.groups(), span, schedule.shares_candidates());
     for (int64_t start = 0; start < tail_.chunks(); start += span) {
       const int64_t count = std::min(span, tail_.chunks() - start);

@@ -215,9 +215,10 @@ class World(VectorEnv[Array, Array, Array]):
 
     def clip(self, actions: Tensor) -> Tensor:
         """Actions within bounds; ValueError for NaN."""
-        if bool(actions.isnan().any()):
+        numbers = actions.detach().numpy()  # NumPy for the reason in ActionLayout.factors
+        if np.isnan(numbers).any():
             raise ValueError("actions: expected numbers, got NaN")
-        return actions.clamp(-self.bound, self.bound)
+        return torch.from_numpy(np.clip(numbers, -self.bound, self.bound))
 
     def edited_observation(self, actions: Tensor) -> Array:
         """[N, D] after the step that took these actions; the episodes are not reset yet."""

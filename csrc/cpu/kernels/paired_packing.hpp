@@ -29,15 +29,33 @@ inline vuint paired(vfloat even, vfloat odd) {
 
 inline void store_bits(void* to, vuint value) { std::memcpy(to, &value, sizeof(value)); }
 
+// Two floats as the pair of their nearest bfloat16 values. The CPU's own conversion takes subnormal values
+// for zeros, as its products do.
+inline vuint nearest_pair(vfloat even, vfloat odd) {
+#ifdef __AVX512BF16__
+  alignas(64) static constexpr uint16_t kInterleaved[32] = {
+      0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+      8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+  const __m512i halves = (__m512i)_mm512_cvtne2ps_pbh((__m512)odd, (__m512)even);
+  return (vuint)_mm512_permutexvar_epi16(_mm512_load_si512(kInterleaved), halves);
+#else
+  return paired(nearest(even, false), nearest(odd, false));
+#endif
+}
+
 // One pair of rows of a tile, kTile samples, at `out`; the rests of split values at `rest`.
 inline void store_pair(const float* even, const float* odd, bool split, char* out, char* rest) {
   for (int i = 0; i < kTile; i += kLanes) {
     const vfloat a = load(even + i);
     const vfloat b = odd != nullptr ? load(odd + i) : broadcast(0.0F);
-    const vfloat a_near = nearest(a, split);
-    const vfloat b_near = nearest(b, split);
+    if (!split) {
+      store_bits(out + 4 * i, nearest_pair(a, b));
+      continue;
+    }
+    const vfloat a_near = nearest(a, true);
+    const vfloat b_near = nearest(b, true);
     store_bits(out + 4 * i, paired(a_near, b_near));
-    if (split) store_bits(rest + 4 * i, paired(nearest(a - a_near, true), nearest(b - b_near, true)));
+    store_bits(rest + 4 * i, paired(nearest(a - a_near, true), nearest(b - b_near, true)));
   }
 }
 
@@ -85,6 +103,13 @@ inline void store_halves(uint16_t* to, vfloat value) {
 inline void split_values(const float* values, bool split, uint16_t* out, uint16_t* rest) {
   for (int i = 0; i < kPanelDepth; i += kLanes) {
     const vfloat value = load(values + i);
+#ifdef __AVX512BF16__
+    if (!split) {
+      const __m256bh halves = _mm512_cvtneps_pbh((__m512)value);
+      std::memcpy(out + i, &halves, sizeof(halves));
+      continue;
+    }
+#endif
     const vfloat near = nearest(value, split);
     store_halves(out + i, near);
     if (split) store_halves(rest + i, nearest(value - near, true));

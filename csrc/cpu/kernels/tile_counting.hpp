@@ -26,22 +26,44 @@ struct Predictions {
   alignas(64) float best[kTile];
 };
 
-inline void predict(const float* logits, int64_t classes, Predictions& out) {
-  for (int i = 0; i < kTile; i += kLanes) {
-    vfloat best = load(logits + i);
-    vfloat zero = best * 0.0F;  // becomes NaN with the first logit that is not finite
-    vint label = {};
-    for (int64_t c = 1; c < classes; ++c) {
-      const vfloat logit = load(logits + c * kTile + i);
-      const vint larger = logit > best;
-      best = select(larger, logit, best);
-      label = (larger & static_cast<int32_t>(c)) | (~larger & label);
-      zero += logit * 0.0F;
+// The samples whose label is predicted, as bits. `Keep`: the predictions, too.
+template <bool Keep>
+inline uint64_t predict(const float* logits, int64_t classes, const int32_t* labels, Predictions& out) {
+  constexpr int kTogether = 4;  // vectors side by side, because each class waits for the one before
+  uint64_t hits = 0;
+  for (int i = 0; i < kTile; i += kTogether * kLanes) {
+    vfloat best[kTogether];
+    vfloat zero[kTogether];  // becomes NaN with the first logit that is not finite
+    vint label[kTogether];
+#pragma GCC unroll 4
+    for (int v = 0; v < kTogether; ++v) {
+      best[v] = load(logits + i + v * kLanes);
+      zero[v] = best[v] * 0.0F;
+      label[v] = vint{};
     }
-    store(out.label + i, label);
-    store(out.finite + i, zero == 0.0F);
-    store(out.best + i, best);
+    for (int64_t c = 1; c < classes; ++c) {
+      const vint number = vint{} + static_cast<int32_t>(c);
+#pragma GCC unroll 4
+      for (int v = 0; v < kTogether; ++v) {
+        const vfloat logit = load(logits + c * kTile + i + v * kLanes);
+        const vint larger = logit > best[v];
+        best[v] = select(larger, logit, best[v]);
+        label[v] = select(larger, number, label[v]);
+        zero[v] += logit * 0.0F;
+      }
+    }
+#pragma GCC unroll 4
+    for (int v = 0; v < kTogether; ++v) {
+      const int at = i + v * kLanes;
+      const vint finite = zero[v] == 0.0F;
+      hits |= uint64_t{sample_bits((label[v] == load(labels + at)) & finite)} << at;
+      if (!Keep) continue;
+      store(out.label + at, label[v]);
+      store(out.finite + at, finite);
+      store(out.best + at, best[v]);
+    }
   }
+  return hits;
 }
 
 // Cross-entropy of each sample, log(sum exp(logit - best)) + (best - logit[label]). In double, because the
@@ -68,19 +90,16 @@ inline int64_t margin_bin(float margin, int64_t bins, float limit) {
 }
 
 void count(const float* logits, int64_t classes, const TileSamples& samples, const TileTally& tally) {
+  const bool scatters =
+      tally.predicted != nullptr || tally.confusion != nullptr || tally.histogram != nullptr;
   Predictions predictions;
-  predict(logits, classes, predictions);
-
-  if (tally.correct != nullptr) {
-    uint64_t hits = 0;
-    for (int i = 0; i < kTile; i += kLanes) {
-      const vint hit = (load(predictions.label + i) == load(samples.labels + i)) & load(predictions.finite + i);
-      hits |= uint64_t{sample_bits(hit)} << i;
-    }
+  const uint64_t hits = scatters || tally.loss != nullptr
+                            ? predict<true>(logits, classes, samples.labels, predictions)
+                            : predict<false>(logits, classes, samples.labels, predictions);
+  if (tally.correct != nullptr)
     for (int64_t g = 0; g < samples.groups; ++g)
       add(tally.correct + g, __builtin_popcountll(hits & samples.planes[g]), tally.shared);
-  }
-  if (tally.predicted != nullptr || tally.confusion != nullptr || tally.histogram != nullptr) {
+  if (scatters) {
     for (int i = 0; i < kTile; ++i) {
       if (predictions.finite[i] == 0) continue;
       const int64_t predicted = predictions.label[i];

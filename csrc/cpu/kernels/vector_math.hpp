@@ -30,9 +30,8 @@ inline void store(float* to, vfloat value) { std::memcpy(to, &value, sizeof(valu
 inline void store(int32_t* to, vint value) { std::memcpy(to, &value, sizeof(value)); }
 // Minus zero, because the compiler may drop that and not "plus zero", which would turn -0 into 0.
 inline vfloat broadcast(float value) { return value - vfloat{}; }
-inline vfloat select(vint mask, vfloat yes, vfloat no) {
-  return (vfloat)((mask & (vint)yes) | (~mask & (vint)no));
-}
+inline vfloat select(vint mask, vfloat yes, vfloat no) { return mask ? yes : no; }
+inline vint select(vint mask, vint yes, vint no) { return mask ? yes : no; }
 
 // One bit for each lane of a comparison's result, lane 0 lowest.
 inline uint32_t sample_bits(vint mask) {
