@@ -9,6 +9,11 @@ namespace {
 
 constexpr int64_t kLeastShared = int64_t{4} << 20;  // multiplications that are worth a second thread
 
+constexpr int64_t kFormedBytes = int64_t{192}
+                                 << 10;  // of panels that are formed at once: a share of the L2 cache
+constexpr int64_t kMostFusedRank =
+    16;  // beyond, reading X right^T for every output costs more than fusing saves
+
 // One, where handing the work out would take longer than doing it.
 int useful_threads(const PreparedTail::State& tail, const Candidates& candidates) {
   int64_t products = 0;
@@ -39,11 +44,28 @@ Plan::Plan(const PreparedTail::State& tail, const Candidates& candidates)
   if (candidates.algebra == Algebra::automatic)
     for (size_t l = corrects ? 1 : 0; l < tail.layers.size(); ++l)
       forms_once = forms_once || formed_once_is_cheaper(tail, candidates, l);
+  if (corrects) left_operands = tail.kernels.operands(tail.precision, edit.factors.rank);
   bool only_first = edit.touches();
   for (size_t l = 1; l < tail.layers.size(); ++l) only_first = only_first && !candidates.edits[l].touches();
   if (!only_first || (forms_once && !corrects)) return;
   const int64_t fit = corrects ? kReducedRows / edit.factors.rank : tail.kernels.panel_rows / first.outputs;
   stack = std::clamp<int64_t>(fit, 1, candidates.count);
+  fuses = corrects && can_fuse(tail, candidates);
+  by_tile = fuses || (!corrects && stack > 1);
+}
+
+bool Plan::can_fuse(const PreparedTail::State& tail, const Candidates& candidates) const {
+  if (tail.layers.size() < 2) return false;
+  const Nonlinearity function = tail.first().nonlinearity;
+  return tail.layers[1].outputs <= tail.kernels.panel_rows && tail.kernels.corrects(tail.operands[1]) &&
+         candidates.edits.front().factors.rank <= kMostFusedRank && !is_paired(left_operands) &&
+         (function == Nonlinearity::relu || function == Nonlinearity::identity);
+}
+
+int64_t panels_formed_together(const Kernels& kernels, Operands operands, const Layer& layer) {
+  const int64_t bytes = panel_bytes(kernels, operands, kernels.panel_rows, layer.inputs);
+  const int64_t panels = (layer.outputs + kernels.panel_rows - 1) / kernels.panel_rows;
+  return std::clamp<int64_t>(kFormedBytes / bytes, 1, panels);
 }
 
 Scratch::Scratch(const Plan& plan, const PreparedTail::State& tail, const Candidates& candidates) {
@@ -51,29 +73,41 @@ Scratch::Scratch(const Plan& plan, const PreparedTail::State& tail, const Candid
   const Layer& first = tail.first();
   const int64_t rank = candidates.edits.front().factors.rank;
   const int64_t floats = kTile * int64_t{sizeof(float)};
-  for (Buffer& output : outputs) output = allocate(tail.chunk_tiles * tail.widest_output * floats);
-  int64_t operand_bytes = plan.corrects ? tile_bytes(left_operands(tail, candidates), rank) : 0;
+  int64_t operand_bytes = 0;
   int64_t most_panel_bytes = 0;
+  int64_t most_outputs[2] = {0, 0};
   formed.resize(tail.layers.size());
   for (size_t l = 0; l < tail.layers.size(); ++l) {
     const Layer& layer = tail.layers[l];
     const Operands kind = tail.operands[l];
+    most_outputs[l % 2] = std::max(most_outputs[l % 2], layer.outputs);
     if (l > 0) operand_bytes = std::max(operand_bytes, tail.chunk_tiles * tile_bytes(kind, layer.inputs));
     if (!candidates.edits[l].touches() || (l == 0 && plan.corrects)) continue;
-    most_panel_bytes = std::max(most_panel_bytes, panel_bytes(kernels, kind, kernels.panel_rows, layer.inputs));
+    const int64_t bytes = panel_bytes(kernels, kind, kernels.panel_rows, layer.inputs);
+    most_panel_bytes = std::max(most_panel_bytes, bytes * panels_formed_together(kernels, kind, layer));
     if (plan.forms_once) formed[l] = std::make_unique<Panels>(kernels, kind, layer.outputs, layer.inputs);
   }
+  for (int l : {0, 1}) outputs[l] = allocate(tail.chunk_tiles * most_outputs[l] * floats);
   operands = allocate(operand_bytes);
   panel = allocate(most_panel_bytes);
-  stacked = allocate(plan.stack * (plan.corrects ? rank : first.outputs) * floats);
   if (!plan.corrects) {
+    stacked = allocate(plan.stack * first.outputs * floats);
     if (plan.stack > 1 && first.bias != nullptr)
       for (int64_t i = 0; i < plan.stack; ++i) bias.insert(bias.end(), first.bias, first.bias + first.outputs);
     return;
   }
+  const int64_t slots = plan.by_tile ? 1 : tail.chunk_tiles;
+  stacked = allocate(slots * plan.stack * rank * floats);
+  if (is_paired(plan.left_operands))
+    reduced = allocate(slots * plan.stack * tile_bytes(plan.left_operands, rank));
   rights = std::make_unique<Panels>(kernels, tail.operands.front(), plan.stack * rank, first.inputs);
+  if (plan.fuses) {
+    plain_left_size = (first.outputs * rank + kTile - 1) / kTile * kTile;
+    plain_lefts = allocate(plan.stack * plain_left_size * int64_t{sizeof(float)});
+    return;
+  }
   for (int64_t i = 0; i < plan.stack; ++i)
-    lefts.push_back(std::make_unique<Panels>(kernels, left_operands(tail, candidates), first.outputs, rank));
+    lefts.push_back(std::make_unique<Panels>(kernels, plan.left_operands, first.outputs, rank));
 }
 
 }  // namespace rledit::cpu

@@ -18,10 +18,19 @@ struct Plan {
   int threads = 1;
   bool corrects = false;    // the first layer by Algebra::shared_product
   bool forms_once = false;  // edited layers by Algebra::formed_once, else formed
-  // Candidates that share a product with a tile: their reductions X right^T, or the edited rows of a layer of
-  // few outputs. 1 where later layers are edited, too, which wants one candidate at a time.
+  // Candidates that share a product with a tile: that of their right factors with X, or of the edited rows of
+  // a layer of few outputs. 1 where later layers are edited, too, which wants one candidate at a time.
   int64_t stack = 1;
+  bool by_tile = false;  // all candidates of a stack on one tile, rather than each of them on a whole chunk
+  bool fuses = false;    // the corrected first layer and the second in one pass, Kernels::correct
+  Operands left_operands = Operands::float32;  // of the products with left factors
+
+ private:
+  bool can_fuse(const PreparedTail::State& tail, const Candidates& candidates) const;
 };
+
+// Panels of a layer that are formed before tiles pass over them: a tile is then fetched once for all of them.
+int64_t panels_formed_together(const Kernels& kernels, Operands operands, const Layer& layer);
 
 // What one thread needs for itself.
 struct Scratch {
@@ -29,18 +38,16 @@ struct Scratch {
 
   Buffer outputs[2];  // of two successive layers, for a chunk: [tiles][outputs][kTile]
   Buffer operands;    // of a chunk, as the next product takes them
-  Buffer panel;       // weights that are formed on the fly
+  Buffer panel;       // weights that are formed on the fly, some panels
   std::vector<std::unique_ptr<Panels>> formed;  // per layer, of one candidate that is formed once
   // Of a stack of candidates:
   std::unique_ptr<Panels> rights;              // one below the other
   std::vector<std::unique_ptr<Panels>> lefts;  // of each of them
-  Buffer stacked;           // one product with a tile: X right^T, or the first layer's outputs
+  Buffer plain_lefts;                          // or for Kernels::correct: [stack][plain_left_size]
+  int64_t plain_left_size = 0;
+  Buffer stacked;           // their product with a tile, or X right^T for all tiles of a chunk
+  Buffer reduced;           // the latter in pairs, if products with left factors take them so
   std::vector<float> bias;  // of the first layer, repeated
 };
-
-// The operands of the product with a left factor.
-inline Operands left_operands(const PreparedTail::State& tail, const Candidates& candidates) {
-  return tail.kernels.operands(tail.precision, candidates.edits.front().factors.rank);
-}
 
 }  // namespace rledit::cpu

@@ -74,6 +74,23 @@ struct Product {
   Operands operands;
 };
 
+// Two layers of which the second has few outputs:
+// out[rows][kTile] = nonlinearity(bias + panel @ first(initial + left @ reduced)).
+struct Correction {
+  const float* reduced;  // [rank][kTile]
+  const float* left;     // [depth][rank]
+  const float* initial;  // [depth][kTile]
+  const void* panel;     // [rows, depth] of the second layer, packed for `operands`
+  const float* bias;     // [rows] or nullptr
+  float* out;            // [rows][kTile]
+  int64_t rank;
+  int64_t depth;  // outputs of the first layer, inputs of the second
+  int rows;
+  Nonlinearity first;  // relu or identity
+  Nonlinearity nonlinearity;
+  Operands operands;
+};
+
 // What the counting of one tile needs to know about its samples.
 struct TileSamples {
   const int32_t* labels;       // [kTile]
@@ -124,6 +141,8 @@ struct Kernels {
   void (*to_tile)(const float* values, int64_t depth, Operands operands, void* tile);
   void (*pack_panel)(const PanelSource& source, void* panel);
   void (*multiply)(const Product& product);
+  bool (*corrects)(Operands operands);  // whether correct() takes them
+  void (*correct)(const Correction& correction);
   void (*count)(const float* logits, int64_t classes, const TileSamples& samples, const TileTally& tally);
   // Operations (two for each multiply-add) of one call, which does nothing else.
   int64_t (*peak)(Operands operands);

@@ -35,34 +35,46 @@ class Panels {
   }
   void pack(const PanelSource& source) { pack(source, rows_); }
 
-  // out[rows][kTile] = nonlinearity(start + matrix @ tile), for the first `rows` rows. A deep tile goes through
-  // all panels part by part: the part stays in cache, where the whole tile would be fetched for every panel.
-  void multiply(const Product& whole, int64_t rows) const {
+  // out[rows][kTile] = nonlinearity(start + matrix @ tile), for the first `rows` rows.
+  void multiply(const Product& product, int64_t rows) const { multiply(product, rows, 1); }
+  void multiply(const Product& product) const { multiply(product, rows_, 1); }
+
+  // The same for some tiles, one behind the other as their outputs are. Part by part of the depth: what the
+  // tiles have of it stays in cache, where the whole tiles would be fetched for every panel. And each panel
+  // with all tiles: one tile alone does not have enough to multiply for the time that a panel takes to arrive.
+  void multiply_tiles(const Product& product, int64_t tiles) const { multiply(product, rows_, tiles); }
+
+  // The first kernels.panel_rows rows.
+  const char* panel() const { return memory_.get(); }
+
+ private:
+  static constexpr int64_t kPartBytes = int64_t{128} << 10;  // of a tile: a share of the L2 cache
+
+  void multiply(const Product& whole, int64_t rows, int64_t tiles) const {
     const int64_t part = kPartBytes / tile_offset(operands_, 1) / (operands_ == Operands::split ? 2 : 1);
-    const bool in_parts = depth_ > part + part / 2;  // not by rows: sums must not depend on the batch
+    const bool in_parts = depth_ > part + part / 2;  // by nothing else: sums must not depend on the batch
     const int64_t step = in_parts ? part : depth_;
+    const int64_t bytes = tile_bytes(operands_, depth_);
     for (int64_t k = 0; k < depth_; k += step) {
       Product product = whole;
       product.operands = operands_;
       product.split_depth = depth_;
       product.depth = std::min(step, depth_ - k);
-      product.tile = static_cast<const char*>(whole.tile) + tile_offset(operands_, k);
       if (k + step < depth_) product.nonlinearity = Nonlinearity::identity;
       for (int64_t row = 0; row < rows; row += kernels_.panel_rows) {
         product.rows = static_cast<int>(std::min<int64_t>(kernels_.panel_rows, rows - row));
         product.panel = at(row) + panel_offset(operands_, stored_rows(kernels_, operands_, product.rows), k);
-        product.out = whole.out + row * kTile;
-        if (whole.initial != nullptr) product.initial = whole.initial + row * kTile;
         if (whole.bias != nullptr) product.bias = whole.bias + row;
-        if (k > 0) product.initial = product.out;
-        kernels_.multiply(product);
+        for (int64_t t = 0; t < tiles; ++t) {
+          product.tile = static_cast<const char*>(whole.tile) + t * bytes + tile_offset(operands_, k);
+          product.out = whole.out + (t * rows + row) * kTile;
+          if (whole.initial != nullptr) product.initial = whole.initial + (t * rows + row) * kTile;
+          if (k > 0) product.initial = product.out;
+          kernels_.multiply(product);
+        }
       }
     }
   }
-  void multiply(const Product& product) const { multiply(product, rows_); }
-
- private:
-  static constexpr int64_t kPartBytes = int64_t{128} << 10;  // of a tile: a share of the L2 cache
 
   char* at(int64_t row) const { return memory_.get() + row / kernels_.panel_rows * panel_bytes_; }
 

@@ -63,10 +63,10 @@ class Call {
           form_stack(n, count, scratch);
         if (plan_.forms_once) form(n, scratch);  // later layers
         for (int64_t chunk = chunks.first; chunk < chunks.last; ++chunk) {
-          if (plan_.stack > 1)
+          if (plan_.by_tile)
             score_stack(n, count, chunk, losses, shared, scratch);
           else
-            correct_chunk(n, chunk, losses, shared, scratch);
+            correct_chunk(n, count, chunk, losses, shared, scratch);
         }
       }
     } else if (plan_.forms_once) {
@@ -111,18 +111,23 @@ class Call {
     losses.add_chunk(tally_, n, own);
   }
 
-  // One candidate whose later layers may be edited, too, on one chunk. For shift X W^T + b is there already,
-  // and s (X right^T) left^T is added.
-  void correct_chunk(int64_t n, int64_t chunk, LossPartials& losses, bool shared, Scratch& scratch) const {
+  // Some candidates on one chunk, whose later layers may be edited, too, if it is one alone. For shift X W^T +
+  // b is there already, and s (X right^T) left^T is added. The reductions X right^T of all candidates are one
+  // product: the few rows of one would leave most of the machine idle.
+  void correct_chunk(int64_t n, int64_t count, int64_t chunk, LossPartials& losses, bool shared,
+                     Scratch& scratch) const {
     const Range tiles = tiles_of(chunk);
-    float* out = floats(scratch.outputs[0]);
-    for (int64_t t = tiles.first; t < tiles.last; ++t)
-      correct(reduce(t, 1, scratch), 0, t, out + (t - tiles.first) * layer(0).outputs * kTile, scratch);
-    finish_chunk(n, chunk, tiles, out, losses, shared, scratch);
+    for (int64_t t = tiles.first; t < tiles.last; ++t) reduce(t, t - tiles.first, count, scratch);
+    for (int64_t i = 0; i < count; ++i) {
+      float* out = floats(scratch.outputs[0]);
+      for (int64_t t = tiles.first; t < tiles.last; ++t)
+        correct(t, t - tiles.first, i, out + (t - tiles.first) * layer(0).outputs * kTile, scratch);
+      finish_chunk(n + i, chunk, tiles, out, losses, shared, scratch);
+    }
   }
 
-  // Some candidates that are edited in the first layer alone, tile by tile. Their reductions X right^T, or
-  // their edited rows, are one product: the few rows of one candidate would leave most of the machine idle.
+  // Some candidates that are edited in the first layer alone, tile by tile: what they share of a tile, their
+  // reductions or the outputs of their edited rows, is one product and stays in the nearest cache.
   void score_stack(int64_t n, int64_t count, int64_t chunk, LossPartials& losses, bool shared,
                    Scratch& scratch) const {
     const Range tiles = tiles_of(chunk);
@@ -133,25 +138,31 @@ class Call {
                                losses.at(n + i, chunk, own[i]), shared);
     for (int64_t t = tiles.first; t < tiles.last; ++t) {
       const TileSamples samples = tail_.samples.tile(first_tile_ + t);
-      float* stacked = plan_.corrects ? reduce(t, count, scratch) : multiply_stack(t, count, scratch);
+      if (plan_.fuses)
+        reduce(t, 0, count, scratch);
+      else
+        multiply_stack(t, count, scratch);
       for (int64_t i = 0; i < count; ++i) {
-        float* out = stacked + i * layer(0).outputs * kTile;
-        if (plan_.corrects) {
-          out = floats(scratch.outputs[0]);
-          correct(stacked, i, t, out, scratch);
-        }
-        for (size_t l = 1; l < layers(); ++l) {
-          Product product{};
-          product.tile = as_operands(out, tail_.operands[l], layer(l).inputs, 1, scratch);
-          product.bias = layer(l).bias;
-          product.out = out = floats(scratch.outputs[l % 2]);
-          product.nonlinearity = layer(l).nonlinearity;
-          tail_.unedited(l).multiply(product);
-        }
+        const float* out = plan_.fuses
+                               ? follow(2, correct_two(t, i, scratch), scratch)
+                               : follow(1, floats(scratch.stacked) + i * layer(0).outputs * kTile, scratch);
         kernels_.count(out, tail_.classes(), samples, counters[i]);
       }
     }
     for (int64_t i = 0; i < count; ++i) losses.add_chunk(tally_, n + i, own[i]);
+  }
+
+  // The unedited layers from l on, for one tile.
+  float* follow(size_t l, float* values, Scratch& scratch) const {
+    for (; l < layers(); ++l) {
+      Product product{};
+      product.tile = as_operands(values, tail_.operands[l], layer(l).inputs, 1, scratch);
+      product.bias = layer(l).bias;
+      product.out = values = floats(scratch.outputs[l % 2]);
+      product.nonlinearity = layer(l).nonlinearity;
+      tail_.unedited(l).multiply(product);
+    }
+    return values;
   }
 
   // ------------------------------------------------------------------------------------------ layers
@@ -168,24 +179,50 @@ class Call {
     return scratch.operands.get();
   }
 
-  // X right^T of `count` candidates, [count * rank][kTile].
-  float* reduce(int64_t tile, int64_t count, Scratch& scratch) const {
+  // X right^T of `count` candidates, as products with left factors take them, in one of the slots.
+  void reduce(int64_t tile, int64_t slot, int64_t count, Scratch& scratch) const {
+    const int64_t rank = edit(0).factors.rank;
     Product product{};
     product.tile = inputs_ + tile * tail_.tile_bytes();
-    product.out = floats(scratch.stacked);
-    scratch.rights->multiply(product, count * edit(0).factors.rank);
-    return product.out;
+    product.out = floats(scratch.stacked) + slot * plan_.stack * rank * kTile;
+    scratch.rights->multiply(product, count * rank);
+    if (plan_.left_operands == Operands::float32) return;
+    for (int64_t i = 0; i < count; ++i)
+      kernels_.to_tile(product.out + i * rank * kTile, rank, plan_.left_operands, reduced(slot, i, scratch));
+  }
+
+  char* reduced(int64_t slot, int64_t i, const Scratch& scratch) const {
+    const Buffer& all = is_paired(plan_.left_operands) ? scratch.reduced : scratch.stacked;
+    return all.get() + (slot * plan_.stack + i) * tile_bytes(plan_.left_operands, edit(0).factors.rank);
   }
 
   // The edited output of the first layer, [outputs][kTile], of the i-th candidate of the stack.
-  void correct(const float* reduced, int64_t i, int64_t tile, float* out, Scratch& scratch) const {
-    const int64_t rank = edit(0).factors.rank;
+  void correct(int64_t tile, int64_t slot, int64_t i, float* out, const Scratch& scratch) const {
     Product product{};
-    product.tile = as_operands(reduced + i * rank * kTile, left_operands(tail_, candidates_), rank, 1, scratch);
+    product.tile = reduced(slot, i, scratch);
     product.initial = products_ + tile * layer(0).outputs * kTile;
     product.out = out;
     product.nonlinearity = layer(0).nonlinearity;
     scratch.lefts[i]->multiply(product);
+  }
+
+  // And the second layer's on top of it.
+  float* correct_two(int64_t tile, int64_t i, Scratch& scratch) const {
+    Correction correction{};
+    correction.reduced = reinterpret_cast<const float*>(reduced(0, i, scratch));
+    correction.left = floats(scratch.plain_lefts) + i * scratch.plain_left_size;
+    correction.initial = products_ + tile * layer(0).outputs * kTile;
+    correction.panel = tail_.unedited(1).panel();
+    correction.bias = layer(1).bias;
+    correction.out = floats(scratch.outputs[1]);
+    correction.rank = edit(0).factors.rank;
+    correction.depth = layer(0).outputs;
+    correction.rows = static_cast<int>(layer(1).outputs);
+    correction.first = layer(0).nonlinearity;
+    correction.nonlinearity = layer(1).nonlinearity;
+    correction.operands = tail_.operands[1];
+    kernels_.correct(correction);
+    return correction.out;
   }
 
   // Edited weights of `count` candidates as the rows of one panel, and their outputs, [count * outputs][kTile].
@@ -199,7 +236,7 @@ class Call {
     }
   }
 
-  float* multiply_stack(int64_t tile, int64_t count, Scratch& scratch) const {
+  void multiply_stack(int64_t tile, int64_t count, Scratch& scratch) const {
     Product product{};
     product.tile = inputs_ + tile * tail_.tile_bytes();
     product.panel = scratch.panel.get();
@@ -210,7 +247,6 @@ class Call {
     product.nonlinearity = layer(0).nonlinearity;
     product.operands = tail_.operands[0];
     kernels_.multiply(product);
-    return product.out;
   }
 
   void pack_factors(int64_t n, int64_t count, Scratch& scratch) const {
@@ -222,8 +258,20 @@ class Call {
     source.factor = candidates_.scale;
     for (int64_t i = 0; i < count; ++i) {
       source.weight = factors.left + (n + i) * layer(0).outputs * factors.rank;
-      scratch.lefts[i]->pack(source);
+      if (plan_.fuses)
+        pack_plain(source.weight, floats(scratch.plain_lefts) + i * scratch.plain_left_size,
+                   scratch.plain_left_size);
+      else
+        scratch.lefts[i]->pack(source);
     }
+  }
+
+  // s left, row by row.
+  void pack_plain(const float* left, float* out, int64_t size) const {
+    const int64_t count = layer(0).outputs * edit(0).factors.rank;
+    for (int64_t k = 0; k < count; ++k) out[k] = left[k] * candidates_.scale;
+    std::fill(out + count, out + size, 0.0F);
+    if (plan_.left_operands == Operands::rounded) kernels_.to_tile(out, size / kTile, Operands::rounded, out);
   }
 
   // The weights of candidate n in layer l.
@@ -260,32 +308,44 @@ class Call {
     product.nonlinearity = layer.nonlinearity;
     if (packed != nullptr) {
       product.bias = layer.bias;
-      for (int64_t t = 0; t < tiles; ++t) {
-        product.tile = in + t * in_bytes;
-        product.out = out + t * layer.outputs * kTile;
-        packed->multiply(product);
-      }
+      product.tile = in;
+      product.out = out;
+      packed->multiply_tiles(product, tiles);
       return;
     }
+    const Operands operands = tail_.operands[l];
+    const int64_t panel_bytes = cpu::panel_bytes(kernels_, operands, kernels_.panel_rows, layer.inputs);
+    const int64_t together = panels_formed_together(kernels_, operands, layer) * kernels_.panel_rows;
     const PanelSource whole = edited(n, l);
     product.depth = product.split_depth = layer.inputs;
-    product.operands = tail_.operands[l];
-    product.panel = scratch.panel.get();
-    for (int64_t row = 0; row < layer.outputs; row += kernels_.panel_rows) {
-      PanelSource source = whole;
-      source.rows = static_cast<int>(std::min<int64_t>(kernels_.panel_rows, layer.outputs - row));
-      source.stored_rows = stored_rows(kernels_, tail_.operands[l], source.rows);
-      source.weight += row * layer.inputs;
-      if (source.rank > 0) source.left += row * source.rank;
-      kernels_.pack_panel(source, scratch.panel.get());
-      product.rows = source.rows;
-      product.bias = layer.bias != nullptr ? layer.bias + row : nullptr;
+    product.operands = operands;
+    for (int64_t first = 0; first < layer.outputs; first += together) {
+      const int64_t last = std::min(first + together, layer.outputs);
+      char* panel = scratch.panel.get();
+      for (int64_t row = first; row < last; row += kernels_.panel_rows, panel += panel_bytes) {
+        PanelSource source = whole;
+        source.rows = rows_of_panel(row, last);
+        source.stored_rows = stored_rows(kernels_, operands, source.rows);
+        source.weight += row * layer.inputs;
+        if (source.rank > 0) source.left += row * source.rank;
+        kernels_.pack_panel(source, panel);
+      }
       for (int64_t t = 0; t < tiles; ++t) {
         product.tile = in + t * in_bytes;
-        product.out = out + (t * layer.outputs + row) * kTile;
-        kernels_.multiply(product);
+        product.panel = scratch.panel.get();
+        for (int64_t row = first; row < last; row += kernels_.panel_rows) {
+          product.rows = rows_of_panel(row, last);
+          product.bias = layer.bias != nullptr ? layer.bias + row : nullptr;
+          product.out = out + (t * layer.outputs + row) * kTile;
+          kernels_.multiply(product);
+          product.panel = static_cast<const char*>(product.panel) + panel_bytes;
+        }
       }
     }
+  }
+
+  int rows_of_panel(int64_t row, int64_t last) const {
+    return static_cast<int>(std::min<int64_t>(kernels_.panel_rows, last - row));
   }
 
   const PreparedTail::State& tail_;

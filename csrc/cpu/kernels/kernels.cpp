@@ -23,6 +23,7 @@
 #elif RLEDIT_BF16 > 1
 #include "amx_products.hpp"
 #endif
+#include "correcting.hpp"
 #include "probing.hpp"
 
 namespace rledit::cpu::RLEDIT_ISA {
@@ -91,6 +92,8 @@ const Kernels table = {RLEDIT_STRING(RLEDIT_ISA),
                        to_any_tile,
                        pack_any_panel,
                        multiply_any,
+                       corrects,
+                       correct,
                        count,
                        peak,
                        read};

@@ -33,9 +33,9 @@ inline void store_bits(void* to, vuint value) { std::memcpy(to, &value, sizeof(v
 // for zeros, as its products do.
 inline vuint nearest_pair(vfloat even, vfloat odd) {
 #ifdef __AVX512BF16__
-  alignas(64) static constexpr uint16_t kInterleaved[32] = {
-      0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
-      8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+  alignas(64) static constexpr uint16_t kInterleaved[32] = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,
+                                                            21, 6,  22, 7,  23, 8,  24, 9,  25, 10, 26,
+                                                            11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
   const __m512i halves = (__m512i)_mm512_cvtne2ps_pbh((__m512)odd, (__m512)even);
   return (vuint)_mm512_permutexvar_epi16(_mm512_load_si512(kInterleaved), halves);
 #else

@@ -90,8 +90,7 @@ inline int64_t margin_bin(float margin, int64_t bins, float limit) {
 }
 
 void count(const float* logits, int64_t classes, const TileSamples& samples, const TileTally& tally) {
-  const bool scatters =
-      tally.predicted != nullptr || tally.confusion != nullptr || tally.histogram != nullptr;
+  const bool scatters = tally.predicted != nullptr || tally.confusion != nullptr || tally.histogram != nullptr;
   Predictions predictions;
   const uint64_t hits = scatters || tally.loss != nullptr
                             ? predict<true>(logits, classes, samples.labels, predictions)
