@@ -8,6 +8,8 @@
 
 namespace rledit::cpu {
 
+// Fewer, and weights that lie beyond a core's caches arrive too slowly for what is done with them; more, and
+// what a wide layer makes of a chunk takes too much memory.
 constexpr int64_t kMaxTilesPerChunk = 8;
 
 // Labels and groups in the tile layout, padded with samples that belong to no group. Labels are checked as

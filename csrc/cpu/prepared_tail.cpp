@@ -9,7 +9,6 @@ using cpu::PanelSource;
 
 namespace {
 
-constexpr int64_t kChunkBytes = int64_t{768} << 10;  // activations of one chunk: most of an L2 cache
 constexpr int64_t kSpanBytes = int64_t{32} << 20;    // what is packed or computed at a time, and then dropped
 constexpr int64_t kKeptOutputs = int64_t{32} << 20;  // outputs that are worth keeping between calls
 
@@ -21,12 +20,9 @@ PreparedTail::State::State(const Tail& tail, bool keep)
       layers(tail.layers),
       samples(tail.samples, tail.classes()),
       source_(tail.activations) {
-  int64_t deepest_bytes = 0;
   for (Layer& layer : layers) {
     operands.push_back(kernels.operands(precision, layer.inputs));
     panels_.push_back(std::make_unique<LazyPanels>());
-    widest_output = std::max(widest_output, layer.outputs);
-    deepest_bytes = std::max(deepest_bytes, cpu::tile_bytes(operands.back(), layer.inputs));
     if (!keep) continue;
     if (layer.weight != nullptr) {
       owned_.emplace_back(layer.weight, layer.weight + layer.outputs * layer.inputs);
@@ -37,9 +33,7 @@ PreparedTail::State::State(const Tail& tail, bool keep)
       layer.bias = owned_.back().data();
     }
   }
-  const int64_t of_tile = tile_bytes() + 2 * widest_output * cpu::kTile * int64_t{sizeof(float)};
-  chunk_tiles = std::clamp<int64_t>(kChunkBytes / of_tile, 4, cpu::kMaxTilesPerChunk);
-  chunk_tiles = std::max<int64_t>(1, std::min(chunk_tiles, samples.tiles()));
+  chunk_tiles = std::clamp<int64_t>(samples.tiles(), 1, cpu::kMaxTilesPerChunk);
   if (!keep) return;
   kept_ = cpu::allocate(samples.tiles() * tile_bytes());
   cpu::parallel_for(samples.tiles(), num_threads(), [&](int64_t t, int) {

@@ -1,7 +1,7 @@
 // What stays the same from call to call, packed for one instruction set.
 //
-// The samples are cut into tiles of 64, the tiles into chunks that fit a core's cache together with what the
-// layers make of them, and the chunks into spans. Where activations are not kept, a span's are packed, used
+// The samples are cut into tiles of 64, the tiles into chunks that weights are fetched or formed once for, and
+// the chunks into spans. Where activations are not kept, a span's are packed, used
 // and dropped, so that memory does not grow with the number of samples; the same holds for the unedited
 // first layer's outputs, where they would be large.
 #pragma once
@@ -26,7 +26,6 @@ struct PreparedTail::State {
   std::vector<cpu::Operands> operands;  // per layer, of its product
   cpu::PackedSamples samples;
   int64_t chunk_tiles = 0;
-  int64_t widest_output = 0;
 
   const Layer& first() const { return layers.front(); }
   int64_t classes() const { return layers.back().outputs; }
