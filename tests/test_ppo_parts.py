@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,11 +14,12 @@ from torch import Tensor, nn
 
 import rledit
 from rledit.ppo import trainer
+from rledit.ppo import update as ppo_update
 from rledit.ppo.config import LOG_STD_LIMITS
 from rledit.ppo.guard import Guard, learner_tensors
 from rledit.ppo.policy import Agent, NotFiniteError
 from rledit.ppo.rollout import Arriving, Rollout, advantages, expected_returns
-from rledit.ppo.update import clipped_loss, evaluate, kl_estimate, update
+from rledit.ppo.update import clipped_loss, kl_estimate, log_ratios, update, values
 
 CONFIG = rledit.PPOConfig(epochs=3, hidden=16, elites=5, recoveries=3)
 
@@ -125,10 +127,34 @@ def test_log_prob_and_entropy() -> None:
 def test_a_shared_row_is_evaluated_as_its_copies() -> None:
     rollout, agent = make_rollout(1, 6), make_agent()
     index = torch.tensor([4, 0, 3])
-    one = evaluate(agent, rollout, index)
+    ratios, expected = log_ratios(agent, rollout, index), values(agent, rollout, index)
     rollout.observations[0] = rollout.observations[0].expand(6, -1)
-    for a, b in zip(one, evaluate(agent, rollout, index), strict=True):
-        torch.testing.assert_close(a, b)
+    torch.testing.assert_close(log_ratios(agent, rollout, index), ratios)
+    torch.testing.assert_close(values(agent, rollout, index), expected)
+
+
+@pytest.mark.parametrize(("normalize", "steps", "matters"), [(True, 1, False), (False, 1, True), (True, 2, True)])
+def test_the_value_function_is_trained_where_it_matters(
+    monkeypatch: pytest.MonkeyPatch, normalize: bool, steps: int, matters: bool
+) -> None:
+    config = replace(CONFIG, normalize_advantage=normalize, target_kl=1e6)
+    trained = {}
+    for forced in (False, True):
+        if forced:
+            monkeypatch.setattr(ppo_update, "value_matters", lambda *_: True)
+        agent = make_agent(config=config)
+        torch.manual_seed(0)
+        rollout = make_rollout(steps, 6)
+        before = agent.value.head.weight.detach().clone()
+        optimizer = torch.optim.Adam(agent.parameters(), lr=1e-2)
+        arriving = Arriving([6], rollout.observations, [lambda rollout=rollout: rollout])  # type: ignore[misc]
+        stats = ppo_update.update(agent, optimizer, arriving, config, torch.Generator().manual_seed(0))
+        assert stats.steps > 1
+        changed = not torch.equal(before, agent.value.head.weight)
+        assert changed == (matters or forced)
+        trained[forced] = torch.cat([value.detach().flatten() for value in agent.policy.parameters()])
+    # the policy learns the same either way
+    torch.testing.assert_close(trained[False], trained[True], rtol=1e-4, atol=1e-5)
 
 
 def test_a_fresh_policy_is_near_the_identity() -> None:

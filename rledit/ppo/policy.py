@@ -113,9 +113,9 @@ class Agent(nn.Module):
             self.value = ValueFunction(observation_size, config)
 
     def finite(self) -> bool:
-        """Whether no parameter is NaN or beyond PARAMETER_LIMIT."""
-        # The norm passes NaN on, and NaN is not below the limit.
+        """Whether no parameter is NaN, nor any tensor's norm beyond PARAMETER_LIMIT."""
+        # The norm passes NaN on, and NaN is not below the limit. Of all norms torch has made this one fast.
         return all(
-            float(torch.linalg.vector_norm(parameter.detach(), math.inf)) < PARAMETER_LIMIT
+            float(torch.linalg.vector_norm(parameter.detach())) < PARAMETER_LIMIT
             for parameter in self.parameters()
         )

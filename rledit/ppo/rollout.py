@@ -119,10 +119,10 @@ def _act(agent: Agent, rows: Tensor, candidates: int, generator: torch.Generator
     """Means [1 or N, A] and actions [N, A]."""
     with one_thread():
         means = agent.policy(rows)
-    noise = torch.randn(candidates, means.shape[1], generator=generator)
-    actions = means + agent.policy.log_std.exp() * noise
-    if not bool(actions.isfinite().all()):
-        raise NotFiniteError("the policy's actions are not finite")
+        noise = torch.randn(candidates, means.shape[1], generator=generator)
+        actions = means + agent.policy.log_std.exp() * noise
+        if not bool(actions.isfinite().all()):
+            raise NotFiniteError("the policy's actions are not finite")
     return means, actions
 
 

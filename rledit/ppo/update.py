@@ -21,7 +21,7 @@ class UpdateStats:
     """What an update did. The losses and ``clipped`` are those of its last minibatch, before its step."""
 
     policy_loss: float = 0.0
-    value_loss: float = 0.0
+    value_loss: float = 0.0  # 0 where the value function plays no part
     clipped: float = 0.0  # share of candidates whose ratio was clipped
     kl: float = 0.0  # nats, from the policy that sampled the batch to the updated one
     steps: int = 0  # optimiser steps taken
@@ -44,16 +44,20 @@ def update(
             target KL; the agent is then of no use, see :class:`rledit.ppo.guard.Guard`.
     """
     stats = UpdateStats()
-    for rollout, index, advantage, target in _minibatches(agent, arriving, config, generator):
-        log_ratio, value = evaluate(agent, rollout, index)
+    with_value = value_matters(arriving, config)
+    for rollout, index, advantage, target in _minibatches(agent, arriving, config, generator, with_value):
+        log_ratio = log_ratios(agent, rollout, index)
         # Detail 12, early stopping; before the first step the distance is zero.
         if stats.steps > 0 and not kl_estimate(log_ratio) <= config.target_kl:
             break
         if config.normalize_advantage and advantage.numel() > 1:
             advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
         policy_loss, clipped = clipped_loss(log_ratio, advantage, config.clip)
-        value_loss = 0.5 * (value - target).square().mean()
-        loss = policy_loss + config.value_weight * value_loss
+        loss = policy_loss
+        value_loss = torch.zeros(())
+        if with_value:
+            value_loss = 0.5 * (values(agent, rollout, index) - target).square().mean()
+            loss = loss + config.value_weight * value_loss
         if config.entropy_weight > 0:
             loss = loss - config.entropy_weight * agent.policy.entropy()
         optimizer.zero_grad()
@@ -72,8 +76,15 @@ def update(
     return _checked(agent, arriving.whole(), config, stats)
 
 
+def value_matters(arriving: Arriving, config: PPOConfig) -> bool:
+    """Not where all candidates saw one observation in their only step: the value function is then one number,
+    which normalising takes out of the advantages again. Training it would be half of an update's work."""
+    one_observation = len(arriving.observations) == 1 and len(arriving.observations[0]) == 1
+    return not (config.normalize_advantage and one_observation and sum(arriving.sizes) > 1)
+
+
 def _minibatches(
-    agent: Agent, arriving: Arriving, config: PPOConfig, generator: torch.Generator
+    agent: Agent, arriving: Arriving, config: PPOConfig, generator: torch.Generator, with_value: bool
 ) -> Iterator[tuple[Rollout, Tensor, Tensor, Tensor]]:
     """Rollout, indices into it, and their advantages and value targets, minibatch by minibatch.
 
@@ -82,12 +93,15 @@ def _minibatches(
     parts = list(arriving.sizes)
     envs = sum(parts)
     number = max(1, min(config.minibatches, envs // 2))  # one candidate alone has no advantage over others
-    expected = expected_returns(agent.value, arriving.observations)
+    if with_value:
+        expected = expected_returns(agent.value, arriving.observations)
+    else:
+        expected = [torch.zeros(1)]
     known = []
     for i, rollout in enumerate(arriving):
         advantage, target = advantages(rollout, expected, config.gamma, config.gae_lambda)
         known.append((advantage, target))
-        share = number // len(parts) + (i < number % len(parts))
+        share = max(1, min(number // len(parts) + (i < number % len(parts)), parts[i] // 2))
         order = torch.randperm(parts[i], generator=generator)
         for index in order.tensor_split(share):
             yield rollout, index, advantage[:, index], target[:, index]
@@ -98,15 +112,19 @@ def _minibatches(
             yield rollout, index, advantage[:, index], target[:, index]
 
 
-def evaluate(agent: Agent, rollout: Rollout, index: Tensor | slice) -> tuple[Tensor, Tensor]:
-    """Log ratios and values of some candidates, each [T, n]."""
-    log_probs, values = [], []
+def log_ratios(agent: Agent, rollout: Rollout, index: Tensor | slice) -> Tensor:
+    """Of some candidates' densities, to those under the policy that sampled them. [T, n]"""
+    log_probs = []
     for t, rows in enumerate(rollout.observations):
-        seen = rows if len(rows) == 1 else rows[index]
-        actions = rollout.actions[t, index]
-        log_probs.append(agent.policy.log_prob(agent.policy(seen), actions))
-        values.append(agent.value(seen).expand(len(actions)))
-    return torch.stack(log_probs) - rollout.log_probs[:, index], torch.stack(values)
+        means = agent.policy(rows if len(rows) == 1 else rows[index])
+        log_probs.append(agent.policy.log_prob(means, rollout.actions[t, index]))
+    return torch.stack(log_probs) - rollout.log_probs[:, index]
+
+
+def values(agent: Agent, rollout: Rollout, index: Tensor) -> Tensor:
+    """What the value function makes of some candidates' observations. [T, n]"""
+    rows = [seen if len(seen) == 1 else seen[index] for seen in rollout.observations]
+    return torch.stack([agent.value(seen).expand(len(index)) for seen in rows])
 
 
 def kl_estimate(log_ratio: Tensor) -> float:
@@ -129,6 +147,8 @@ def _clip_gradients(agent: Agent, max_norm: float) -> None:
     the policy's gradient.
     """
     for network in (agent.policy, agent.value):
+        if next(network.parameters()).grad is None:
+            continue  # it plays no part
         norm = nn.utils.clip_grad_norm_(network.parameters(), max_norm)
         if not bool(norm.isfinite()):
             raise NotFiniteError("a gradient is not finite")
@@ -140,7 +160,7 @@ def _checked(agent: Agent, rollout: Rollout, config: PPOConfig, stats: UpdateSta
     if not agent.finite():
         raise NotFiniteError("the policy's parameters are not finite")
     # k1 of Schulman 2020: noisier near zero than k3, but without its exp(), which runs away far from it.
-    kl = -float(evaluate(agent, rollout, slice(None))[0].mean())
+    kl = -float(log_ratios(agent, rollout, slice(None)).mean())
     if not kl <= BLOWN_UP * config.target_kl:
         raise NotFiniteError(f"the update went {kl:.3g} nats, the target is {config.target_kl:.3g}")
     return replace(stats, kl=kl)
