@@ -133,7 +133,9 @@ def test_a_shared_row_is_evaluated_as_its_copies() -> None:
     torch.testing.assert_close(values(agent, rollout, index), expected)
 
 
-@pytest.mark.parametrize(("normalize", "steps", "matters"), [(True, 1, False), (False, 1, True), (True, 2, True)])
+@pytest.mark.parametrize(
+    ("normalize", "steps", "matters"), [(True, 1, False), (False, 1, True), (True, 2, True)]
+)
 def test_the_value_function_is_trained_where_it_matters(
     monkeypatch: pytest.MonkeyPatch, normalize: bool, steps: int, matters: bool
 ) -> None:

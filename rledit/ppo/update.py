@@ -93,10 +93,7 @@ def _minibatches(
     parts = list(arriving.sizes)
     envs = sum(parts)
     number = max(1, min(config.minibatches, envs // 2))  # one candidate alone has no advantage over others
-    if with_value:
-        expected = expected_returns(agent.value, arriving.observations)
-    else:
-        expected = [torch.zeros(1)]
+    expected = expected_returns(agent.value, arriving.observations) if with_value else [torch.zeros(1)]
     known = []
     for i, rollout in enumerate(arriving):
         advantage, target = advantages(rollout, expected, config.gamma, config.gae_lambda)

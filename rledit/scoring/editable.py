@@ -145,8 +145,8 @@ class EditableModel:
 
 
 def _all_finite(values: Tensor) -> bool:
-    """On the CPU in NumPy: the threads that torch would use go on spinning for milliseconds, on the cores that
-    are about to score."""
+    """On the CPU in NumPy: torch's threads would go on spinning for milliseconds, on the cores that are about
+    to score."""
     if values.device.type != "cpu":
         return bool(values.isfinite().all())
     return bool(np.isfinite(values.detach().numpy()).all())
