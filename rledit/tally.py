@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
@@ -57,6 +58,8 @@ class Tally:
         confusion: ``confusion["forget"]``, int64 [N, C, C], label by prediction.
         loss: ``loss["forget"]``, float64 [N], the sum of cross-entropy in nats.
         histogram: ``histogram["forget"]``, int64 [N, 2, bins], label by bin of logit[1] - logit[0].
+        concordant: ``concordant["a"]``, int64 [N, G], see :func:`rledit.ops.concordant_pairs`; :meth:`auc`
+            is easier to read.
 
     A part that nobody asked for raises AttributeError and says how to ask.
     """
@@ -97,6 +100,10 @@ class Tally:
         return self._part("histogram")
 
     @property
+    def concordant(self) -> Grouped:
+        return self._part("concordant")
+
+    @property
     def candidates(self) -> int:
         """N."""
         return next(part.shape[0] for part in self.counts if part.dim() > 1)
@@ -112,6 +119,18 @@ class Tally:
             return torch.stack([weight * self.accuracy(group) for group, weight in terms]).sum(0)
         shares = [(self.groups.index(group), weight, float(self.count[group])) for group, weight in terms]
         return torch.from_numpy(_native.weigh_shares(correct.numpy(), shares))
+
+    def label_count(self, group: str) -> Tensor:
+        """How many samples of the group have each label, int64 [C]: the same for all candidates."""
+        return self._label_count[group]
+
+    def auc(self, positives: str, negatives: str | None = None) -> Tensor:
+        """Area under the ROC curve, float64 [N], of a group's positives (label 1) against another's negatives, or
+        its own; NaN where there are none of either. From margins cut into bins."""
+        other = positives if negatives is None else negatives
+        pairs = int(self.label_count(positives)[1]) * int(self.label_count(other)[0])
+        concordant = self.concordant[positives][:, self.groups.index(other)].double()
+        return concordant / (2 * pairs) if pairs else torch.full_like(concordant, math.nan)
 
     def mean_loss(self, group: str) -> Tensor:
         """Mean cross-entropy of the group, float64 [N], nats."""

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from rledit import _native
 from rledit.data import Dataset, load
-from rledit.ops import Counts
+from rledit.ops import Counts, concordant_pairs
 
 # Test files may import the modules beside them that hold no tests. Last on the path: they hide nothing.
 sys.path.append(str(Path(__file__).parent))
@@ -124,6 +124,8 @@ def assert_counts(
         surplus = ours.histogram.flatten(2) - expected
         assert (surplus >= 0).all()
         assert torch.equal(surplus.sum(-1), (~settled_bin).double() @ member.T)
+        if ours.concordant.numel():
+            assert torch.equal(ours.concordant, concordant_pairs(ours.histogram))
     return float((~sure).double().mean())
 
 

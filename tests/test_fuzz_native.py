@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from native_arguments import ALGEBRAS, MUTATIONS, for_preparing, for_scoring, mutate
 
 from rledit import _native
+from rledit.ops import TALLY_PARTS
 
 CALLS = int(os.environ.get("RLEDIT_FUZZ_CALLS", "100000"))
 CALLS_PER_EXAMPLE = 500
@@ -48,7 +49,7 @@ LABELS = [-1, 1 << 31, (1 << 32) + 1, -(1 << 63), (1 << 63) - 1, 1000]
 SIZES = [0, -1, 1, 2, 3, 1 << 50, 1 << 60, (1 << 63) - 1, 1 << 63, -(1 << 63), 1 << 70]
 JUNK = [
     None, True, 1.5, -0.5, float("nan"), float("inf"), 1e300, "", "x", "shift", "mask", "relu", "bfloat16",
-    "formed_once", b"shift", [], [None], [None, None], ["x"], ["histogram"], ["loss"] * 3,
+    "formed_once", b"shift", [], [None], [None, None], ["x"], ["histogram"], ["concordant"], ["loss"] * 3,
     ["correct", "loss"], ["gelu", "silu"], (), {}, object(), np.float32(1), np.int64(2), np.zeros(3),
     np.ones((2, 2), np.float32),
 ]  # fmt: skip
@@ -85,7 +86,7 @@ class Maker:
         if self.chance(0.05):  # booleans that are neither 0 nor 1
             groups = np.frombuffer(self.random.bytes(groups.size), np.uint8).view(bool).reshape(groups.shape)
         labels = self.random.integers(0, classes, count)
-        parts = ["correct", "predicted", "confusion", "loss", *(["histogram"] if classes == 2 else [])]
+        parts = list(TALLY_PARTS if classes == 2 else TALLY_PARTS[:4])
         return {
             "labels": labels,
             "groups": groups,
@@ -230,9 +231,9 @@ def call(name: str, arguments: dict[str, Any], right: bool) -> str:
     if right and mistake is not None:
         raise AssertionError("right arguments were refused") from mistake
     if mistake is None and name != "apply_lowrank_":
-        correct, predicted, confusion, loss, histogram = counts
+        correct, predicted, confusion, loss, histogram, concordant = counts
         assert np.isfinite(loss).all()
-        assert all((part >= 0).all() for part in (correct, predicted, confusion, histogram))
+        assert all((part >= 0).all() for part in (correct, predicted, confusion, histogram, concordant))
     assert contents(fixed) == before
     if whole is not None:
         assert (whole[:64] == GUARD).all()

@@ -348,7 +348,7 @@ def test_what_is_wrong_with_scoring_is_named() -> None:
     assert message(world="w") == "world: expected 'shift' or 'mask', got 'w'"
     assert "algebra: expected automatic, shared_product" in message(algebra="a")
     assert "wanted: expected correct, predicted" in message(wanted=["x"])
-    assert "wanted: a histogram needs 2 classes, got 5" in message(wanted=["histogram"])
+    assert "wanted: histogram needs 2 classes, got 5" in message(wanted=["histogram"])
     two = prepare(tail(classes=2))
     for changes in ({"bins": 0}, {"bins": 1 << 25}, {"margin_limit": 0.0}, {"margin_limit": float("nan")}):
         with pytest.raises(ValueError, match=next(iter(changes))):

@@ -87,7 +87,7 @@ inline Samples samples_of(const Integers& labels, const Booleans& groups, int64_
 
 // The counts of one call as NumPy arrays; what is not wanted has size 0.
 struct Counts {
-  Integers correct, predicted, confusion, histogram;
+  Integers correct, predicted, confusion, histogram, concordant;
   Doubles loss;
   Tally tally;
 
@@ -97,6 +97,7 @@ struct Counts {
     predicted = Integers(none);
     confusion = Integers(none);
     histogram = Integers(none);
+    concordant = Integers(none);
     loss = Doubles(none);
     for (const std::string& name : wanted) {
       if (name == "correct") {
@@ -108,25 +109,34 @@ struct Counts {
       } else if (name == "loss") {
         tally.loss = zeroed(loss, {n, g});
       } else if (name == "histogram") {
-        if (c != 2) throw py::value_error("wanted: a histogram needs 2 classes, got " + std::to_string(c));
-        if (bins < 1 || bins > (1 << 24))
-          throw py::value_error("bins: expected 1..16777216, got " + std::to_string(bins));
-        if (!(limit > 0.0F && limit < 1e30F))
-          throw py::value_error("margin_limit: expected a positive number below 1e30, got " +
-                                std::to_string(limit));
+        expect_bins(name, c, bins, limit, int64_t{1} << 24);
         tally.histogram = zeroed(histogram, {n, g, 2, bins});
+      } else if (name == "concordant") {
+        expect_bins(name, c, bins, limit, int64_t{1} << 13);
+        tally.concordant = zeroed(concordant, {n, g, g});
       } else {
-        throw py::value_error("wanted: expected correct, predicted, confusion, loss or histogram, got '" +
-                              name + "'");
+        throw py::value_error(
+            "wanted: expected correct, predicted, confusion, loss, histogram or concordant, got '" + name +
+            "'");
       }
     }
     tally.bins = bins;
     tally.margin_limit = limit;
   }
 
-  py::tuple tuple() const { return py::make_tuple(correct, predicted, confusion, loss, histogram); }
+  py::tuple tuple() const { return py::make_tuple(correct, predicted, confusion, loss, histogram, concordant); }
 
  private:
+  static void expect_bins(const std::string& part, int64_t classes, int64_t bins, float limit, int64_t most) {
+    if (classes != 2)
+      throw py::value_error("wanted: " + part + " needs 2 classes, got " + std::to_string(classes));
+    if (bins < 1 || bins > most)
+      throw py::value_error("bins: expected 1.." + std::to_string(most) + ", got " + std::to_string(bins));
+    if (!(limit > 0.0F && limit < 1e30F))
+      throw py::value_error("margin_limit: expected a positive number below 1e30, got " +
+                            std::to_string(limit));
+  }
+
   template <typename Value>
   static Value* zeroed(py::array_t<Value, py::array::c_style>& array, const std::vector<py::ssize_t>& shape) {
     array = py::array_t<Value, py::array::c_style>(shape);

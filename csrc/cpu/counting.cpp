@@ -1,6 +1,7 @@
 #include "counting.hpp"
 
 #include <algorithm>
+#include <map>
 #include <stdexcept>
 #include <string>
 
@@ -12,13 +13,15 @@ PackedSamples::PackedSamples(const Samples& samples, int64_t classes)
       tiles_((samples.count + kTile - 1) / kTile),
       labels_(tiles_ * kTile, 0),
       membership_(tiles_ * kTile, 0),
-      planes_(tiles_ * groups_, 0) {
+      planes_(tiles_ * groups_, 0),
+      positives_(tiles_, 0) {
   for (int64_t i = 0; i < count_; ++i) {
     const int64_t label = samples.labels[i];
     if (label < 0 || label >= classes)
       throw std::invalid_argument("labels: expected values in 0.." + std::to_string(classes - 1) + ", got " +
                                   std::to_string(label) + " at index " + std::to_string(i));
     labels_[i] = static_cast<int32_t>(label);
+    if (label == 1) positives_[i / kTile] |= uint64_t{1} << (i % kTile);
   }
   for (int64_t g = 0; g < groups_; ++g)
     for (int64_t i = 0; i < count_; ++i) {
@@ -26,11 +29,29 @@ PackedSamples::PackedSamples(const Samples& samples, int64_t classes)
       membership_[i] |= uint64_t{1} << g;
       planes_[i / kTile * groups_ + g] |= uint64_t{1} << (i % kTile);
     }
+  if (classes == 2) find_kinds();
+}
+
+void PackedSamples::find_kinds() {
+  constexpr size_t kMostKinds = 256;
+  std::map<uint64_t, int32_t> known;
+  rows_.assign(labels_.size(), -1);
+  for (size_t i = 0; i < labels_.size(); ++i) {
+    if (membership_[i] == 0) continue;
+    const auto [kind, is_new] = known.try_emplace(membership_[i], static_cast<int32_t>(kinds_.size()));
+    if (is_new) kinds_.push_back(membership_[i]);
+    if (kinds_.size() > kMostKinds) {
+      kinds_.clear();
+      return;
+    }
+    rows_[i] = 2 * kind->second + labels_[i];
+  }
 }
 
 int64_t PackedSamples::bytes() const {
   return static_cast<int64_t>(labels_.size() * sizeof(int32_t) + membership_.size() * sizeof(uint64_t) +
-                              planes_.size() * sizeof(uint64_t));
+                              planes_.size() * sizeof(uint64_t) + positives_.size() * sizeof(uint64_t) +
+                              rows_.size() * sizeof(int32_t));
 }
 
 int PackedSamples::valid(int64_t tile) const {
@@ -39,7 +60,7 @@ int PackedSamples::valid(int64_t tile) const {
 
 TileSamples PackedSamples::tile(int64_t index) const {
   return {labels_.data() + index * kTile, membership_.data() + index * kTile, planes_.data() + index * groups_,
-          groups_};
+          positives_[index], groups_};
 }
 
 LossPartials::LossPartials(const Tally& tally, int64_t candidates, int64_t groups, int64_t chunks, bool shared)
@@ -75,22 +96,21 @@ TileTally tile_tally(const Tally& tally, int64_t candidate, int64_t groups, int6
   if (tally.correct != nullptr) out.correct = tally.correct + n * groups;
   if (tally.predicted != nullptr) out.predicted = tally.predicted + n * groups * classes;
   if (tally.confusion != nullptr) out.confusion = tally.confusion + n * groups * classes * classes;
-  if (tally.histogram != nullptr) out.histogram = tally.histogram + n * groups * 2 * tally.bins;
   out.loss = loss;
-  out.bins = tally.bins;
-  out.margin_limit = tally.margin_limit;
   out.shared = shared;
   return out;
 }
 
-Schedule::Schedule(int64_t candidates, int64_t chunks, int threads, int64_t stack) {
+Schedule::Schedule(int64_t candidates, int64_t chunks, int threads, int64_t stack, int64_t most) {
   // Sixteen blocks a thread: the last is what a thread that started late or was held up makes all the others
-  // wait for. More than 32 candidates a block gains nothing, because by then the chunk's trip from memory is
+  // wait for. More than 32 candidates a block gain nothing, because by then the chunk's trip from memory is
   // paid for.
-  block = std::clamp<int64_t>(candidates / (16 * threads), 1, 32);
+  block = std::clamp<int64_t>(candidates / (16 * threads), 1, most);
   block = (block + stack - 1) / stack * stack;
   blocks = (candidates + block - 1) / block;
-  parts = blocks >= threads ? 1 : std::min(chunks, 4 * threads / blocks);
+  // Few blocks are cut into parts of the samples for the same reason, though counters are then shared.
+  const int64_t wanted = threads == 1 ? 1 : int64_t{8} * threads;
+  parts = std::clamp<int64_t>((wanted + blocks - 1) / blocks, 1, std::max<int64_t>(chunks, 1));
 }
 
 }  // namespace rledit::cpu

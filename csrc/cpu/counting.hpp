@@ -25,13 +25,26 @@ class PackedSamples {
   int valid(int64_t tile) const;  // samples of the tile that are not padding
   TileSamples tile(int64_t index) const;
 
+  // Samples of two classes that are in the same groups and have the same label are counted together first, as
+  // one row of a histogram. kind k holds the groups of rows 2k (label 0) and 2k + 1. No kinds: there are too
+  // many.
+  const std::vector<uint64_t>& kinds() const { return kinds_; }
+  const int32_t* rows() const {
+    return kinds_.empty() ? nullptr : rows_.data();
+  }  // [tiles, kTile], -1: in none
+
  private:
+  void find_kinds();
+
   int64_t count_;
   int64_t groups_;
   int64_t tiles_;
   std::vector<int32_t> labels_;       // [tiles, kTile]
   std::vector<uint64_t> membership_;  // [tiles, kTile]
   std::vector<uint64_t> planes_;      // [tiles, groups]
+  std::vector<uint64_t> positives_;   // [tiles]
+  std::vector<uint64_t> kinds_;
+  std::vector<int32_t> rows_;  // [tiles, kTile]
 };
 
 // Sums of floats depend on their order: the samples of a chunk are summed first, then the chunks in their
@@ -59,15 +72,16 @@ TileTally tile_tally(const Tally& tally, int64_t candidate, int64_t groups, int6
                      bool shared);
 
 // How to spread candidates and chunks over threads: candidates in blocks, so that a chunk of activations
-// stays in cache while a block of candidates passes over it; and where there are fewer candidates than
-// threads, the chunks in parts, whose threads then share counters.
+// stays in cache while a block of candidates passes over it; and where that makes few blocks for the threads,
+// the chunks in parts, whose threads then share counters.
 struct Schedule {
   int64_t block;
   int64_t blocks;
   int64_t parts;
 
   // `stack`: candidates that are worked on together, so that a block should hold a whole number of stacks.
-  Schedule(int64_t candidates, int64_t chunks, int threads, int64_t stack = 1);
+  // most: candidates of a block.
+  Schedule(int64_t candidates, int64_t chunks, int threads, int64_t stack = 1, int64_t most = 32);
   int64_t items() const { return blocks * parts; }
   bool shares_candidates() const { return parts > 1; }
 };

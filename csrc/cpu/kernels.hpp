@@ -96,6 +96,7 @@ struct TileSamples {
   const int32_t* labels;       // [kTile]
   const uint64_t* membership;  // [kTile], bit g: the sample is in group g; 0 for padding
   const uint64_t* planes;      // [groups], bit i: sample i is in the group
+  uint64_t positives;          // bit i: sample i has label 1
   int64_t groups;
 };
 
@@ -106,10 +107,14 @@ struct TileTally {
   int64_t* predicted;  // [groups, classes]
   int64_t* confusion;  // [groups, classes, classes]
   double* loss;        // [groups], never shared
-  int64_t* histogram;  // [groups, 2, bins]
-  int64_t bins;
-  float margin_limit;
+  float* margins;      // [kTile], of two classes: logit[1] - logit[0], NaN where a logit is not finite
   bool shared;
+};
+
+// Margins to bins of a histogram.
+struct Binning {
+  int64_t bins;
+  float limit;  // bins divide [-limit, limit] evenly; the outermost take the rest
 };
 
 // Bytes from a panel's first row to another of its rows, and from its first input, or a tile's, to another
@@ -144,11 +149,21 @@ struct Kernels {
   bool (*corrects)(Operands operands);  // whether correct() takes them
   void (*correct)(const Correction& correction);
   void (*count)(const float* logits, int64_t classes, const TileSamples& samples, const TileTally& tally);
+  // row * bins + bin of each margin, or -1 where it is NaN or the row is negative. No rows: all are 0.
+  void (*place)(const float* margins, const int32_t* rows, int64_t count, const Binning& binning,
+                int32_t* places);
+  void (*accumulate)(const int32_t* from, int64_t count, int32_t* to);
+  // out[groups, groups] = Tally::concordant of one candidate's histogram[groups, 2, bins]; scratch of
+  // concordance_scratch() doubles.
+  void (*concordance)(const int32_t* histogram, int64_t groups, int64_t bins, double* scratch, int64_t* out);
   // Operations (two for each multiply-add) of one call, which does nothing else.
   int64_t (*peak)(Operands operands);
   // Reads [from, from + count) and returns something that depends on all of it.
   float (*read)(const float* from, int64_t count);
 };
+
+inline int64_t padded_bins(int64_t bins) { return (bins + 15) / 16 * 16; }
+inline int64_t concordance_scratch(int64_t groups, int64_t bins) { return 2 * groups * padded_bins(bins); }
 
 // How many rows a panel of so many takes.
 inline int64_t stored_rows(const Kernels& kernels, Operands operands, int64_t rows) {

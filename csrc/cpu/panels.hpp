@@ -65,7 +65,15 @@ class Panels {
         product.rows = static_cast<int>(std::min<int64_t>(kernels_.panel_rows, rows - row));
         product.panel = at(row) + panel_offset(operands_, stored_rows(kernels_, operands_, product.rows), k);
         if (whole.bias != nullptr) product.bias = whole.bias + row;
+        // What comes next is fetched meanwhile: of a large matrix a panel lies far from a core, and with the
+        // end of each the CPU's own prefetching starts anew.
+        const char* ahead =
+            row + kernels_.panel_rows < rows ? static_cast<const char*>(product.panel) + panel_bytes_ : nullptr;
+        const int64_t share = panel_offset(operands_, product.rows, product.depth) / tiles;
         for (int64_t t = 0; t < tiles; ++t) {
+          if (in_parts && ahead != nullptr) prefetch(ahead + t * share, share);
+          if (k > 0 && t + 1 < tiles)
+            prefetch(whole.out + ((t + 1) * rows + row) * kTile, product.rows * kTile * 4);
           product.tile = static_cast<const char*>(whole.tile) + t * bytes + tile_offset(operands_, k);
           product.out = whole.out + (t * rows + row) * kTile;
           if (whole.initial != nullptr) product.initial = whole.initial + (t * rows + row) * kTile;
@@ -74,6 +82,10 @@ class Panels {
         }
       }
     }
+  }
+
+  static void prefetch(const void* from, int64_t bytes) {
+    for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(static_cast<const char*>(from) + i);
   }
 
   char* at(int64_t row) const { return memory_.get() + row / kernels_.panel_rows * panel_bytes_; }

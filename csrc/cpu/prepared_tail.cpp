@@ -109,7 +109,7 @@ void PreparedTail::State::multiply_unedited(const char* tiles, int64_t count, fl
   });
 }
 
-PreparedTail::PreparedTail(const Tail& tail) : state_(std::make_unique<const State>(tail, true)) {}
+PreparedTail::PreparedTail(const Tail& tail, bool keep) : state_(std::make_unique<const State>(tail, keep)) {}
 PreparedTail::~PreparedTail() = default;
 PreparedTail::PreparedTail(PreparedTail&&) noexcept = default;
 PreparedTail& PreparedTail::operator=(PreparedTail&&) noexcept = default;

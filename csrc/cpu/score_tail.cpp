@@ -3,10 +3,15 @@
 
 #include "call_plan.hpp"
 #include "parallel.hpp"
+#include "ranking.hpp"
+#include "slices.hpp"
 
 namespace rledit {
 namespace cpu {
 namespace {
+
+constexpr int64_t kMostCandidates = 32;             // of a block
+constexpr int64_t kMarginBytes = int64_t{4} << 20;  // of a block's margins
 
 class Call {
  public:
@@ -20,8 +25,11 @@ class Call {
 
   void run() {
     const int64_t span = tail_.span_chunks(plan_.corrects);
-    const Schedule schedule(candidates_.count, std::min(span, tail_.chunks()), plan_.threads, plan_.stack);
+    const Schedule schedule(candidates_.count, std::min(span, tail_.chunks()), plan_.threads, plan_.stack,
+                            most_candidates());
     LossPartials losses(tally_, candidates_.count, tail_.samples.groups(), span, schedule.shares_candidates());
+    const bool parts = schedule.shares_candidates() || span < tail_.chunks();
+    Ranking ranking(kernels_, tail_.samples, tally_, candidates_.count, parts, plan_.threads);
     for (int64_t start = 0; start < tail_.chunks(); start += span) {
       const int64_t count = std::min(span, tail_.chunks() - start);
       first_tile_ = start * tail_.chunk_tiles;
@@ -33,12 +41,20 @@ class Call {
         const int64_t first = item % schedule.blocks * schedule.block;
         const Range candidates{first, std::min(first + schedule.block, candidates_.count)};
         const Range chunks{part * count / schedule.parts, (part + 1) * count / schedule.parts};
+        Scratch& scratch = scratch_[worker];
+        if (ranking.wanted()) keep_margins(candidates, chunks, scratch);
         kernels_.begin();
-        walk(candidates, chunks, losses, schedule.shares_candidates(), scratch_[worker]);
+        walk(candidates, chunks, losses, schedule.shares_candidates(), scratch);
         kernels_.end();
+        if (!ranking.wanted()) return;
+        const Range tiles{tiles_of(chunks.first).first, tiles_of(chunks.last - 1).last};
+        for (int64_t n = candidates.first; n < candidates.last; ++n)
+          ranking.add(n, scratch.margins_of(n, tiles.first), first_tile_ + tiles.first,
+                      tiles.last - tiles.first, worker);
       });
       losses.add_all(tally_, count);
     }
+    ranking.finish(plan_.threads);
   }
 
  private:
@@ -50,6 +66,20 @@ class Call {
   size_t layers() const { return tail_.layers.size(); }
   const Layer& layer(size_t l) const { return tail_.layers[l]; }
   const LayerEdit& edit(size_t l) const { return candidates_.edits[l]; }
+
+  // Candidates of a block, so that what is kept of their margins stays small.
+  int64_t most_candidates() const {
+    if (tally_.histogram == nullptr && tally_.concordant == nullptr) return kMostCandidates;
+    const int64_t bytes = tail_.samples.tiles() * kTile * int64_t{sizeof(float)};
+    return std::clamp<int64_t>(kMarginBytes / bytes, 1, kMostCandidates);
+  }
+
+  void keep_margins(Range candidates, Range chunks, Scratch& scratch) const {
+    scratch.first_candidate = candidates.first;
+    scratch.first_tile = tiles_of(chunks.first).first;
+    scratch.margin_tiles = tiles_of(chunks.last - 1).last - scratch.first_tile;
+    scratch.margins.resize((candidates.last - candidates.first) * scratch.margin_tiles * kTile);
+  }
 
   // ------------------------------------------------------------------------------------------ walk
 
@@ -104,10 +134,12 @@ class Call {
       forward(n, l, in, number, out, scratch);
     }
     double own[kMaxGroups];
-    const TileTally counters =
+    TileTally counters =
         tile_tally(tally_, n, tail_.samples.groups(), tail_.classes(), losses.at(n, chunk, own), shared);
-    for (int64_t t = tiles.first; t < tiles.last; ++t, out += tail_.classes() * kTile)
+    for (int64_t t = tiles.first; t < tiles.last; ++t, out += tail_.classes() * kTile) {
+      counters.margins = scratch.margins_of(n, t);
       kernels_.count(out, tail_.classes(), tail_.samples.tile(first_tile_ + t), counters);
+    }
     losses.add_chunk(tally_, n, own);
   }
 
@@ -146,6 +178,7 @@ class Call {
         const float* out = plan_.fuses
                                ? follow(2, correct_two(t, i, scratch), scratch)
                                : follow(1, floats(scratch.stacked) + i * layer(0).outputs * kTile, scratch);
+        counters[i].margins = scratch.margins_of(n + i, t);
         kernels_.count(out, tail_.classes(), samples, counters[i]);
       }
     }
@@ -350,7 +383,7 @@ class Call {
 
   const PreparedTail::State& tail_;
   const Candidates& candidates_;
-  const Tally& tally_;
+  const Tally tally_;
   const Kernels& kernels_;
   const Plan plan_;
   // The present span.
@@ -365,14 +398,17 @@ class Call {
 }  // namespace cpu
 
 void PreparedTail::score(const Candidates& candidates, const Tally& tally) const {
-  if (state_->samples.count() == 0 || candidates.count == 0) return;
-  cpu::Call(*state_, candidates, tally).run();
+  if (state_->samples.count() == 0) return;
+  const int64_t at_once = cpu::Ranking::at_once(state_->samples, tally);
+  for (int64_t n = 0; n < candidates.count; n += at_once) {
+    const int64_t count = std::min(at_once, candidates.count - n);
+    const Candidates some = cpu::slice(candidates, n, count, state_->layers);
+    cpu::Call(*state_, some, cpu::slice(tally, n, state_->samples.groups(), state_->classes())).run();
+  }
 }
 
 void score_tail(const Tail& tail, const Candidates& candidates, const Tally& tally) {
-  const PreparedTail::State state(tail, false);
-  if (state.samples.count() == 0 || candidates.count == 0) return;
-  cpu::Call(state, candidates, tally).run();
+  PreparedTail(tail, false).score(candidates, tally);
 }
 
 }  // namespace rledit

@@ -4,44 +4,91 @@
 #include "counting.hpp"
 #include "kernels.hpp"
 #include "parallel.hpp"
+#include "ranking.hpp"
 #include "rledit/ops.hpp"
 
 namespace rledit {
 
+namespace {
+
+using namespace cpu;
+
+class LogitsCall {
+ public:
+  LogitsCall(const float* logits, int64_t candidates, int64_t classes, const PackedSamples& samples,
+             const Tally& tally)
+      : logits_(logits),
+        classes_(classes),
+        samples_(samples),
+        tally_(tally),
+        chunks_((samples.tiles() + kMaxTilesPerChunk - 1) / kMaxTilesPerChunk),
+        threads_(num_threads()),
+        schedule_(candidates, chunks_, threads_),
+        losses_(tally, candidates, samples.groups(), chunks_, schedule_.shares_candidates()),
+        ranking_(kernels_, samples, tally, candidates, schedule_.shares_candidates(), threads_),
+        scratch_(threads_) {}
+
+  void run(int64_t candidates) {
+    parallel_for(schedule_.items(), threads_, [&](int64_t item, int worker) {
+      const int64_t part = item / schedule_.blocks;
+      const int64_t first = item % schedule_.blocks * schedule_.block;
+      const int64_t last = std::min(first + schedule_.block, candidates);
+      for (int64_t n = first; n < last; ++n)
+        count(n, part * chunks_ / schedule_.parts, (part + 1) * chunks_ / schedule_.parts, worker);
+    });
+    losses_.add_all(tally_, chunks_);
+    ranking_.finish(threads_);
+  }
+
+ private:
+  struct Scratch {
+    std::vector<float> tile;     // [classes][kTile]
+    std::vector<float> margins;  // [tiles][kTile]
+  };
+
+  // One candidate on some chunks.
+  void count(int64_t n, int64_t first_chunk, int64_t last_chunk, int worker) {
+    Scratch& scratch = scratch_[worker];
+    scratch.tile.resize(classes_ * kTile);
+    const int64_t first_tile = first_chunk * kMaxTilesPerChunk;
+    const int64_t last_tile = std::min(last_chunk * kMaxTilesPerChunk, samples_.tiles());
+    if (ranking_.wanted()) scratch.margins.resize((last_tile - first_tile) * kTile);
+    for (int64_t chunk = first_chunk; chunk < last_chunk; ++chunk) {
+      double own[kMaxGroups];
+      TileTally counters = tile_tally(tally_, n, samples_.groups(), classes_, losses_.at(n, chunk, own),
+                                      schedule_.shares_candidates());
+      const int64_t end = std::min((chunk + 1) * kMaxTilesPerChunk, samples_.tiles());
+      for (int64_t t = chunk * kMaxTilesPerChunk; t < end; ++t) {
+        const float* rows = logits_ + (n * samples_.count() + t * kTile) * classes_;
+        kernels_.pack_tile(rows, samples_.valid(t), classes_, Operands::float32, scratch.tile.data());
+        if (ranking_.wanted()) counters.margins = scratch.margins.data() + (t - first_tile) * kTile;
+        kernels_.count(scratch.tile.data(), classes_, samples_.tile(t), counters);
+      }
+      losses_.add_chunk(tally_, n, own);
+    }
+    if (ranking_.wanted()) ranking_.add(n, scratch.margins.data(), first_tile, last_tile - first_tile, worker);
+  }
+
+  const Kernels& kernels_ = kernels();
+  const float* logits_;
+  int64_t classes_;
+  const PackedSamples& samples_;
+  const Tally& tally_;
+  int64_t chunks_;
+  int threads_;
+  Schedule schedule_;
+  LossPartials losses_;
+  Ranking ranking_;
+  std::vector<Scratch> scratch_;
+};
+
+}  // namespace
+
 void tally_logits(const float* logits, int64_t candidates, int64_t classes, const Samples& samples,
                   const Tally& tally) {
   if (samples.count == 0 || candidates == 0) return;
-  const cpu::Kernels& kernels = cpu::kernels();
   const cpu::PackedSamples packed(samples, classes);
-  const int64_t per_chunk = cpu::kMaxTilesPerChunk;
-  const int64_t chunks = (packed.tiles() + per_chunk - 1) / per_chunk;
-  const int threads = num_threads();
-  const cpu::Schedule schedule(candidates, chunks, threads);
-  cpu::LossPartials losses(tally, candidates, samples.group_count, chunks, schedule.shares_candidates());
-  std::vector<std::vector<float>> tiles(threads);
-  for (std::vector<float>& tile : tiles) tile.resize(classes * cpu::kTile);
-
-  cpu::parallel_for(schedule.items(), threads, [&](int64_t item, int worker) {
-    const int64_t part = item / schedule.blocks;
-    const int64_t first = item % schedule.blocks * schedule.block;
-    const int64_t last = std::min(first + schedule.block, candidates);
-    float* tile = tiles[worker].data();
-    for (int64_t n = first; n < last; ++n)
-      for (int64_t chunk = part * chunks / schedule.parts; chunk < (part + 1) * chunks / schedule.parts;
-           ++chunk) {
-        double own[kMaxGroups];
-        const cpu::TileTally counters = cpu::tile_tally(tally, n, samples.group_count, classes,
-                                                        losses.at(n, chunk, own), schedule.shares_candidates());
-        const int64_t end = std::min((chunk + 1) * per_chunk, packed.tiles());
-        for (int64_t t = chunk * per_chunk; t < end; ++t) {
-          const float* rows = logits + (n * samples.count + t * cpu::kTile) * classes;
-          kernels.pack_tile(rows, packed.valid(t), classes, cpu::Operands::float32, tile);
-          kernels.count(tile, classes, packed.tile(t), counters);
-        }
-        losses.add_chunk(tally, n, own);
-      }
-  });
-  losses.add_all(tally, chunks);
+  LogitsCall(logits, candidates, classes, packed, tally).run(candidates);
 }
 
 }  // namespace rledit

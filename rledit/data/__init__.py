@@ -1,9 +1,13 @@
-"""The data sets that demos, tests and tables use, as plain tensors.
+"""The data sets that demos, tests and tables use: images as plain tensors, comments as plain strings.
 
 >>> from rledit.data import load
 >>> dataset = load("mnist5k")
 >>> dataset.train.images.shape, dataset.train.images.dtype
 (torch.Size([4000, 1, 28, 28]), torch.uint8)
+>>> from rledit.data import load_comments
+>>> comments = load_comments("synthetic")
+>>> len(comments), comments.labels.dtype
+(4200, torch.int64)
 """
 
 from __future__ import annotations
@@ -11,13 +15,33 @@ from __future__ import annotations
 import os
 
 from .cifar10 import load_cifar10
+from .comment_files import COMMENT_NAMES, load_comments, read_comments
+from .comments import Comments, hold_out_templates, split_comments
 from .dataset import Dataset, LabelledImages, split
 from .embedded import load_mnist5k
+from .identities import IDENTITY_TERMS, find_identities, read_terms
 from .idx import read_idx
 from .mnist import load_mnist
 from .root import resolve_root
 
-__all__ = ["NAMES", "Dataset", "LabelledImages", "load", "read_idx", "resolve_root", "split"]
+__all__ = [
+    "COMMENT_NAMES",
+    "IDENTITY_TERMS",
+    "NAMES",
+    "Comments",
+    "Dataset",
+    "LabelledImages",
+    "find_identities",
+    "hold_out_templates",
+    "load",
+    "load_comments",
+    "read_comments",
+    "read_idx",
+    "read_terms",
+    "resolve_root",
+    "split",
+    "split_comments",
+]
 
 NAMES = ("mnist", "mnist5k", "cifar10")
 """What :func:`load` knows."""

@@ -7,7 +7,7 @@ Each is defined by a reference in plain PyTorch, which stands beside its schema 
 
 from .apply_lowrank import apply_lowrank_, apply_lowrank_ref
 from .backends import BACKENDS, Backend, backend
-from .counts import TALLY_PARTS, Counts
+from .counts import TALLY_PARTS, Counts, concordant_pairs
 from .score_tail import NONLINEARITIES, score_tail, score_tail_ref
 from .tally_logits import tally_logits, tally_logits_ref
 
@@ -20,6 +20,7 @@ __all__ = [
     "apply_lowrank_",
     "apply_lowrank_ref",
     "backend",
+    "concordant_pairs",
     "score_tail",
     "score_tail_ref",
     "tally_logits",

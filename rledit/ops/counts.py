@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-TALLY_PARTS = ("correct", "predicted", "confusion", "loss", "histogram")
+TALLY_PARTS = ("correct", "predicted", "confusion", "loss", "histogram", "concordant")
 """Everything that can be counted; ``wanted`` names some of them."""
 
 INVALID_LOSS = 3.4028234663852886e38
@@ -29,20 +29,42 @@ class Counts(NamedTuple):
     confusion: Tensor  # [N, G, C (label), C (prediction)] int64
     loss: Tensor  # [N, G] float64, sum of cross-entropy, natural logarithm
     histogram: Tensor  # [N, G, 2 (label), bins] int64, of the margin logit[1] - logit[0]
+    concordant: Tensor  # [N, G, G] int64, see concordant_pairs()
 
     def __add__(self, other: object) -> Counts:
+        """Of the same candidates on other samples. Pairs across the two have no part in ``concordant``, which
+        is why it must come from the sum of histograms."""
         if not isinstance(other, Counts):
             return NotImplemented
         return Counts(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
 
 
 def check_wanted(wanted: list[str], classes: int) -> None:
-    """Raise ValueError for an unknown part, or a histogram of other than two classes."""
+    """Raise ValueError for an unknown part, or one that needs two classes where there are others."""
     for part in wanted:
         if part not in TALLY_PARTS:
             raise ValueError(f"wanted: expected some of {', '.join(TALLY_PARTS)}; got {part!r}")
-    if "histogram" in wanted and classes != 2:
-        raise ValueError(f"wanted: a histogram needs 2 classes, got {classes}")
+    for part in ("histogram", "concordant"):
+        if part in wanted and classes != 2:
+            raise ValueError(f"wanted: {part} needs 2 classes, got {classes}")
+
+
+def concordant_pairs(histogram: Tensor) -> Tensor:
+    """How well each group's positives are ranked above each group's negatives, from histograms of margins.
+
+    Twice the U statistic of H. Mann and D. Whitney (Annals of Mathematical Statistics 18, 1947): over pairs
+    of a positive (label 1) of the first group and a negative of the second, 2 where the positive's margin is
+    in a higher bin and 1 where it is in the same. Divided by twice the number of pairs it is an AUC.
+
+    Args:
+        histogram: int64 [N, G, 2, bins].
+
+    Returns:
+        int64 [N, G, G].
+    """
+    negatives, positives = histogram[:, :, 0], histogram[:, :, 1]
+    passed = 2 * (negatives.cumsum(-1) - negatives) + negatives
+    return torch.einsum("nab,ncb->nac", positives.double(), passed.double()).to(torch.int64)
 
 
 def empty_counts(
@@ -60,6 +82,7 @@ def empty_counts(
         "confusion": (candidates, groups, classes, classes),
         "loss": (candidates, groups),
         "histogram": (candidates, groups, 2, bins),
+        "concordant": (candidates, groups, groups),
     }
     return Counts(
         *(

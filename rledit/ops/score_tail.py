@@ -27,7 +27,8 @@ SCHEMA = (
     "(Tensor activations, Tensor[] weights, Tensor?[] biases, str[] nonlinearities, Tensor labels, "
     "Tensor groups, Tensor?[] lefts, Tensor?[] rights, str world, float scale, str precision, "
     "str[] wanted, int bins, float margin_limit) -> "
-    "(Tensor correct, Tensor predicted, Tensor confusion, Tensor loss, Tensor histogram)"
+    "(Tensor correct, Tensor predicted, Tensor confusion, Tensor loss, Tensor histogram, "
+    "Tensor concordant)"
 )
 
 

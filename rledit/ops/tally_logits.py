@@ -7,11 +7,12 @@ import math
 import torch
 from torch import Tensor
 
-from .counts import INVALID_LOSS, MAX_GROUPS, Counts, check_wanted, empty_counts
+from .counts import INVALID_LOSS, MAX_GROUPS, Counts, check_wanted, concordant_pairs, empty_counts
 
 SCHEMA = (
     "(Tensor logits, Tensor labels, Tensor groups, str[] wanted, int bins, float margin_limit) -> "
-    "(Tensor correct, Tensor predicted, Tensor confusion, Tensor loss, Tensor histogram)"
+    "(Tensor correct, Tensor predicted, Tensor confusion, Tensor loss, Tensor histogram, "
+    "Tensor concordant)"
 )
 
 
@@ -29,8 +30,8 @@ def tally_logits_ref(
     [-margin_limit, margin_limit] evenly; margins beyond fall into the outermost bins.
 
     Raises:
-        ValueError: for shapes that do not fit, labels out of range, an unknown part, a histogram of other
-            than two classes, or bins and a margin_limit that are not positive.
+        ValueError: for shapes that do not fit, labels out of range, an unknown part, margins of other than
+            two classes, or bins and a margin_limit that are not positive.
     """
     check_logits(logits, labels, groups, wanted)
     n, samples, classes = logits.shape
@@ -45,7 +46,7 @@ def tally_logits_ref(
         zeros = labels.new_zeros(n, len(groups), keys)
         return zeros.scatter_add_(2, key[:, None].expand(counted.shape), counted.to(torch.int64))
 
-    correct = predictions = confusion = histogram = labels.new_empty(0)
+    correct = predictions = confusion = histogram = concordant = labels.new_empty(0)
     loss = correct.double()
     if "correct" in wanted:
         correct = (counted & (predicted == labels)[:, None]).sum(-1)
@@ -57,12 +58,16 @@ def tally_logits_ref(
         own = logits.double().gather(-1, labels.expand(n, samples)[..., None]).squeeze(-1)
         entropy = torch.where(finite, logits.double().logsumexp(-1) - own, INVALID_LOSS)  # [N, S]
         loss = entropy @ groups.double().T
-    if "histogram" in wanted:
+    if "histogram" in wanted or "concordant" in wanted:
         margin = torch.where(finite, logits[..., 1] - logits[..., 0], 0)  # [N, S]
         position = (margin + margin_limit) * (bins / (2 * margin_limit))
         index = position.clamp(0, bins - 1).to(torch.int64)
-        histogram = count(labels * bins + index, 2 * bins).unflatten(2, (2, bins))
-    return Counts(correct, predictions, confusion, loss, histogram)
+        binned = count(labels * bins + index, 2 * bins).unflatten(2, (2, bins))
+        if "histogram" in wanted:
+            histogram = binned
+        if "concordant" in wanted:
+            concordant = concordant_pairs(binned)
+    return Counts(correct, predictions, confusion, loss, histogram, concordant)
 
 
 def tally_logits(
@@ -94,10 +99,9 @@ def check_labels(labels: Tensor, classes: int) -> None:
 
 
 def check_bins(wanted: list[str], bins: int, margin_limit: float) -> None:
-    if "histogram" in wanted and (bins < 1 or not 0 < margin_limit < math.inf):
-        raise ValueError(
-            f"bins, margin_limit: expected positive numbers for a histogram, got {bins} and {margin_limit}"
-        )
+    binned = "histogram" in wanted or "concordant" in wanted
+    if binned and (bins < 1 or not 0 < margin_limit < math.inf):
+        raise ValueError(f"bins, margin_limit: expected positive numbers, got {bins} and {margin_limit}")
 
 
 def check_logits(logits: Tensor, labels: Tensor, groups: Tensor, wanted: list[str]) -> None:

@@ -23,6 +23,8 @@ from .ways import SuffixWay, TailWay, Way, tail_logits
 
 CHECKED_SAMPLES = 8
 BATCH = 256
+BINNED = frozenset({"histogram", "concordant"})
+"""Parts of a tally that come from margins cut into bins."""
 
 
 class Scorer:
@@ -57,6 +59,10 @@ class Scorer:
         self._check(tuple(value[:CHECKED_SAMPLES] for value in cached))
         self._way = self._choose_way(cached)
         self._label_count = LabelCount(samples.labels, samples.groups, editable.classes)
+        self._margin_limit = 0.0  # not known yet
+        relative_to = getattr(objective, "relative_to", None)
+        if relative_to is not None:  # an objective that compares with the unedited model, on this split
+            self.objective = relative_to(self.score({}))
 
     def _choose_backend(self, name: str) -> Backend:
         chosen = find_backend(name)
@@ -177,8 +183,48 @@ class Scorer:
             backend=self._backend,
             precision=self.precision,
         )
-        counts = self._way.score(population, parts)
+        limit = self.margin_limit if BINNED.intersection(parts) else 1.0
+        counts = self._way.score(population, parts, limit)
         return Tally(counts, self.samples.group_names, self._label_count)
+
+    @property
+    def margin_limit(self) -> float:
+        """The bins of histograms divide the margins logit[1] - logit[0] in [-margin_limit, margin_limit].
+
+        A power of two, so large that the unedited model's margins take between a quarter and half of the
+        range; what an edit moves beyond the range falls into the outermost bins.
+        """
+        if self._margin_limit == 0.0:
+            self._margin_limit = self._find_margin_limit()
+        return self._margin_limit
+
+    def _find_margin_limit(self) -> float:
+        unedited = Population(
+            size=1,
+            factors={},
+            weights={},
+            world="shift",
+            scale=1.0,
+            backend=self._backend,
+            precision=self.precision,
+        )
+        limit = 16.0
+        grown = False
+        while 1e-6 < limit < 1e6:
+            histogram = self._way.score(unedited, ["histogram"], limit).histogram.sum((0, 1, 2))
+            bins = len(histogram)
+            half, quarter = (
+                int(histogram[bins // 2 - n : bins // 2 + n].sum()) for n in (bins // 4, bins // 8)
+            )
+            total = int(histogram.sum())
+            if half < total:
+                limit *= 2
+                grown = True
+            elif quarter == total > 0 and not grown:
+                limit /= 2
+            else:
+                break
+        return limit
 
 
 def _empty_rows(like: Tensor, rows: int) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..ops import NONLINEARITIES, Backend, Counts
+from ..ops import NONLINEARITIES, Backend, Counts, concordant_pairs
 from .network import Network
 from .population import Population
 from .tail import Tail
@@ -21,7 +21,6 @@ SHIFTED_TOGETHER = 4  # candidates of a pass whose small corrections are worth m
 LEAST_SAMPLES = 32
 MOST_ROWS = 4096
 HISTOGRAM_BINS = 1024
-MARGIN_LIMIT = 16.0
 
 
 class Way(Protocol):
@@ -30,7 +29,9 @@ class Way(Protocol):
     @property
     def cached_bytes(self) -> int: ...
 
-    def score(self, population: Population, wanted: list[str]) -> Counts: ...
+    def score(self, population: Population, wanted: list[str], margin_limit: float) -> Counts:
+        """``margin_limit``: HISTOGRAM_BINS divide the margins in [-margin_limit, margin_limit]."""
+        ...
 
 
 class TailWay:
@@ -56,11 +57,11 @@ class TailWay:
     def cached_bytes(self) -> int:
         return self._tail.bytes
 
-    def score(self, population: Population, wanted: list[str]) -> Counts:
-        score = partial(self._score, wanted)
+    def score(self, population: Population, wanted: list[str], margin_limit: float) -> Counts:
+        score = partial(self._score, wanted, margin_limit)
         return _in_parts(population, self._at_once, score) if self._at_once else score(population)
 
-    def _score(self, wanted: list[str], population: Population) -> Counts:
+    def _score(self, wanted: list[str], margin_limit: float, population: Population) -> Counts:
         factors = [population.factors.get(name, (None, None)) for name in self._names]
         return self._tail.score(
             [population.weights.get(name) for name in self._names],
@@ -71,7 +72,7 @@ class TailWay:
             population.scale,
             wanted,
             HISTOGRAM_BINS,
-            MARGIN_LIMIT,
+            margin_limit,
         )
 
 
@@ -103,24 +104,37 @@ class SuffixWay:
     def cached_bytes(self) -> int:
         return sum(value.numel() * value.element_size() for value in self._cached)
 
-    def score(self, population: Population, wanted: list[str]) -> Counts:
+    def score(self, population: Population, wanted: list[str], margin_limit: float) -> Counts:
         """Samples outside, candidates inside: what the candidates share of some samples is made once."""
         samples, candidates = self._pass_size(population)
         counts: Counts | None = None
+        asked = wanted
+        if "concordant" in asked:  # pairs of samples from two passes count, too
+            wanted = sorted({*asked, "histogram"} - {"concordant"})
         for start in range(0, len(self._labels), samples):
             rows = slice(start, start + samples)
             values = tuple(value[rows] for value in self._cached)
-            batch = (values, self._labels[rows], self._masks[:, rows], wanted)
+            batch = (values, self._labels[rows], self._masks[:, rows], wanted, margin_limit)
             more = _in_parts(population.afresh(), candidates, partial(self._score_pass, *batch))
             counts = more if counts is None else counts + more
         assert counts is not None
+        if "concordant" in asked:
+            counts = counts._replace(concordant=concordant_pairs(counts.histogram))
+        if "histogram" not in asked:
+            counts = counts._replace(histogram=counts.histogram.new_empty(0))
         return counts
 
     def _score_pass(
-        self, values: tuple[Tensor, ...], labels: Tensor, masks: Tensor, wanted: list[str], part: Population
+        self,
+        values: tuple[Tensor, ...],
+        labels: Tensor,
+        masks: Tensor,
+        wanted: list[str],
+        margin_limit: float,
+        part: Population,
     ) -> Counts:
         logits = self._network.suffix(values, part).unflatten(0, (part.size, -1))
-        return self._backend.tally_logits(logits, labels, masks, wanted, HISTOGRAM_BINS, MARGIN_LIMIT)
+        return self._backend.tally_logits(logits, labels, masks, wanted, HISTOGRAM_BINS, margin_limit)
 
     def _pass_size(self, population: Population) -> tuple[int, int]:
         """How many samples of how many candidates run at once, so that activations stay in cache."""

@@ -14,6 +14,7 @@
 #include "editing.hpp"
 #include "packing.hpp"
 #include "products.hpp"
+#include "ranking.hpp"
 #include "tile_counting.hpp"
 #if RLEDIT_BF16
 #include "paired_packing.hpp"
@@ -95,6 +96,9 @@ const Kernels table = {RLEDIT_STRING(RLEDIT_ISA),
                        corrects,
                        correct,
                        count,
+                       place,
+                       accumulate,
+                       concordance,
                        peak,
                        read};
 

@@ -83,19 +83,48 @@ inline void cross_entropy(const float* logits, int64_t classes, const TileSample
   }
 }
 
-inline int64_t margin_bin(float margin, int64_t bins, float limit) {
-  const float position = (margin + limit) * (static_cast<float>(bins) / (2.0F * limit));
-  if (!(position > 0.0F)) return 0;
-  return position < static_cast<float>(bins) ? static_cast<int64_t>(position) : bins - 1;
+// Two classes: everything but the loss from a few machine words, one bit a sample.
+inline void count_two(const float* logits, const TileSamples& samples, const TileTally& tally) {
+  uint64_t finite = 0;
+  uint64_t ones = 0;  // predictions
+  for (int i = 0; i < kTile; i += kLanes) {
+    const vfloat zero = load(logits + i);
+    const vfloat one = load(logits + kTile + i);
+    const vfloat nothing = zero * 0.0F + one * 0.0F;  // NaN where a logit is not finite
+    finite |= uint64_t{sample_bits(nothing == 0.0F)} << i;
+    ones |= uint64_t{sample_bits(one > zero)} << i;
+    if (tally.margins != nullptr) store(tally.margins + i, (one - zero) + nothing);
+  }
+  ones &= finite;
+  const uint64_t zeros = finite & ~ones;
+  const uint64_t positives = samples.positives;
+  const auto count_bits = [](uint64_t bits) { return __builtin_popcountll(bits); };
+  for (int64_t g = 0; g < samples.groups; ++g) {
+    const uint64_t plane = samples.planes[g];
+    const uint64_t own[2] = {zeros & plane, ones & plane};
+    if (tally.correct != nullptr)
+      add(tally.correct + g, count_bits((own[1] & positives) | (own[0] & ~positives)), tally.shared);
+    for (int c = 0; c < 2; ++c) {
+      if (tally.predicted != nullptr) add(tally.predicted + g * 2 + c, count_bits(own[c]), tally.shared);
+      if (tally.confusion == nullptr) continue;
+      add(tally.confusion + g * 4 + c, count_bits(own[c] & ~positives), tally.shared);
+      add(tally.confusion + g * 4 + 2 + c, count_bits(own[c] & positives), tally.shared);
+    }
+  }
 }
 
 void count(const float* logits, int64_t classes, const TileSamples& samples, const TileTally& tally) {
-  const bool scatters = tally.predicted != nullptr || tally.confusion != nullptr || tally.histogram != nullptr;
+  const bool two = classes == 2;
+  if (two) {
+    count_two(logits, samples, tally);
+    if (tally.loss == nullptr) return;
+  }
+  const bool scatters = !two && (tally.predicted != nullptr || tally.confusion != nullptr);
   Predictions predictions;
   const uint64_t hits = scatters || tally.loss != nullptr
                             ? predict<true>(logits, classes, samples.labels, predictions)
                             : predict<false>(logits, classes, samples.labels, predictions);
-  if (tally.correct != nullptr)
+  if (!two && tally.correct != nullptr)
     for (int64_t g = 0; g < samples.groups; ++g)
       add(tally.correct + g, __builtin_popcountll(hits & samples.planes[g]), tally.shared);
   if (scatters) {
@@ -103,15 +132,10 @@ void count(const float* logits, int64_t classes, const TileSamples& samples, con
       if (predictions.finite[i] == 0) continue;
       const int64_t predicted = predictions.label[i];
       const int64_t label = samples.labels[i];
-      const int64_t bin = tally.histogram != nullptr
-                              ? margin_bin(logits[kTile + i] - logits[i], tally.bins, tally.margin_limit)
-                              : 0;
       for_groups(samples.membership[i], [&](int64_t g) {
         if (tally.predicted != nullptr) add(tally.predicted + g * classes + predicted, 1, tally.shared);
         if (tally.confusion != nullptr)
           add(tally.confusion + (g * classes + label) * classes + predicted, 1, tally.shared);
-        if (tally.histogram != nullptr)
-          add(tally.histogram + (g * 2 + label) * tally.bins + bin, 1, tally.shared);
       });
     }
   }

@@ -16,8 +16,9 @@ void apply_lowrank(float* weight, int64_t candidates, int64_t outputs, int64_t i
 // CPU and owned, so the arrays that it was made of may go. Several threads may score at once.
 class PreparedTail {
  public:
-  // Throws std::invalid_argument for a label outside 0..classes-1.
-  explicit PreparedTail(const Tail& tail);
+  // Throws std::invalid_argument for a label outside 0..classes-1. keep: own copies of everything; else `tail`
+  // must outlive this, and activations are packed in every call, a span at a time.
+  explicit PreparedTail(const Tail& tail, bool keep = true);
   ~PreparedTail();
   PreparedTail(PreparedTail&&) noexcept;
   PreparedTail& operator=(PreparedTail&&) noexcept;

@@ -83,6 +83,9 @@ struct Tally {
   int64_t* confusion = nullptr;  // [N, G, C (label), C (prediction)]
   double* loss = nullptr;        // [N, G], sum of cross-entropy, natural logarithm
   int64_t* histogram = nullptr;  // [N, G, 2 (label), bins] of the margin logit[1] - logit[0]; C = 2
+  int64_t* concordant =
+      nullptr;  // [N, G, G], of pairs of a positive (label 1) of the first group and a
+                // negative of the second: 2 if its margin is in a higher bin, 1 if in the same
   int64_t bins = 0;
   float margin_limit = 0.0F;  // bins divide [-limit, limit] evenly; the outermost take the rest
 };
