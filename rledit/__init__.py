@@ -17,6 +17,7 @@ __version__ = "0.1.0"
 
 from ._native import num_threads, set_num_threads
 from .edit import Edit
+from .fairness import Debias
 from .objectives import Function, Objective, Unlearning
 from .ppo import PPO, PPOConfig, Result
 from .samples import Samples, forget_groups
@@ -27,6 +28,7 @@ from .worlds import MaskWorld, ShiftWorld, World
 
 __all__ = [
     "PPO",
+    "Debias",
     "Edit",
     "Function",
     "MaskWorld",

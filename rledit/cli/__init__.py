@@ -1,4 +1,4 @@
-"""The command ``rledit``: unlearn, apply, demo."""
+"""The command ``rledit``: unlearn, debias, apply, demo."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from rich.logging import RichHandler
 from tyro.extras import SubcommandApp
 
 from .apply import apply
+from .debias import debias
 from .demo import demo
 from .unlearn import unlearn
 
 app = SubcommandApp()
-for command in (unlearn, apply, demo):
+for command in (unlearn, debias, apply, demo):
     app.command(command)
 
 

@@ -2,8 +2,25 @@
 
 from __future__ import annotations
 
+from .bag_of_words import Vocabulary
+from .encoder import BertLayer, LastBlock, SentenceEncoder
 from .mnist_cnn import MnistCNN
 from .registry import NAMES, build, normalize
 from .resnet_cifar import ResNetCIFAR
+from .toxicity import HEAD_RECIPE, MLP_RECIPE, ToxicityHead, ToxicityMLP
 
-__all__ = ["NAMES", "MnistCNN", "ResNetCIFAR", "build", "normalize"]
+__all__ = [
+    "HEAD_RECIPE",
+    "MLP_RECIPE",
+    "NAMES",
+    "BertLayer",
+    "LastBlock",
+    "MnistCNN",
+    "ResNetCIFAR",
+    "SentenceEncoder",
+    "ToxicityHead",
+    "ToxicityMLP",
+    "Vocabulary",
+    "build",
+    "normalize",
+]

@@ -70,9 +70,9 @@ def plots(
     """All figures that the data allow; an interrupted run simply has fewer. Arguments as in
     `write_report`.
     """
-    drawn = [_curve(history, "reward"), _curve(history, "accuracy"), _per_class(metrics, baselines, classes)]
+    drawn = [curve(history, "reward"), curve(history, "accuracy"), _per_class(metrics, baselines, classes)]
     if edit is not None and all(name in weights for name in edit.targets):
-        drawn += [_heat_map(name, delta) for name, delta in edit.deltas(weights).items()]
+        drawn += [heat_map(name, delta) for name, delta in edit.deltas(weights).items()]
     return [plot for plot in drawn if plot is not None]
 
 
@@ -89,7 +89,8 @@ def write_figures(folder: str | os.PathLike[str], figures: Sequence[Plot]) -> li
     return paths
 
 
-def _render(name: str, alt: str, height: float, draw: Callable[[Figure, Axes], None]) -> Plot:
+def render(name: str, alt: str, height: float, draw: Callable[[Figure, Axes], None]) -> Plot:
+    """A figure of the house's style, ``height`` in inches."""
     base: dict[Any, Any] = {k: v for k, v in mpl.rcParamsDefault.items() if k != "backend"}
     with mpl.rc_context({**base, **_STYLE}):  # a user's dark style must not reach a white page
         figure = Figure(figsize=(_WIDTH, height), facecolor="white", layout="constrained")
@@ -103,7 +104,7 @@ def _render(name: str, alt: str, height: float, draw: Callable[[Figure, Axes], N
     return Plot(name, alt, svg.getvalue(), png.getvalue())
 
 
-def _head(figure: Figure, axes: Axes, title: str, note: str = "") -> None:
+def head(figure: Figure, axes: Axes, title: str, note: str = "") -> None:
     """Title, and below it a note or the legend: above the axes, where nothing can cover the data."""
     figure.suptitle(title, x=0.012, ha="left", fontsize=11, fontweight="bold")
     if note:
@@ -119,11 +120,12 @@ def _head(figure: Figure, axes: Axes, title: str, note: str = "") -> None:
         )
 
 
-def _curve(history: History, kind: str) -> Plot | None:
-    """Reward or accuracy over the candidates scored so far; one point is drawn as a dot."""
+def curve(history: History, kind: str) -> Plot | None:
+    """Reward, accuracy or AUC over the candidates scored so far; one point is drawn as a dot."""
     known = {
         "reward": {"reward_best": "best candidate", "reward_mean": "mean of the update"},
         "accuracy": {"forget_accuracy": "forget", "retain_accuracy": "retain"},
+        "AUC": {"utility_auc": "utility", "bpsn_auc": "BPSN", "subgroup_auc": "subgroup"},
     }[kind]
     series = {label: history.column(key) for key, label in known.items() if key in history.columns}
     series = {label: values for label, values in series.items() if any(map(math.isfinite, values))}
@@ -133,20 +135,20 @@ def _curve(history: History, kind: str) -> Plot | None:
     x = history.column("candidates") if by_candidates else [float(i + 1) for i in range(len(history))]
 
     def draw(figure: Figure, axes: Axes) -> None:
-        for colour, style, (label, y) in zip(_SERIES, ("-", "--"), series.items(), strict=False):
+        for colour, style, (label, y) in zip(_SERIES, ("-", "--", ":"), series.items(), strict=False):
             marker = "o" if len(x) < 3 else ""
             axes.plot(x, y, style, color=colour, linewidth=1.8, marker=marker, label=label)
         axes.grid(axis="y")
         axes.set_xlabel("candidates scored" if by_candidates else "update")
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        axes.set_ylabel("reward" if kind == "reward" else "accuracy (%)")
+        axes.set_ylabel("accuracy (%)" if kind == "accuracy" else kind)
         if kind == "accuracy":
             axes.set_ylim(-0.03, 1.03)
             axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=""))
-        _head(figure, axes, f"Learning curve: {kind}")
+        head(figure, axes, f"Learning curve: {kind}")
 
     ends = ", ".join(f"{label} {values[-1]:.4g}" for label, values in series.items())
-    return _render(f"learning_{kind}", f"{kind} over candidates; last update: {ends}", 3.5, draw)
+    return render(f"learning_{kind.lower()}", f"{kind} over candidates; last update: {ends}", 3.5, draw)
 
 
 def _per_class(
@@ -176,13 +178,13 @@ def _per_class(
         for i, (name, row) in enumerate(series.items()):
             y = [k - 0.4 + (i + 0.5) * thick for k in range(len(shown))]
             lengths = [row[c] for c in shown]
-            axes.barh(y, lengths, height=thick * 0.92, color=colours[name], label=_shortened(name))
+            axes.barh(y, lengths, height=thick * 0.92, color=colours[name], label=shortened(name))
             for at, length in zip(y, lengths, strict=True):
                 if length < 0.02:  # a bar too short to be seen
                     axes.text(
                         length + 0.008, at, f"{100 * length:.1f}", va="center", fontsize=7, color="#333333"
                     )
-        axes.set_yticks(range(len(shown)), [_shortened(str(classes[c])) for c in shown])
+        axes.set_yticks(range(len(shown)), [shortened(str(classes[c])) for c in shown])
         axes.set_ylim(len(shown) - 0.4, -0.6)
         axes.set_xlim(0, 1.0)
         axes.xaxis.set_major_formatter(PercentFormatter(1.0, symbol=""))
@@ -190,14 +192,14 @@ def _per_class(
         axes.tick_params(axis="y", length=0)
         axes.set_xlabel("accuracy on the test split (%)")
         axes.set_ylabel("class")
-        _head(figure, axes, title)
+        head(figure, axes, title)
 
     height = 1.3 + len(shown) * max(0.31, 0.11 * len(series))
     names = ", ".join(series)
-    return _render("per_class_accuracy", f"test accuracy of each class: {names}", height, draw)
+    return render("per_class_accuracy", f"test accuracy of each class: {names}", height, draw)
 
 
-def _heat_map(target: str, delta: Tensor) -> Plot:
+def heat_map(target: str, delta: Tensor) -> Plot:
     """W' - W, red above and blue below zero; a large matrix is shown by its largest change per block."""
     rows, columns = delta.shape
     small = block_extremes(delta.to(torch.float64), _MOST_PIXELS)
@@ -217,14 +219,14 @@ def _heat_map(target: str, delta: Tensor) -> Plot:
         )
         axes.set_xlabel("input unit")
         axes.set_ylabel("output unit")
-        _head(figure, axes, f"The edit of {_shortened(target, 36)}", f"{shape}{blocks}")
+        head(figure, axes, f"The edit of {shortened(target, 36)}", f"{shape}{blocks}")
         bar = figure.colorbar(image, ax=axes, fraction=0.05, pad=0.03, format="%.2g")
         bar.set_label("change of the weight, W' - W")
         bar.outline.set_visible(False)
 
     alt = f"heat map of the edit of {target}, {shape}, largest change {bound:.3g}"
     safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in target)
-    return _render(f"edit_{safe}", alt, 4.4, draw)
+    return render(f"edit_{safe}", alt, 4.4, draw)
 
 
 def block_extremes(matrix: Tensor, most: int) -> Tensor:
@@ -241,7 +243,8 @@ def block_extremes(matrix: Tensor, most: int) -> Tensor:
     return matrix
 
 
-def _shortened(text: str, most: int = 18) -> str:
+def shortened(text: str, most: int = 18) -> str:
+    """For a label."""
     # $ would start matplotlib's mathematics
     text = text.replace("$", r"\$")
     return text if len(text) <= most else text[: most - 1] + "…"

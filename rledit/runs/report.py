@@ -85,6 +85,8 @@ def write_report(
     classes: Sequence[str],
     baselines: Mapping[str, Mapping[str, Any]] | None = None,
     figures: Sequence[Plot] | None = None,
+    limits: str = LIMITS,
+    sections: Sequence[str] = (),
 ) -> None:
     """Writes report.html, atomically.
 
@@ -101,6 +103,8 @@ def write_report(
         classes: a name per class, in the order of per_class_accuracy.
         baselines: name -> {"test": {...}}, added to those in `metrics`.
         figures: from `plots`, when they are at hand (they take most of the time).
+        limits: what the figures do not show, plain text.
+        sections: more HTML to stand behind the figures, escaped by the caller.
 
     Raises:
         OSError: the disk refuses; the previous report is intact.
@@ -114,7 +118,8 @@ def write_report(
         f"<header><h1>{escape(title)}</h1>{_lead(metrics, edit)}</header>",
         _headline(metrics, others),
         _figures(figures),
-        f'<section class="limits"><h2>What this does not show</h2><p>{escape(LIMITS)}</p></section>',
+        *sections,
+        f'<section class="limits"><h2>What this does not show</h2><p>{escape(limits)}</p></section>',
         '<div class="tables">',
         _table("Configuration", _flat(config)),
         _table("Time", _times(metrics)),

@@ -1,0 +1,144 @@
+"""Comments and bias sentences of a run, cut into splits that share no sentence."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..data import Comments, hold_out_templates, load_comments, split_comments
+from ..data.comments import normalise
+from ..samples import Samples
+from .config import UNSEEN_TEMPLATES, DebiasConfig
+
+logger = logging.getLogger("rledit")
+
+SHARES = {"train": 0.45, "reward": 0.20, "validation": 0.10, "test": 0.25}
+"""Of the comments. The classifier is trained on the first, the reward sees the second, the third picks the edit."""
+
+BIAS_SENTENCES = {"reward": 6_000, "validation": 4_000}
+"""Of the bias set, but at most a quarter each; the test gets the rest, at least half."""
+
+MOST_IDENTITIES = 62
+TRANSFER = ("toxigen",)
+"""Sets that are read at the end alone, where their files are there."""
+
+Encode = Callable[[Sequence[str]], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Comments for utility and sentences for bias."""
+
+    utility: Comments
+    bias: Comments
+
+    def samples(self, encode: Encode, identities: Sequence[str]) -> Samples:
+        """Both as one, with the groups "utility", "bias" and the identities, as far as they are there."""
+        both = self.utility.join(self.bias)
+        in_bias = torch.arange(len(both)) >= len(self.utility)
+        groups = {"utility": ~in_bias, "bias": in_bias}
+        groups |= {name: both.identities[name] & in_bias for name in identities}
+        groups = {name: mask for name, mask in groups.items() if bool(mask.any())}
+        return Samples(encode(both.texts), both.labels, groups)
+
+
+class DebiasData:
+    """The splits of a run.
+
+    Attributes:
+        train: comments that the classifier is trained on.
+        splits: "reward", "validation" and "test".
+        unseen: sentences of templates that neither reward nor validation see, or None.
+        transfer: other bias sets, by name.
+        identities: groups with positives and negatives in reward and validation, the most frequent first.
+
+    Raises:
+        ValueError: if the bias set has no identity group that can be measured.
+    """
+
+    def __init__(self, config: DebiasConfig, data_root: str | os.PathLike[str] | None) -> None:
+        names = list(config.dataset)
+        comments = Comments.join(*[load_comments(name, data_root) for name in names])
+        parts = split_comments(comments, list(SHARES.values()), config.seed)
+        utility = dict(zip(SHARES, parts, strict=True))
+        self.train = utility["train"]
+        bias = _without(load_comments(config.bias_name, data_root), comments)
+        unseen = UNSEEN_TEMPLATES.get(config.bias_name, ())
+        self.unseen: Comments | None = None
+        if unseen:
+            seen, held_out = hold_out_templates(bias, unseen)
+            bias, self.unseen = bias.subset(seen), bias.subset(held_out)
+        reward, validation, test = _split_bias(bias, config.seed)
+        self.splits = {
+            "reward": Split(utility["reward"], reward),
+            "validation": Split(utility["validation"], validation),
+            "test": Split(utility["test"], test),
+        }
+        self.identities = _measurable(reward, validation)
+        if not self.identities:
+            raise ValueError(
+                f"bias_set: expected identity groups with toxic and harmless sentences, {config.bias_name} has none"
+            )
+        self.transfer = {
+            name: found for name in TRANSFER if (found := _optional(name, data_root)) and name != config.bias_name
+        }
+
+    @property
+    def texts(self) -> list[str]:
+        """Of the classifier's training."""
+        return list(self.train.texts)
+
+
+def _without(comments: Comments, others: Comments) -> Comments:
+    """Those that are in no other set."""
+    known = {normalise(text) for text in others.texts}
+    return comments.subset(torch.tensor([normalise(text) not in known for text in comments.texts]))
+
+
+def _split_bias(bias: Comments, seed: int) -> tuple[Comments, ...]:
+    fractions = [min(0.25, size / max(1, len(bias))) for size in BIAS_SENTENCES.values()]
+    reward, validation, test = split_comments(bias, [*fractions, 1 - sum(fractions)], seed)
+    return tuple(_by_identity(part) for part in (reward, validation, test))
+
+
+def _by_identity(comments: Comments) -> Comments:
+    """Sentences of the same groups side by side, which is how the core counts them fastest."""
+    keys = torch.zeros(len(comments), dtype=torch.float64)
+    for i, mask in enumerate(comments.identities.values(), start=1):
+        keys = torch.where(mask, 64 * keys % (2**40) + i, keys)
+    return comments.subset(torch.argsort(keys, stable=True))
+
+
+def _measurable(*parts: Comments) -> tuple[str, ...]:
+    """Groups that every part has positives and negatives of, inside and outside."""
+
+    def counts(part: Comments, mask: Tensor) -> tuple[int, int]:
+        positives = int((part.labels[mask] == 1).sum())
+        return positives, int(mask.sum()) - positives
+
+    def fits(name: str) -> bool:
+        return all(
+            min(*counts(part, part.identities[name]), *counts(part, ~part.identities[name])) > 0 for part in parts
+        )
+
+    sizes = {name: int(mask.sum()) for name, mask in parts[0].identities.items() if fits(name)}
+    if left_out := sorted(set(parts[0].identities) - set(sizes)):
+        logger.warning(
+            "Left out, because the bias set lacks toxic or harmless sentences of them: %s.", ", ".join(left_out)
+        )
+    chosen = sorted(sizes, key=lambda name: -sizes[name])
+    if len(chosen) > MOST_IDENTITIES:
+        logger.warning("Of %d identity groups the %d largest are measured.", len(chosen), MOST_IDENTITIES)
+    return tuple(chosen[:MOST_IDENTITIES])
+
+
+def _optional(name: str, data_root: str | os.PathLike[str] | None) -> Comments | None:
+    try:
+        return load_comments(name, data_root)
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,107 @@
+"""Before and after on test sets, with bootstrap confidence intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..fairness import METRICS, GroupMetrics
+from ..fairness.metrics import NEEDS
+from ..files import Json
+from ..ops import tally_logits
+from ..samples import Samples
+from ..tally import LabelCount, Tally
+
+BINS = 8192
+"""Of margins: so many that AUCs are those of the very margins to five digits."""
+
+RESAMPLES = 200
+LEVEL = 0.95
+BATCH = 1024
+AT_ONCE = 4 << 20  # margins of resamples that are counted together
+
+PER_GROUP = {
+    "subgroup_auc": lambda m: m.subgroup_aucs,
+    "bpsn_auc": lambda m: m.bpsn_aucs,
+    "bnsp_auc": lambda m: m.bnsp_aucs,
+    "false_positive_rate": lambda m: m.false_positive_rates,
+    "false_negative_rate": lambda m: m.false_negative_rates,
+}
+
+
+@torch.no_grad()
+def margins_of(model: nn.Module, samples: Samples) -> Tensor:
+    """logit[1] - logit[0] of each sample, float32 [S]."""
+    logits = torch.cat([model(batch) for batch in samples.batches(BATCH)])
+    return (logits[:, 1] - logits[:, 0]).float()
+
+
+def tally_margins(margins: Tensor, samples: Samples) -> Tally:
+    """The tally of N lists of margins [N, S]."""
+    logits = torch.stack([torch.zeros_like(margins), margins], dim=-1)
+    limit = max(1e-6, 1.01 * float(margins.abs().max()))
+    counts = tally_logits(logits, samples.labels, samples.masks, sorted(NEEDS), BINS, limit)
+    return Tally(counts, samples.group_names, LabelCount(samples.labels, samples.groups, 2))
+
+
+def resample(samples: Samples, count: int, seed: int) -> Tensor:
+    """Bootstrap resamples within strata: positions int64 [count, S], each of the same label and groups as the one
+    it stands for, so that the size of every group stays what it is."""
+    generator = torch.Generator().manual_seed(seed)
+    keys = torch.stack([samples.labels.bool(), *samples.groups.values()])
+    _, stratum = torch.unique(keys, dim=1, return_inverse=True)
+    order = torch.argsort(stratum, stable=True)
+    sizes = torch.bincount(stratum)
+    starts = (sizes.cumsum(0) - sizes)[stratum]
+    drawn = (torch.rand(count, len(samples), generator=generator) * sizes[stratum]).long()
+    return order[starts + torch.minimum(drawn, sizes[stratum] - 1)]
+
+
+def evaluate(margins: Tensor, samples: Samples, identities: Sequence[str], seed: int = 0) -> dict[str, Json]:
+    """Figures of one classifier on one test set.
+
+    Args:
+        margins: [S], see :func:`margins_of`.
+        samples: with a group "bias", and with "utility" if utility is to be measured.
+        identities: identity groups.
+
+    Returns:
+        every metric of :data:`rledit.fairness.METRICS`; ``accuracy`` is that of utility. ``per_group`` has the
+        AUCs and error rates of each group, and ``interval`` bootstrap intervals of all that at :data:`LEVEL`.
+    """
+    present = [name for name in identities if name in samples.groups]
+    figures, groups = _figures(tally_margins(margins[None], samples), present)
+    drawn: list[dict[str, Tensor]] = []
+    step = max(1, AT_ONCE // len(samples))
+    positions = resample(samples, RESAMPLES, seed)
+    for some in positions.split(step):
+        values, per_group = _figures(tally_margins(margins[some], samples), present)
+        flat = {name: value[:, None] for name, value in values.items()}
+        drawn.append({**flat, **{f"per_group.{name}": value for name, value in per_group.items()}})
+    spread = {name: torch.cat([part[name] for part in drawn]) for name in drawn[0]}
+    tails = torch.tensor([(1 - LEVEL) / 2, (1 + LEVEL) / 2], dtype=torch.float64)
+    intervals = {name: torch.quantile(values, tails, dim=0) for name, values in spread.items()}
+    measured = GroupMetrics(tally_margins(margins[None], samples), present).identities
+    out: dict[str, Json] = {name: float(value[0]) for name, value in figures.items()}
+    if "utility_accuracy" in figures:
+        out["accuracy"] = float(figures["utility_accuracy"][0])
+    out["per_group"] = {
+        group: {name: float(value[0, k]) for name, value in groups.items()} for k, group in enumerate(measured)
+    }
+    out["interval"] = {
+        name: intervals[name][:, 0].tolist() for name in figures
+    } | {
+        "per_group": {
+            group: {name: intervals[f"per_group.{name}"][:, k].tolist() for name in groups}
+            for k, group in enumerate(measured)
+        }
+    }
+    return out
+
+
+def _figures(tally: Tally, identities: Sequence[str]) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+    metrics = GroupMetrics(tally, identities)
+    names = [name for name in METRICS if not name.startswith("utility") or "utility" in tally.groups]
+    return {name: metrics[name] for name in names}, {name: of(metrics) for name, of in PER_GROUP.items()}

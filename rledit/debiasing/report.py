@@ -1,0 +1,65 @@
+"""report.html of a debiasing run: what the general report lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+
+LIMITS = (
+    "Bias is measured on sentences made from templates, utility on comments that people wrote; a figure on "
+    "templates says little about a comment that none resembles. Beside the test figures stand those on "
+    "templates that neither reward nor validation have seen, and on other sets, which were read once, at the "
+    "end. Intervals come from resampling the test sentences within groups and labels; they do not cover "
+    "another classifier or another split. The identity groups are those of the term list or of the data "
+    "set's annotation, and no others."
+)
+COLUMNS = {
+    "subgroup_auc": "subgroup AUC",
+    "bpsn_auc": "BPSN AUC",
+    "bnsp_auc": "BNSP AUC",
+    "false_positive_rate": "false positives",
+    "false_negative_rate": "false negatives",
+}
+
+
+def per_group_table(title: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """Every group before and after, with bootstrap intervals."""
+    head = "".join(f'<th scope="col" class="number">{escape(name)}</th>' for name in COLUMNS.values())
+    rows = []
+    for group in after["per_group"]:
+        cells = "".join(
+            f'<td class="number">{_cell(before, group, key)}<br><b>{_cell(after, group, key)}</b></td>'
+            for key in COLUMNS
+        )
+        rows.append(f'<tr><th scope="row">{escape(group)}</th>{cells}</tr>')
+    return (
+        f'<h2>{escape(title)}</h2><div class="scroll"><table><thead><tr><th scope="col">group</th>{head}'
+        f"</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+        '<p class="note">Above: before, below: after the edit; in brackets bootstrap intervals at 95%.</p>'
+    )
+
+
+def other_sets(test: Mapping[str, Any]) -> str:
+    """The same figures on unseen templates and transfer sets."""
+    names = ("bpsn_auc", "subgroup_auc", "bnsp_auc", "fped", "fned")
+    head = "".join(f'<th scope="col" class="number">{name.replace("_", " ")}</th>' for name in names)
+    rows = []
+    for label, both in test.items():
+        for when in ("before", "after"):
+            cells = "".join(f'<td class="number">{both[when][name]:.4f}</td>' for name in names)
+            rows.append(f'<tr><th scope="row">{escape(label)}, {when}</th>{cells}</tr>')
+    if not rows:
+        return ""
+    return (
+        '<h2>Sentences of other kinds</h2><div class="scroll"><table><thead><tr><th scope="col">set</th>'
+        f"{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _cell(figures: Mapping[str, Any], group: str, key: str) -> str:
+    value = figures["per_group"].get(group, {}).get(key)
+    if value is None:
+        return "n/a"
+    low, high = figures["interval"]["per_group"][group][key]
+    return f"{value:.3f} [{low:.3f}, {high:.3f}]"

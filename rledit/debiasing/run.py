@@ -1,0 +1,203 @@
+"""A whole debiasing run: data, classifier, task, training, evaluation, report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from torch import nn
+
+from ..edit import Edit
+from ..files import Json, write_json
+from ..ppo import PPO, Result
+from ..ppo.selection import replay
+from ..runs.folder import RunFolder
+from ..runs.history import History
+from ..runs.plots import curve, heat_map, write_figures
+from ..runs.report import write_report
+from ..runs.training import CHECKPOINT_SECONDS, train
+from ..samples import Samples
+from ..task import Task
+from .classifier import Classifier, train_or_load
+from .config import WORLDS, DebiasConfig
+from .data import DebiasData
+from .evaluation import evaluate, margins_of
+from .figures import error_rates, front
+from .report import LIMITS, other_sets, per_group_table
+
+
+def make_task(config: DebiasConfig, classifier: Classifier, data: DebiasData) -> Task:
+    splits = {
+        name: data.splits[name].samples(classifier.encode, data.identities) for name in ("reward", "validation")
+    }
+    return Task(
+        classifier.model,
+        targets=config.layers,
+        samples=splits["reward"],
+        objective=config.objective(),
+        validation=splits["validation"],
+    )
+
+
+def make_trainer(config: DebiasConfig, task: Task) -> PPO:
+    smallest = min(min(weight.shape) for weight in task.weights().values())
+    env = WORLDS[config.world](
+        task,
+        num_envs=config.num_envs,
+        rank=min(config.rank, smallest),
+        episode_length=config.episode_length,
+        precision=config.precision,
+        final_obs=False,
+    )
+    return PPO(env, seed=config.seed, config=config.ppo)
+
+
+def run(
+    config: DebiasConfig,
+    out: str | Path,
+    *,
+    data_root: str | Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    tensorboard: bool = False,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Carry a run out in a folder and return its metrics (metrics.json).
+
+    Args:
+        checkpoint_seconds: time between checkpoints.
+
+    Raises:
+        ValueError, OSError: see :class:`RunFolder`, :func:`rledit.data.load_comments`, :class:`rledit.Task`.
+    """
+    console = console or Console(stderr=True)
+    data = DebiasData(config, data_root)
+    asked: dict[str, Json] = asdict(config)
+    with RunFolder(out, asked, resume=resume, overwrite=overwrite) as folder:
+        bar = partial(_bar, "training the classifier", console)
+        classifier, seconds = train_or_load(config, data, folder.model, bar)
+        task = make_task(config, classifier, data)
+        ppo = make_trainer(config, task)
+        console.print(
+            f"Editing {', '.join(config.layers)}, scored on {len(task.samples):,} texts and "
+            f"{len(data.identities)} identity groups ({ppo.env.episodes.scorer.way})",
+            highlight=False,
+        )
+        started = time.perf_counter()
+        result, history = train(
+            ppo,
+            folder,
+            config.candidates,
+            tensorboard=tensorboard,
+            console=console,
+            checkpoint_seconds=checkpoint_seconds,
+        )
+        edited = deepcopy(classifier.model)
+        result.edit.apply_(edited)
+        metrics: dict[str, Any] = {
+            "test": measure(classifier, edited, data, config.seed),
+            "validation": result.edit.metrics["validation"],
+            "candidates": result.candidates,
+            "origin": result.origin,
+            "stopped": result.stopped,
+            "seconds": {
+                "pretrain": seconds,
+                "edit": sum(result.seconds.values()),
+                **result.seconds,
+                "this_session": time.perf_counter() - started,
+            },
+            "front": front_of(ppo, result),
+        }
+        result.edit.metrics["test"] = {
+            when: {k: v for k, v in metrics["test"][when].items() if isinstance(v, float)}
+            for when in ("before", "after")
+        }
+        result.edit.save(folder.edit)
+        _report(config, folder, metrics, history, result.edit, task)
+        history.close()
+        ppo.env.close()
+    return metrics
+
+
+def measure(classifier: Classifier, edited: nn.Module, data: DebiasData, seed: int) -> dict[str, Any]:
+    """Test figures before and after, also on unseen templates and on the transfer sets."""
+    sets: dict[str, tuple[Samples, Sequence[str]]] = {
+        "test": (data.splits["test"].samples(classifier.encode, data.identities), data.identities)
+    }
+    others = {"unseen templates": data.unseen, **data.transfer}
+    for name, comments in others.items():
+        if comments is None:
+            continue
+        names = [n for n, mask in comments.identities.items() if bool(mask.any())][:62]
+        groups = {"bias": torch.ones(len(comments), dtype=torch.bool)}
+        groups |= {n: comments.identities[n] for n in names}
+        sets[name] = (Samples(classifier.encode(comments.texts), comments.labels, groups), names)
+    figures = {
+        name: {
+            when: evaluate(margins_of(model, samples), samples, identities, seed)
+            for when, model in (("before", classifier.model), ("after", edited))
+        }
+        for name, (samples, identities) in sets.items()
+    }
+    return {**figures.pop("test"), "other": figures}
+
+
+def front_of(ppo: PPO, result: Result) -> list[dict[str, float]]:
+    """Validation metrics of the chosen edit, then of the elites."""
+    chosen = result.edit.metrics["validation"]
+    assert isinstance(chosen, dict) and isinstance(chosen["after"], dict)
+    points = [{name: float(value) for name, value in chosen["after"].items()}]  # type: ignore[arg-type]
+    if len(ppo.elites.actions) == 0:
+        return points
+    _, outcome = replay(ppo.env, ppo.elites.actions, "validation")
+    for i in range(len(ppo.elites.actions)):
+        points.append({name: float(values[i]) for name, values in outcome.metrics.items()})
+    return points
+
+
+@contextmanager
+def _bar(label: str, console: Console) -> Iterator[Callable[[int, int, float], None]]:
+    with Progress(console=console) as progress:
+        task = progress.add_task(label, total=None)
+        yield lambda step, steps, _: progress.update(task, completed=step, total=steps)
+
+
+def _report(
+    config: DebiasConfig, folder: RunFolder, metrics: dict[str, Any], history: History, edit: Edit, task: Task
+) -> None:
+    write_json(folder.metrics, metrics)
+    test = metrics["test"]
+    before = metrics["validation"]["before"]
+    drawn = [
+        error_rates(test),
+        front(metrics["front"], before, config.budget),
+        curve(history, "reward"),
+        curve(history, "AUC"),
+        *[heat_map(name, delta) for name, delta in edit.deltas(task.weights()).items()],
+    ]
+    figures = [plot for plot in drawn if plot is not None]
+    write_figures(folder.plots, figures)
+    names = ", ".join(config.layers)
+    write_report(
+        folder.report,
+        title=f"Debiasing {names} on {' and '.join(config.dataset)}: {config.world}, rank {config.rank}",
+        config=config.resolved(),
+        metrics=metrics,
+        history=history,
+        edit=edit,
+        weights=task.weights(),
+        classes=[],
+        figures=figures,
+        limits=LIMITS,
+        sections=[other_sets(test["other"]), per_group_table("Per group", test["before"], test["after"])],
+    )

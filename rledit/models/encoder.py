@@ -1,0 +1,444 @@
+"""Sentence embeddings from a Hugging Face encoder, and its last layer as a network that can be edited.
+
+The pooling is that of N. Reimers, I. Gurevych, "Sentence-BERT", EMNLP 2019: the mean over a text's tokens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..files import Json
+from ..fingerprint import fingerprint
+from .bag_of_words import check_texts
+
+Progress = Callable[[int, int], None]
+"""Called after every batch with the texts done so far and the texts in all."""
+
+BERT_LIKE = ("bert", "camembert", "electra", "roberta", "xlm-roberta")
+"""Model types whose last layer :meth:`SentenceEncoder.last_block` can take over."""
+
+_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "gelu": nn.GELU,
+    "gelu_new": lambda: nn.GELU(approximate="tanh"),
+    "gelu_pytorch_tanh": lambda: nn.GELU(approximate="tanh"),
+    "relu": nn.ReLU,
+    "silu": nn.SiLU,
+}
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention, the residual sum and the norm behind it: float32 [S, T, D] -> the same."""
+
+    def __init__(self, width: int, heads: int, epsilon: float) -> None:
+        super().__init__()
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width)
+        self.value = nn.Linear(width, width)
+        self.output = nn.Linear(width, width)
+        self.norm = nn.LayerNorm(width, eps=epsilon)
+        self.heads = heads
+
+    def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        query, key, value = (
+            layer(hidden).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # [S, heads, T, D / heads]
+            for layer in (self.query, self.key, self.value)
+        )
+        # Finite: with minus infinity a text without tokens would become NaN. exp(-1e4) is 0 all the same.
+        bias = (mask - 1.0).unsqueeze(1).unsqueeze(1) * 1e4
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        return self.norm(self.output(mixed.transpose(1, 2).flatten(2)) + hidden)  # type: ignore[no-any-return]
+
+
+class BertLayer(nn.Module):
+    """One encoder layer of BERT (J. Devlin et al., NAACL 2019) in plain modules, without dropout.
+
+    All six matrices are ``nn.Linear`` modules that can be targets: ``attention.query``, ``attention.key``,
+    ``attention.value``, ``attention.output``, ``intermediate`` and ``output``. ``torch.fx`` can trace it.
+
+    Args:
+        width: D, a multiple of ``heads``.
+        heads: of the attention.
+        inner: the width of ``intermediate``.
+        activation: behind ``intermediate``; a name that Hugging Face uses.
+        epsilon: of the layer norms.
+
+    Raises:
+        NotImplementedError: for another activation.
+    """
+
+    def __init__(
+        self, width: int, heads: int, inner: int, activation: str = "gelu", epsilon: float = 1e-12
+    ) -> None:
+        super().__init__()
+        if activation not in _ACTIVATIONS:
+            raise NotImplementedError(
+                f"activation: expected one of {', '.join(_ACTIVATIONS)}, got {activation!r}"
+            )
+        self.attention = SelfAttention(width, heads, epsilon)
+        self.intermediate = nn.Linear(width, inner)
+        self.activation = _ACTIVATIONS[activation]()
+        self.output = nn.Linear(inner, width)
+        self.norm = nn.LayerNorm(width, eps=epsilon)
+
+    def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        """``hidden`` float32 [S, T, D], ``mask`` float32 [S, T] with 1 for a token -> float32 [S, T, D]."""
+        attended = self.attention(hidden, mask)
+        inner = self.activation(self.intermediate(attended))
+        return self.norm(self.output(inner) + attended)  # type: ignore[no-any-return]
+
+
+class LastBlock(nn.Module):
+    """An encoder's last layer, pooling and a head: what an edit of that layer or that head has to run.
+
+    Input: float32 [S, T, D + 1] of :meth:`SentenceEncoder.before_last_block`: the hidden states before the
+    layer, and as last channel the attention mask. Output: the head's float32 logits [S, C].
+
+    Targets are called ``block.output``, ``block.attention.value``, ``head.fc1`` and so on.
+
+    Args:
+        block: the layer.
+        head: from embeddings [S, D] to logits; used as it is, not copied.
+        normalize: whether embeddings are scaled to length 1 before the head.
+    """
+
+    def __init__(self, block: BertLayer, head: nn.Module, normalize: bool = True) -> None:
+        super().__init__()
+        self.block = block
+        self.head = head
+        self.normalize = normalize
+
+    def embed(self, packed: Tensor) -> Tensor:
+        """What the head sees: float32 [S, T, D + 1] -> float32 [S, D]."""
+        mask = packed[..., -1]
+        return _pool(self.block(packed[..., :-1], mask), mask, self.normalize)
+
+    def forward(self, packed: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.embed(packed))
+        return logits
+
+
+class SentenceEncoder:
+    """Texts to embeddings. Make one with :meth:`from_folder`.
+
+    Attributes:
+        width: D.
+        max_tokens: texts are cut off behind so many tokens, special ones included.
+        normalize: whether embeddings have length 1.
+        model_type: Hugging Face's name for the architecture, such as ``"bert"``.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, identity: str, max_tokens: int, normalize: bool) -> None:
+        """``model`` and ``tokenizer``: Hugging Face's; ``identity``: a hash of the tokenizer's files."""
+        self._model = model.eval().requires_grad_(False)
+        self._tokenizer = tokenizer
+        self._identity = identity
+        self.max_tokens = max_tokens
+        self.normalize = normalize
+        self.model_type: str = model.config.model_type
+        self.width: int = model.config.hidden_size
+
+    @classmethod
+    def from_folder(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        max_tokens: int = 128,
+        normalize: bool = True,
+        device: str | torch.device = "cpu",
+    ) -> SentenceEncoder:
+        """Read an encoder that ``save_pretrained`` or a download has left in a folder; nothing is fetched.
+
+        Only safetensors are read and no code of the folder is run. Half precision becomes float32.
+
+        Args:
+            path: a folder with ``config.json``, ``model.safetensors`` and the tokenizer's files.
+            max_tokens: see the attribute; at most what the model has positions for.
+            normalize: see the attribute.
+            device: where to compute.
+
+        Raises:
+            ModuleNotFoundError: the package transformers is not installed.
+            FileNotFoundError: there is no such folder, or a file is missing in it.
+            ValueError: the files are damaged, do not fit together or are no encoder; or ``max_tokens`` is
+                out of range.
+        """
+        transformers = _transformers()
+        folder = Path(path).expanduser().absolute()
+        _check_files(folder)
+        options = {"local_files_only": True, "trust_remote_code": False}
+        try:
+            with _no_progress_bars(transformers):
+                tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
+                model, report = transformers.AutoModel.from_pretrained(
+                    folder, use_safetensors=True, output_loading_info=True, **options
+                )
+        except Exception as error:  # of many kinds, by file and by version
+            raise ValueError(f"{folder}: cannot be read as an encoder: {error}") from error
+        _check_model(folder, model, tokenizer, report["missing_keys"])
+        limit = _positions(model, tokenizer)
+        if not 3 <= max_tokens <= limit:
+            raise ValueError(f"max_tokens: expected 3..{limit} for {folder}, got {max_tokens}")
+        return cls(model.float().to(device), tokenizer, _identity(folder), max_tokens, normalize)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of weights and tokenizer: ``"sha256:"`` and 64 hexadecimal digits. Takes 0.1 s for 90 MB."""
+        weights = fingerprint(
+            {
+                name: weight
+                for name, weight in self._model.state_dict().items()
+                if not name.startswith("pooler.")  # random where the file has none
+            }
+        )
+        return f"sha256:{hashlib.sha256(f'{weights} {self._identity}'.encode()).hexdigest()}"
+
+    @property
+    def settings(self) -> dict[str, Json]:
+        """All that its outputs depend on but the texts; a part of a cache's key."""
+        return {
+            "encoder": self.fingerprint,
+            "max_tokens": self.max_tokens,
+            "normalize": self.normalize,
+        }
+
+    @torch.no_grad()
+    def embed(
+        self, texts: Iterable[str], *, batch_size: int = 32, progress: Progress | None = None
+    ) -> Tensor:
+        """The mean of a text's last hidden states, of length 1 if :attr:`normalize`.
+
+        Args:
+            texts: S strings; empty ones are legal.
+            batch_size: texts of similar length that run together.
+            progress: see :data:`Progress`.
+
+        Returns:
+            float32 [S, D] on the CPU, in the order of the texts.
+
+        Raises:
+            TypeError: a text is not a string.
+            ValueError: ``batch_size`` is below 1.
+        """
+        checked = list(check_texts("texts", texts))
+        embeddings = torch.zeros(len(checked), self.width)
+        for rows, batch in self._batches(checked, batch_size, progress):
+            hidden = self._model(**batch).last_hidden_state
+            embeddings[rows] = _pool(hidden, batch["attention_mask"].to(hidden), self.normalize).cpu()
+        return embeddings
+
+    @torch.no_grad()
+    def before_last_block(
+        self, texts: Iterable[str], *, batch_size: int = 32, progress: Progress | None = None
+    ) -> Tensor:
+        """The inputs of :meth:`last_block`: hidden states before the last layer, and the attention mask.
+
+        Args:
+            texts, batch_size, progress: as for :meth:`embed`.
+
+        Returns:
+            float32 [S, T, D + 1] on the CPU with T = :attr:`max_tokens`; the last channel is 1 for a token
+            and 0 for padding, whose hidden states are 0. A thousand texts of 64 tokens and 384 channels take
+            99 MB: choose no more tokens than the texts have.
+
+        Raises:
+            TypeError, ValueError: as for :meth:`embed`.
+            NotImplementedError: the encoder is not one of :data:`BERT_LIKE`.
+        """
+        self._check_bert_like()
+        checked = list(check_texts("texts", texts))
+        packed = torch.zeros(len(checked), self.max_tokens, self.width + 1)
+        for rows, batch in self._batches(checked, batch_size, progress):
+            hidden = self._model(**batch, output_hidden_states=True).hidden_states[-2]
+            mask = batch["attention_mask"].to(hidden).unsqueeze(-1)
+            packed[rows, : hidden.shape[1]] = torch.cat([hidden * mask, mask], dim=-1).cpu()
+        return packed
+
+    def last_block(self, head: nn.Module) -> LastBlock:
+        """The encoder's last layer (a copy), pooling and ``head``, on the CPU.
+
+        ``last_block(head)(before_last_block(texts))`` is ``head(embed(texts))``.
+
+        Raises:
+            NotImplementedError: the encoder is not one of :data:`BERT_LIKE`, or its layer has parts that
+                :class:`BertLayer` has not.
+        """
+        self._check_bert_like()
+        config = self._model.config
+        block = BertLayer(
+            config.hidden_size,
+            config.num_attention_heads,
+            config.intermediate_size,
+            config.hidden_act if isinstance(config.hidden_act, str) else repr(config.hidden_act),
+            config.layer_norm_eps,
+        )
+        weights = {}
+        for name, weight in self._model.encoder.layer[-1].state_dict().items():
+            module, _, kind = name.rpartition(".")
+            if module not in _NAMES:
+                raise NotImplementedError(f"model type {self.model_type!r}: its layer has a part {name!r}")
+            weights[f"{_NAMES[module]}.{kind}"] = weight
+        block.load_state_dict(weights)
+        return LastBlock(block.eval().requires_grad_(False), head, self.normalize)
+
+    def _check_bert_like(self) -> None:
+        config = self._model.config
+        if self.model_type not in BERT_LIKE:
+            raise NotImplementedError(
+                f"model type {self.model_type!r}: its last layer cannot be taken apart; "
+                f"expected one of {', '.join(BERT_LIKE)}"
+            )
+        position = getattr(config, "position_embedding_type", None) or "absolute"
+        if position != "absolute":
+            raise NotImplementedError(
+                f"model type {self.model_type!r} with {position!r} positions: expected 'absolute'"
+            )
+
+    def _batches(
+        self, texts: list[str], size: int, progress: Progress | None
+    ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+        """Rows int64 [B] and what the model takes, longest texts first, without texts that have no token."""
+        if size < 1:
+            raise ValueError(f"batch_size: expected at least 1, got {size}")
+        # Half a surrogate pair is legal in a str and in JSON, but has no UTF-8 that a tokenizer could read.
+        readable = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
+        tokens = self._tokenizer(readable, truncation=True, max_length=self.max_tokens, padding=False)
+        lengths = torch.tensor([len(ids) for ids in tokens["input_ids"]], dtype=torch.int64)
+        order = torch.argsort(lengths, descending=True, stable=True)
+        order = order[lengths[order] > 0]
+        if len(order) == 0:
+            return
+        device = next(self._model.parameters()).device
+        done = len(texts) - len(order)
+        for rows in torch.split(order, size):
+            width = int(lengths[rows[0]])
+            yield (
+                rows,
+                {
+                    name: _padded([values[row] for row in rows.tolist()], width, padding).to(device)
+                    for name, (values, padding) in self._columns(tokens).items()
+                },
+            )
+            done += len(rows)
+            if progress is not None:
+                progress(done, len(texts))
+
+    def _columns(self, tokens: Mapping[str, list[list[int]]]) -> dict[str, tuple[list[list[int]], int]]:
+        """Per argument of the model: its values per text, and what pads them."""
+        padding = {
+            "input_ids": self._tokenizer.pad_token_id,
+            "token_type_ids": self._tokenizer.pad_token_type_id,
+            "attention_mask": 0,
+        }
+        return {name: (tokens[name], pad) for name, pad in padding.items() if name in tokens}
+
+
+_NAMES = {
+    "attention.self.query": "attention.query",
+    "attention.self.key": "attention.key",
+    "attention.self.value": "attention.value",
+    "attention.output.dense": "attention.output",
+    "attention.output.LayerNorm": "attention.norm",
+    "intermediate.dense": "intermediate",
+    "output.dense": "output",
+    "output.LayerNorm": "norm",
+}
+"""Modules of Hugging Face's layer and of ours."""
+
+
+def _pool(hidden: Tensor, mask: Tensor, normalize: bool) -> Tensor:
+    """The mean of hidden states [S, T, D] where the mask [S, T] is 1; zeros where it is 0 everywhere."""
+    shares = mask / mask.sum(1, keepdim=True).clamp(min=1.0)
+    # A product of matrices: the masked states would be as large as the states themselves.
+    mean = (shares.unsqueeze(1) @ hidden).squeeze(1)
+    return F.normalize(mean, dim=-1) if normalize else mean
+
+
+def _padded(values: list[list[int]], width: int, padding: int) -> Tensor:
+    return torch.tensor([row + [padding] * (width - len(row)) for row in values], dtype=torch.int64)
+
+
+def _transformers() -> ModuleType:
+    try:
+        import transformers
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            'sentence encoders need the package transformers: pip install "rledit[text]"', name="transformers"
+        ) from error
+    module: ModuleType = transformers
+    return module
+
+
+@contextmanager
+def _no_progress_bars(transformers: ModuleType) -> Iterator[None]:
+    """Reading takes a second; whoever wants bars for the rest has ``progress``."""
+    bars = transformers.utils.logging
+    shown = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            bars.enable_progress_bar()
+
+
+def _check_files(folder: Path) -> None:
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: expected the folder of an encoder, there is none")
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"{folder}: expected the folder of an encoder, it has no config.json")
+    if not any((folder / f"model.safetensors{suffix}").is_file() for suffix in ("", ".index.json")):
+        raise FileNotFoundError(
+            f"{folder}: expected model.safetensors (rledit never reads pickles such as pytorch_model.bin)"
+        )
+
+
+def _check_model(folder: Path, model: Any, tokenizer: Any, missing: Iterable[str]) -> None:
+    config = model.config
+    # What transformers does not find it fills with random numbers. We do not use the pooler.
+    absent = sorted(name for name in missing if not name.startswith("pooler."))
+    if absent:
+        raise ValueError(f"{folder}: model.safetensors lacks {len(absent)} weights, such as {absent[0]}")
+    for name, weight in model.named_parameters():
+        if not bool(weight.isfinite().all()):
+            raise ValueError(f"{folder}: expected finite weights, {name!r} has NaN or infinity")
+    if getattr(config, "is_encoder_decoder", False) or getattr(config, "is_decoder", False):
+        raise ValueError(f"{folder}: expected an encoder, got a {config.model_type!r} with a decoder")
+    if not isinstance(getattr(config, "hidden_size", None), int):
+        raise ValueError(f"{folder}: expected an encoder of texts, got a {config.model_type!r}")
+    if tokenizer.pad_token_id is None:
+        raise ValueError(f"{folder}: expected a tokenizer with a padding token, got one without")
+    largest = max(tokenizer.get_vocab().values(), default=0)
+    known = model.get_input_embeddings().num_embeddings
+    if largest >= known:
+        raise ValueError(f"{folder}: the tokenizer has token {largest}, the model knows 0..{known - 1}")
+
+
+def _identity(folder: Path) -> str:
+    """A hash of the small files: they say how texts become tokens."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.iterdir()):
+        if file.is_file() and file.suffix in {".json", ".txt", ".model"}:
+            content = file.read_bytes()
+            digest.update(f"{len(file.name)}:{file.name}|{len(content)}|".encode())
+            digest.update(content)
+    return digest.hexdigest()
+
+
+def _positions(model: Any, tokenizer: Any) -> int:
+    """How many tokens the model can take."""
+    positions = getattr(model.config, "max_position_embeddings", None) or tokenizer.model_max_length
+    table = getattr(getattr(model, "embeddings", None), "position_embeddings", None)
+    if isinstance(table, nn.Embedding) and table.padding_idx is not None:
+        positions = table.num_embeddings - table.padding_idx - 1  # RoBERTa counts from there
+    return int(min(positions, tokenizer.model_max_length))
