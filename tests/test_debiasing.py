@@ -1,0 +1,155 @@
+"""A debiasing run on synthetic comments: what it leaves, that it repeats, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+import rledit
+from rledit.data.comments import normalise
+from rledit.debiasing import DebiasConfig, run
+from rledit.debiasing.data import DebiasData, Split
+from rledit.debiasing.evaluation import evaluate, resample
+from rledit.debiasing.report import per_group_table
+
+QUICK = DebiasConfig(candidates=768, num_envs=64, vocabulary=400)
+FIGURES = {"accuracy", "utility_auc", "subgroup_auc", "bpsn_auc", "bnsp_auc", "fped", "fned", "per_group"}
+
+
+@pytest.fixture(scope="module")
+def data() -> DebiasData:
+    return DebiasData(QUICK, None)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    out = tmp_path_factory.mktemp("debias") / "run"
+    return out, run(QUICK, out)
+
+
+def test_no_sentence_is_in_two_splits(data: DebiasData) -> None:
+    parts = {"train": data.train.texts}
+    for name, split in data.splits.items():
+        parts[f"{name} utility"], parts[f"{name} bias"] = split.utility.texts, split.bias.texts
+    assert data.unseen is not None
+    parts["unseen"] = data.unseen.texts
+    keys = {name: {normalise(text) for text in texts} for name, texts in parts.items()}
+    assert all(keys.values())
+    names = list(keys)
+    for i, one in enumerate(names):
+        for other in names[:i]:
+            assert not keys[one] & keys[other], (one, other)
+    seen = {template for split in data.splits.values() for template in split.bias.templates}
+    assert not seen & set(data.unseen.templates)
+
+
+def test_groups_of_the_samples(data: DebiasData) -> None:
+    split = data.splits["reward"]
+    samples = split.samples(lambda texts: torch.zeros(len(texts), 3), data.identities)
+    assert int(samples.groups["utility"].sum()) == len(split.utility)
+    assert int(samples.groups["bias"].sum()) == len(split.bias)
+    for name in data.identities:
+        assert bool((samples.groups[name] <= samples.groups["bias"]).all())
+
+
+def test_a_run_improves_bias_within_its_budget(finished: tuple[Path, dict[str, Any]]) -> None:
+    out, metrics = finished
+    for name in ("config.json", "model.safetensors", "edit.safetensors", "history.csv", "report.html"):
+        assert (out / name).stat().st_size > 0
+    kept = json.loads((out / "metrics.json").read_text())
+    before, after = kept["test"]["before"], kept["test"]["after"]
+    assert set(before) >= FIGURES
+    assert after["bpsn_auc"] > before["bpsn_auc"]
+    assert after["utility_auc"] > before["utility_auc"] - 0.02
+    assert after["accuracy"] > before["accuracy"] - 0.02
+    figures = next(iter(after["per_group"].values()))
+    assert {"subgroup_auc", "bpsn_auc", "bnsp_auc", "false_positive_rate"} <= set(figures)
+    low, high = after["interval"]["bpsn_auc"]
+    assert low <= after["bpsn_auc"] <= high
+    assert "unseen templates" in kept["test"]["other"]
+    assert rledit.Edit.load(out / "edit.safetensors").targets
+
+
+def test_a_run_repeats_and_resumes(finished: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    out, metrics = finished
+    again = run(QUICK, tmp_path / "again")
+    assert again["test"] == metrics["test"]
+    resumed = run(QUICK, out, resume=True)
+    assert resumed["test"] == metrics["test"]
+
+
+def test_evaluation_is_scikit_learns(data: DebiasData) -> None:
+    torch.manual_seed(0)
+    samples = data.splits["test"].samples(lambda texts: torch.zeros(len(texts), 1), data.identities)
+    margins = torch.randn(len(samples)) + samples.labels
+    figures = evaluate(margins, samples, data.identities)
+    utility = samples.groups["utility"]
+    assert figures["utility_auc"] == pytest.approx(
+        roc_auc_score(samples.labels[utility], margins[utility]), abs=1e-4
+    )
+    per_group = figures["per_group"]
+    assert isinstance(per_group, dict)
+    for name, group in per_group.items():
+        own = samples.groups[name]
+        assert isinstance(group, dict)
+        assert group["subgroup_auc"] == pytest.approx(roc_auc_score(samples.labels[own], margins[own]), abs=1e-3)
+
+
+def test_resamples_keep_labels_and_groups(data: DebiasData) -> None:
+    samples = data.splits["validation"].samples(lambda texts: torch.zeros(len(texts), 1), data.identities)
+    positions = resample(samples, 5, seed=1)
+    assert positions.shape == (5, len(samples))
+    for row in positions:
+        assert torch.equal(samples.labels[row], samples.labels)
+        assert torch.equal(samples.masks[:, row], samples.masks)
+    assert len(positions[0].unique()) < len(samples)
+    assert torch.equal(positions, resample(samples, 5, seed=1))
+
+
+def test_group_names_are_data_and_never_markup() -> None:
+    group = {"subgroup_auc": 0.5}
+    figures = {"per_group": {"<script>": group}, "interval": {"per_group": {"<script>": {"subgroup_auc": [0, 1]}}}}
+    table = per_group_table("Per group", figures, figures)
+    assert "<script>" not in table
+    assert "&lt;script&gt;" in table
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dataset": ("x",)}, "expected some of jigsaw"),
+        ({"dataset": ()}, "dataset: expected one or several"),
+        ({"bias_set": "synthetic"}, "expected another set"),
+        ({"world": "x"}, "world: expected one of"),
+        ({"model": "encoder"}, "encoder: expected a folder"),
+        ({"encoder": "x"}, "encoder: expected a folder"),
+        ({"budget": -0.1}, "budget: expected a number"),
+        ({"candidates": 0}, "candidates: expected at least 1"),
+        ({"seed": -1}, "seed: expected at least 0"),
+    ],
+)
+def test_wrong_settings_are_named(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(QUICK, **changes)
+
+
+def test_files_that_are_not_there_and_layers_that_do_not_exist(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="jigsaw"):
+        run(replace(QUICK, dataset=("jigsaw",)), tmp_path / "a", data_root=tmp_path)
+    assert not (tmp_path / "a").exists()
+    with pytest.raises(ValueError, match="fc9"):
+        run(replace(QUICK, layer=("fc9",)), tmp_path / "b")
+
+
+def test_a_set_without_identities_is_refused(data: DebiasData) -> None:
+    split = data.splits["reward"]
+    empty = Split(split.utility, split.utility)
+    samples = empty.samples(lambda texts: torch.zeros(len(texts), 1), ())
+    with pytest.raises(ValueError, match="identity groups"):
+        rledit.Debias().check(samples)
