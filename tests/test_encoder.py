@@ -324,10 +324,19 @@ def test_parts_that_do_not_fit_are_named(folder: Path, tmp_path: Path) -> None:
     save_file(weights, path, {"format": "pt"})
     for broken, message in (
         (path.parent, r"expected finite weights, 'encoder\.layer\.0\.output\.dense\.bias' has NaN"),
-        (changed("decoder", "config.json", is_decoder=True), "expected an encoder, got a 'bert' with a decoder"),
+        (
+            changed("decoder", "config.json", is_decoder=True),
+            "expected an encoder, got a 'bert' with a decoder",
+        ),
         (changed("width", "config.json", hidden_size=48), "cannot be read as an encoder"),
-        (changed("unpadded", "tokenizer_config.json", pad_token=None), "with a padding token, got one without"),
-        (save_encoder(tmp_path / "few", vocab_size=10), r"the tokenizer has token 14, the model knows 0\.\.9"),
+        (
+            changed("unpadded", "tokenizer_config.json", pad_token=None),
+            "with a padding token, got one without",
+        ),
+        (
+            save_encoder(tmp_path / "few", vocab_size=10),
+            r"the tokenizer has token 14, the model knows 0\.\.9",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             SentenceEncoder.from_folder(broken, max_tokens=12)
