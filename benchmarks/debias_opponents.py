@@ -51,7 +51,8 @@ FIGURES = ("utility_auc", "accuracy", "bpsn_auc", "subgroup_auc", "bnsp_auc", "f
 RATES = (3e-4, 1e-3, 3e-3)
 EPOCHS = (1, 3, 10)
 
-Margins = Callable[[Samples], Tensor]
+Margins = Callable[[str], Tensor]
+"""From the name of a split."""
 
 
 class Problem:
@@ -69,19 +70,28 @@ class Problem:
         self.splits = {
             name: split.samples(classifier.encode, self.data.identities)
             for name, split in self.data.splits.items()
+            if name != "test"
         }
         self.inputs = {name: torch.cat(list(s.batches(4096))) for name, s in self.splits.items()}
-        unedited = tally_margins(margins_of(self.model, self.splits["validation"])[None], self.splits["validation"])
+        texts, samples, _ = self.data.test_sets()["test"]
+        self.sets = {
+            "reward": (self.data.splits["reward"].both.texts, self.splits["reward"]),
+            "validation": (self.data.splits["validation"].both.texts, self.splits["validation"]),
+            "test": (texts, samples),
+        }
+        unedited = tally_margins(self.margins(self.model, "validation")[None], self.splits["validation"])
         self.objective: Debias = config.objective().relative_to(unedited)
+
+    def margins(self, model: nn.Module, split: str) -> Tensor:
+        return margins_of(model.eval(), self.classifier.encode, self.sets[split][0])
 
     def value(self, margins: Margins) -> float:
         """The objective on the validation split."""
-        samples = self.splits["validation"]
-        return float(self.objective(tally_margins(margins(samples)[None], samples))[0])
+        return float(self.objective(tally_margins(margins("validation")[None], self.splits["validation"]))[0])
 
 
-def of_model(model: nn.Module) -> Margins:
-    return lambda samples: margins_of(model.eval(), samples)
+def of_model(problem: Problem, model: nn.Module) -> Margins:
+    return lambda split: problem.margins(model, split)
 
 
 def fine_tune(
@@ -99,7 +109,7 @@ def fine_tune(
                 optimizer.zero_grad()
                 (loss * weights[index]).mean().backward()
                 optimizer.step()
-        yield f"rate {rate:g}, {epochs} epochs", of_model(model)
+        yield f"rate {rate:g}, {epochs} epochs", of_model(problem, model)
 
 
 def last_layer(problem: Problem) -> Iterator[tuple[str, Margins]]:
@@ -159,12 +169,12 @@ def thresholds(problem: Problem) -> Iterator[tuple[str, Margins]]:
     optimizer = ThresholdOptimizer(
         estimator=Scores(), constraints="equalized_odds", prefit=True, predict_method="predict"
     )
-    scores = margins_of(problem.model, reward).sigmoid().numpy()
+    scores = problem.margins(problem.model, "reward").sigmoid().numpy()
     optimizer.fit(scores[:, None], reward.labels.numpy(), sensitive_features=feature(reward))
 
-    def margins(samples: Samples) -> Tensor:
-        x = margins_of(problem.model, samples).sigmoid().numpy()
-        pmf = optimizer._pmf_predict(x[:, None], sensitive_features=feature(samples))
+    def margins(split: str) -> Tensor:
+        x = problem.margins(problem.model, split).sigmoid().numpy()
+        pmf = optimizer._pmf_predict(x[:, None], sensitive_features=feature(problem.sets[split][1]))
         return torch.from_numpy(pmf[:, 1] - 0.5).float()
 
     yield "equalized odds", margins
@@ -186,7 +196,7 @@ def leace(problem: Problem) -> Iterator[tuple[str, Margins]]:
             logits: Tensor = model.fc3(model.relu2(model.fc2(hidden)))  # type: ignore[operator, union-attr]
             return logits
 
-    yield "features of fc1", of_model(Erased())
+    yield "features of fc1", of_model(problem, Erased())
 
 
 def rledit_edit(problem: Problem) -> Iterator[tuple[str, Margins]]:
@@ -196,11 +206,11 @@ def rledit_edit(problem: Problem) -> Iterator[tuple[str, Margins]]:
     edited = deepcopy(problem.model)
     result.edit.apply_(edited)
     trainer.env.close()
-    yield f"{', '.join(problem.config.layers)}, {problem.config.world}", of_model(edited)
+    yield f"{', '.join(problem.config.layers)}, {problem.config.world}", of_model(problem, edited)
 
 
 def untouched(problem: Problem) -> Iterator[tuple[str, Margins]]:
-    yield "", of_model(problem.model)
+    yield "", of_model(problem, problem.model)
 
 
 METHODS = {
@@ -238,8 +248,7 @@ def main(
             started = time.perf_counter()
             known = [(problem.value(margins), setting, margins) for setting, margins in METHODS[name](problem)]
             value, setting, margins = max(known, key=lambda each: each[0])
-            samples = problem.splits["test"]
-            test = evaluate(margins(samples), samples, problem.data.identities, seed)
+            test = evaluate(margins("test"), problem.sets["test"][1], problem.data.identities, seed)
             rows.append(
                 {"method": name, "seed": seed, "setting": setting, "value": value,
                  "seconds": time.perf_counter() - started, "test": {f: test[f] for f in FIGURES}}

@@ -48,18 +48,6 @@ struct Scratch {
   Buffer stacked;           // their product with a tile, or X right^T for all tiles of a chunk
   Buffer reduced;           // the latter in pairs, if products with left factors take them so
   std::vector<float> bias;  // of the first layer, repeated
-  // Where histograms are wanted, the margins of a block of candidates on the tiles of a span or of a part of
-  // it:
-  std::vector<float> margins;  // [candidates][margin_tiles][kTile]
-  int64_t first_candidate = 0;
-  int64_t first_tile = 0;
-  int64_t margin_tiles = 0;
-
-  // nullptr where no margins are wanted.
-  float* margins_of(int64_t candidate, int64_t tile) {
-    if (margins.empty()) return nullptr;
-    return margins.data() + ((candidate - first_candidate) * margin_tiles + tile - first_tile) * kTile;
-  }
 };
 
 }  // namespace rledit::cpu

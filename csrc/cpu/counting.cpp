@@ -1,7 +1,6 @@
 #include "counting.hpp"
 
 #include <algorithm>
-#include <map>
 #include <stdexcept>
 #include <string>
 
@@ -29,29 +28,11 @@ PackedSamples::PackedSamples(const Samples& samples, int64_t classes)
       membership_[i] |= uint64_t{1} << g;
       planes_[i / kTile * groups_ + g] |= uint64_t{1} << (i % kTile);
     }
-  if (classes == 2) find_kinds();
-}
-
-void PackedSamples::find_kinds() {
-  constexpr size_t kMostKinds = 256;
-  std::map<uint64_t, int32_t> known;
-  rows_.assign(labels_.size(), -1);
-  for (size_t i = 0; i < labels_.size(); ++i) {
-    if (membership_[i] == 0) continue;
-    const auto [kind, is_new] = known.try_emplace(membership_[i], static_cast<int32_t>(kinds_.size()));
-    if (is_new) kinds_.push_back(membership_[i]);
-    if (kinds_.size() > kMostKinds) {
-      kinds_.clear();
-      return;
-    }
-    rows_[i] = 2 * kind->second + labels_[i];
-  }
 }
 
 int64_t PackedSamples::bytes() const {
   return static_cast<int64_t>(labels_.size() * sizeof(int32_t) + membership_.size() * sizeof(uint64_t) +
-                              planes_.size() * sizeof(uint64_t) + positives_.size() * sizeof(uint64_t) +
-                              rows_.size() * sizeof(int32_t));
+                              planes_.size() * sizeof(uint64_t) + positives_.size() * sizeof(uint64_t));
 }
 
 int PackedSamples::valid(int64_t tile) const {
@@ -101,11 +82,11 @@ TileTally tile_tally(const Tally& tally, int64_t candidate, int64_t groups, int6
   return out;
 }
 
-Schedule::Schedule(int64_t candidates, int64_t chunks, int threads, int64_t stack, int64_t most) {
+Schedule::Schedule(int64_t candidates, int64_t chunks, int threads, int64_t stack) {
   // Sixteen blocks a thread: the last is what a thread that started late or was held up makes all the others
   // wait for. More than 32 candidates a block gain nothing, because by then the chunk's trip from memory is
   // paid for.
-  block = std::clamp<int64_t>(candidates / (16 * threads), 1, most);
+  block = std::clamp<int64_t>(candidates / (16 * threads), 1, 32);
   block = (block + stack - 1) / stack * stack;
   blocks = (candidates + block - 1) / block;
   // Few blocks are cut into parts of the samples for the same reason, though counters are then shared.

@@ -25,17 +25,7 @@ class PackedSamples {
   int valid(int64_t tile) const;  // samples of the tile that are not padding
   TileSamples tile(int64_t index) const;
 
-  // Samples of two classes that are in the same groups and have the same label are counted together first, as
-  // one row of a histogram. kind k holds the groups of rows 2k (label 0) and 2k + 1. No kinds: there are too
-  // many.
-  const std::vector<uint64_t>& kinds() const { return kinds_; }
-  const int32_t* rows() const {
-    return kinds_.empty() ? nullptr : rows_.data();
-  }  // [tiles, kTile], -1: in none
-
  private:
-  void find_kinds();
-
   int64_t count_;
   int64_t groups_;
   int64_t tiles_;
@@ -43,8 +33,6 @@ class PackedSamples {
   std::vector<uint64_t> membership_;  // [tiles, kTile]
   std::vector<uint64_t> planes_;      // [tiles, groups]
   std::vector<uint64_t> positives_;   // [tiles]
-  std::vector<uint64_t> kinds_;
-  std::vector<int32_t> rows_;  // [tiles, kTile]
 };
 
 // Sums of floats depend on their order: the samples of a chunk are summed first, then the chunks in their
@@ -80,8 +68,7 @@ struct Schedule {
   int64_t parts;
 
   // `stack`: candidates that are worked on together, so that a block should hold a whole number of stacks.
-  // most: candidates of a block.
-  Schedule(int64_t candidates, int64_t chunks, int threads, int64_t stack = 1, int64_t most = 32);
+  Schedule(int64_t candidates, int64_t chunks, int threads, int64_t stack = 1);
   int64_t items() const { return blocks * parts; }
   bool shares_candidates() const { return parts > 1; }
 };

@@ -149,21 +149,21 @@ struct Kernels {
   bool (*corrects)(Operands operands);  // whether correct() takes them
   void (*correct)(const Correction& correction);
   void (*count)(const float* logits, int64_t classes, const TileSamples& samples, const TileTally& tally);
-  // row * bins + bin of each margin, or -1 where it is NaN or the row is negative. No rows: all are 0.
-  void (*place)(const float* margins, const int32_t* rows, int64_t count, const Binning& binning,
-                int32_t* places);
-  void (*accumulate)(const int32_t* from, int64_t count, int32_t* to);
-  // out[groups, groups] = Tally::concordant of one candidate's histogram[groups, 2, bins]; scratch of
-  // concordance_scratch() doubles.
-  void (*concordance)(const int32_t* histogram, int64_t groups, int64_t bins, double* scratch, int64_t* out);
+  // The bin of each margin, -1 where it is NaN; count is a multiple of kTile.
+  void (*place)(const float* margins, int64_t count, const Binning& binning, int32_t* places);
+  // From counts table[bins, columns] to twice the counts of lower bins plus those of the same, in place;
+  // columns is a multiple of kColumns.
+  void (*pass)(int32_t* table, int64_t bins, int64_t columns);
+  // out[columns] = sum of table[places[samples[i]]] over i, without those whose place is -1.
+  void (*sum_rows)(const int32_t* table, int64_t columns, const int32_t* places, const int32_t* samples,
+                   int64_t count, int32_t* out);
   // Operations (two for each multiply-add) of one call, which does nothing else.
   int64_t (*peak)(Operands operands);
   // Reads [from, from + count) and returns something that depends on all of it.
   float (*read)(const float* from, int64_t count);
 };
 
-inline int64_t padded_bins(int64_t bins) { return (bins + 15) / 16 * 16; }
-inline int64_t concordance_scratch(int64_t groups, int64_t bins) { return 2 * groups * padded_bins(bins); }
+constexpr int64_t kColumns = 16;  // the most lanes of a vector
 
 // How many rows a panel of so many takes.
 inline int64_t stored_rows(const Kernels& kernels, Operands operands, int64_t rows) {

@@ -70,6 +70,11 @@ const cpu::Panels& PreparedTail::State::unedited(size_t layer) const {
   return *lazy.panels;
 }
 
+const cpu::Pairs& PreparedTail::State::pairs() const {
+  std::call_once(pairs_once_, [&] { pairs_ = std::make_unique<cpu::Pairs>(samples); });
+  return *pairs_;
+}
+
 const char* PreparedTail::State::activations(int64_t tile, int64_t count, int threads) const {
   if (kept_ != nullptr) return kept_.get() + tile * tile_bytes();
   char* packed = cpu::recycled<0>(count * tile_bytes());

@@ -12,6 +12,7 @@
 #include "counting.hpp"
 #include "memory.hpp"
 #include "panels.hpp"
+#include "ranking.hpp"
 #include "rledit/ops.hpp"
 
 namespace rledit {
@@ -42,6 +43,9 @@ struct PreparedTail::State {
   // A layer's unedited weights, packed when first asked for.
   const cpu::Panels& unedited(size_t layer) const;
 
+  // Of the samples, found when first asked for.
+  const cpu::Pairs& pairs() const;
+
   // Activations of `count` tiles from `tile` on; and what the unedited first layer makes of them, without its
   // nonlinearity. Packed or computed now where they are not kept. Call from one thread at a time.
   const char* activations(int64_t tile, int64_t count, int threads) const;
@@ -59,6 +63,8 @@ struct PreparedTail::State {
   std::vector<std::vector<float>> owned_;  // weights and biases
   std::vector<std::unique_ptr<LazyPanels>> panels_;
   cpu::Buffer kept_;  // all tiles of activations
+  mutable std::once_flag pairs_once_;
+  mutable std::unique_ptr<cpu::Pairs> pairs_;
   mutable std::once_flag outputs_once_;
   mutable cpu::Buffer outputs_;  // of all tiles
 };

@@ -1,101 +1,105 @@
 #include "ranking.hpp"
 
 #include <algorithm>
-
-#include "parallel.hpp"
+#include <map>
 
 namespace rledit::cpu {
-namespace {
 
-constexpr int64_t kMostRowEntries = int64_t{1} << 20;  // of the histograms by kind: they should stay in cache
-constexpr int64_t kCollectedBytes = int64_t{64} << 20;
-constexpr int64_t kTilesAtOnce = 64;
+Pairs::Pairs(const PackedSamples& samples) {
+  constexpr size_t kMostKinds = 256;
+  std::map<uint64_t, int32_t> kinds;
+  for (int64_t i = 0; i < samples.count() && kinds.size() <= kMostKinds; ++i) {
+    const uint64_t groups = samples.tile(i / kTile).membership[i % kTile];
+    if (groups != 0 && kinds.try_emplace(groups, static_cast<int32_t>(kinds.size())).second)
+      groups_.push_back(groups);
+  }
+  const bool by_kind = kinds.size() <= kMostKinds;
+  if (!by_kind) {
+    groups_.clear();
+    for (int64_t g = 0; g < samples.groups(); ++g) groups_.push_back(uint64_t{1} << g);
+  }
+  positives_.resize(groups_.size());
+  const auto add = [&](int64_t sample, int32_t label, int32_t column) {
+    if (label == 1)
+      positives_[column].push_back(static_cast<int32_t>(sample));
+    else
+      negatives_.push_back({static_cast<int32_t>(sample), column});
+  };
+  for (int64_t i = 0; i < samples.count(); ++i) {
+    const TileSamples tile = samples.tile(i / kTile);
+    uint64_t groups = tile.membership[i % kTile];
+    const int32_t label = tile.labels[i % kTile];
+    if (by_kind && groups != 0) {
+      add(i, label, kinds.at(groups));
+      continue;
+    }
+    for (; groups != 0; groups &= groups - 1) add(i, label, __builtin_ctzll(groups));
+  }
+}
 
-}  // namespace
-
-Ranking::Ranking(const Kernels& kernels, const PackedSamples& samples, const Tally& tally, int64_t candidates,
-                 bool parts, int threads)
-    : kernels_(kernels),
-      samples_(samples),
-      tally_(tally),
-      candidates_(candidates),
-      parts_(parts),
-      by_kind_(!samples.kinds().empty() &&
-               static_cast<int64_t>(samples.kinds().size()) * 2 * tally.bins <= kMostRowEntries) {
+Ranking::Ranking(const Kernels& kernels, const PackedSamples& samples, const Pairs* pairs, const Tally& tally,
+                 int threads)
+    : kernels_(kernels), samples_(samples), pairs_(pairs), tally_(tally) {
   if (!wanted()) return;
   scratch_.resize(threads);
   for (Scratch& scratch : scratch_) {
-    scratch.places.resize(kTilesAtOnce * kTile);
-    if (by_kind_) scratch.rows.resize(samples.kinds().size() * 2 * tally.bins);
-    scratch.histogram.resize(size());
-    if (tally.concordant != nullptr)
-      scratch.concordance.resize(concordance_scratch(samples.groups(), tally.bins));
+    scratch.places.resize(samples.tiles() * kTile);
+    if (tally.concordant == nullptr) continue;
+    scratch.table.resize(tally.bins * pairs->padded_columns());
+    scratch.sums.resize(pairs->padded_columns());
+    scratch.pairs.resize(pairs->columns() * pairs->columns());
   }
-  if (parts && tally.concordant != nullptr) collected_.assign(candidates * size(), 0);
 }
 
-int64_t Ranking::at_once(const PackedSamples& samples, const Tally& tally) {
-  const int64_t bytes = samples.groups() * 2 * tally.bins * static_cast<int64_t>(sizeof(int32_t));
-  return tally.concordant == nullptr || bytes == 0 ? INT64_MAX : std::max<int64_t>(1, kCollectedBytes / bytes);
-}
-
-void Ranking::add(int64_t candidate, const float* margins, int64_t first_tile, int64_t tiles, int worker) {
+void Ranking::count(int64_t candidate, const float* margins, int worker) {
   Scratch& scratch = scratch_[worker];
-  count(margins, first_tile, tiles, scratch);
-  const int32_t* histogram = scratch.histogram.data();
-  if (tally_.histogram != nullptr) {
-    int64_t* out = tally_.histogram + candidate * size();
-    for (int64_t i = 0; i < size(); ++i)
-      if (histogram[i] != 0) __atomic_fetch_add(out + i, histogram[i], __ATOMIC_RELAXED);
-  }
-  if (tally_.concordant == nullptr) return;
-  if (!parts_) return count_concordant(candidate, histogram, scratch);
-  int32_t* all = collected_.data() + candidate * size();
-  for (int64_t i = 0; i < size(); ++i)
-    if (histogram[i] != 0) __atomic_fetch_add(all + i, histogram[i], __ATOMIC_RELAXED);
-}
-
-void Ranking::finish(int threads) {
-  if (collected_.empty()) return;
-  parallel_for(candidates_, threads, [&](int64_t n, int worker) {
-    count_concordant(n, collected_.data() + n * size(), scratch_[worker]);
-  });
-}
-
-void Ranking::count(const float* margins, int64_t first_tile, int64_t tiles, Scratch& scratch) const {
   const Binning binning{tally_.bins, tally_.margin_limit};
-  const int64_t bins = tally_.bins;
-  std::fill(scratch.rows.begin(), scratch.rows.end(), 0);
-  std::fill(scratch.histogram.begin(), scratch.histogram.end(), 0);
-  for (int64_t start = 0; start < tiles; start += kTilesAtOnce) {
-    const int64_t some = std::min(kTilesAtOnce, tiles - start) * kTile;
-    const int64_t sample = (first_tile + start) * kTile;
-    const int32_t* rows = by_kind_ ? samples_.rows() + sample : nullptr;
-    kernels_.place(margins + start * kTile, rows, some, binning, scratch.places.data());
-    if (by_kind_) {
-      for (int64_t i = 0; i < some; ++i)
-        if (scratch.places[i] >= 0) ++scratch.rows[scratch.places[i]];
-      continue;
-    }
-    for (int64_t i = 0; i < some; ++i) {
-      if (scratch.places[i] < 0) continue;
-      const TileSamples tile = samples_.tile((sample + i) / kTile);
-      uint64_t groups = tile.membership[i % kTile];
-      const int64_t at = tile.labels[i % kTile] * bins + scratch.places[i];
-      for (; groups != 0; groups &= groups - 1) ++scratch.histogram[__builtin_ctzll(groups) * 2 * bins + at];
-    }
-  }
-  if (!by_kind_) return;
-  for (size_t kind = 0; kind < samples_.kinds().size(); ++kind)
-    for (uint64_t groups = samples_.kinds()[kind]; groups != 0; groups &= groups - 1)
-      kernels_.accumulate(scratch.rows.data() + kind * 2 * bins, 2 * bins,
-                          scratch.histogram.data() + __builtin_ctzll(groups) * 2 * bins);
+  kernels_.place(margins, samples_.tiles() * kTile, binning, scratch.places.data());
+  if (tally_.histogram != nullptr) count_histogram(candidate, scratch);
+  if (tally_.concordant != nullptr) count_concordant(candidate, scratch);
 }
 
-void Ranking::count_concordant(int64_t candidate, const int32_t* histogram, Scratch& scratch) const {
+void Ranking::count_histogram(int64_t candidate, const Scratch& scratch) const {
+  const int64_t bins = tally_.bins;
+  int64_t* histogram = tally_.histogram + candidate * samples_.groups() * 2 * bins;
+  for (int64_t i = 0; i < samples_.count(); ++i) {
+    if (scratch.places[i] < 0) continue;
+    const TileSamples tile = samples_.tile(i / kTile);
+    const int64_t at = tile.labels[i % kTile] * bins + scratch.places[i];
+    for (uint64_t groups = tile.membership[i % kTile]; groups != 0; groups &= groups - 1)
+      ++histogram[__builtin_ctzll(groups) * 2 * bins + at];
+  }
+}
+
+void Ranking::count_concordant(int64_t candidate, Scratch& scratch) const {
+  const int64_t columns = pairs_->columns();
+  const int64_t padded = pairs_->padded_columns();
+  std::fill(scratch.table.begin(), scratch.table.end(), 0);
+  for (const Pairs::Negative& negative : pairs_->negatives()) {
+    const int32_t bin = scratch.places[negative.sample];
+    if (bin >= 0) ++scratch.table[bin * padded + negative.column];
+  }
+  kernels_.pass(scratch.table.data(), tally_.bins, padded);
+  // So many positives at a time that no sum leaves an int32.
+  const int64_t most = std::max<int64_t>(1, INT32_MAX / (2 * samples_.count()));
+  for (int64_t a = 0; a < columns; ++a) {
+    int64_t* row = scratch.pairs.data() + a * columns;
+    std::fill(row, row + columns, 0);
+    const std::vector<int32_t>& positives = pairs_->positives(a);
+    const int64_t count = static_cast<int64_t>(positives.size());
+    for (int64_t first = 0; first < count; first += most) {
+      kernels_.sum_rows(scratch.table.data(), padded, scratch.places.data(), positives.data() + first,
+                        std::min(most, count - first), scratch.sums.data());
+      for (int64_t b = 0; b < columns; ++b) row[b] += scratch.sums[b];
+    }
+  }
   const int64_t groups = samples_.groups();
-  kernels_.concordance(histogram, groups, tally_.bins, scratch.concordance.data(),
-                       tally_.concordant + candidate * groups * groups);
+  int64_t* out = tally_.concordant + candidate * groups * groups;
+  for (int64_t a = 0; a < columns; ++a)
+    for (int64_t b = 0; b < columns; ++b)
+      for (uint64_t first = pairs_->groups(a); first != 0; first &= first - 1)
+        for (uint64_t second = pairs_->groups(b); second != 0; second &= second - 1)
+          out[__builtin_ctzll(first) * groups + __builtin_ctzll(second)] += scratch.pairs[a * columns + b];
 }
 
 }  // namespace rledit::cpu

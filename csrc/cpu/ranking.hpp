@@ -4,49 +4,62 @@
 #include <vector>
 
 #include "counting.hpp"
-#include "memory.hpp"
 
 namespace rledit::cpu {
 
-// Margins are kept until a candidate has those of many samples: one candidate's histograms stay in cache then,
-// where going from candidate to candidate with every few samples would fetch them from memory each time.
+// The pairs of positives and negatives that concordance is about. Samples of the same groups are one column, so
+// that a sample counts once, in however many groups it is; where there are too many kinds of samples the groups
+// themselves are the columns.
+class Pairs {
+ public:
+  explicit Pairs(const PackedSamples& samples);
+
+  int64_t columns() const { return static_cast<int64_t>(groups_.size()); }
+  int64_t padded_columns() const { return (columns() + kColumns - 1) / kColumns * kColumns; }
+  uint64_t groups(int64_t column) const { return groups_[column]; }
+
+  struct Negative {
+    int32_t sample;
+    int32_t column;
+  };
+  const std::vector<Negative>& negatives() const { return negatives_; }
+  const std::vector<int32_t>& positives(int64_t column) const { return positives_[column]; }  // samples
+
+ private:
+  std::vector<uint64_t> groups_;
+  std::vector<Negative> negatives_;
+  std::vector<std::vector<int32_t>> positives_;
+};
+
+// Margins are kept until a candidate has those of all samples: its table stays in cache then, where going from
+// candidate to candidate with every few samples would fetch one from memory each time.
 class Ranking {
  public:
-  // parts: what add() brings of a candidate is not all there is of it.
-  Ranking(const Kernels& kernels, const PackedSamples& samples, const Tally& tally, int64_t candidates,
-          bool parts, int threads);
+  // pairs: of these samples, if concordant pairs are wanted.
+  Ranking(const Kernels& kernels, const PackedSamples& samples, const Pairs* pairs, const Tally& tally,
+          int threads);
 
   bool wanted() const { return tally_.histogram != nullptr || tally_.concordant != nullptr; }
 
-  // Counts one candidate's margins [tiles][kTile] on the tiles from `first_tile` on.
-  void add(int64_t candidate, const float* margins, int64_t first_tile, int64_t tiles, int worker);
-
-  // After the last add().
-  void finish(int threads);
-
-  // How many candidates to take at once, so that what is kept of candidates that come in parts stays small.
-  static int64_t at_once(const PackedSamples& samples, const Tally& tally);
+  // Counts one candidate from its margins [tiles, kTile] on all samples.
+  void count(int64_t candidate, const float* margins, int worker);
 
  private:
   struct Scratch {
-    std::vector<int32_t> places;
-    std::vector<int32_t> rows;       // [kinds, 2, bins]
-    std::vector<int32_t> histogram;  // [groups, 2, bins]
-    std::vector<double> concordance;
+    std::vector<int32_t> places;  // [tiles, kTile]
+    std::vector<int32_t> table;   // [bins, columns]
+    std::vector<int32_t> sums;    // [columns]
+    std::vector<int64_t> pairs;   // [columns, columns]
   };
 
-  int64_t size() const { return samples_.groups() * 2 * tally_.bins; }  // of one candidate's histogram
-  void count(const float* margins, int64_t first_tile, int64_t tiles, Scratch& scratch) const;
-  void count_concordant(int64_t candidate, const int32_t* histogram, Scratch& scratch) const;
+  void count_histogram(int64_t candidate, const Scratch& scratch) const;
+  void count_concordant(int64_t candidate, Scratch& scratch) const;
 
   const Kernels& kernels_;
   const PackedSamples& samples_;
+  const Pairs* pairs_;
   const Tally& tally_;
-  int64_t candidates_;
-  bool parts_;
-  bool by_kind_;
   std::vector<Scratch> scratch_;
-  std::vector<int32_t> collected_;  // [candidates, groups, 2, bins], of candidates that come in parts
 };
 
 }  // namespace rledit::cpu

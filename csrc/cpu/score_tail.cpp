@@ -10,8 +10,7 @@ namespace rledit {
 namespace cpu {
 namespace {
 
-constexpr int64_t kMostCandidates = 32;             // of a block
-constexpr int64_t kMarginBytes = int64_t{4} << 20;  // of a block's margins
+constexpr int64_t kMarginBytes = int64_t{64} << 20;  // of the candidates that are worked on together
 
 class Call {
  public:
@@ -25,11 +24,15 @@ class Call {
 
   void run() {
     const int64_t span = tail_.span_chunks(plan_.corrects);
-    const Schedule schedule(candidates_.count, std::min(span, tail_.chunks()), plan_.threads, plan_.stack,
-                            most_candidates());
+    const Schedule schedule(candidates_.count, std::min(span, tail_.chunks()), plan_.threads, plan_.stack);
     LossPartials losses(tally_, candidates_.count, tail_.samples.groups(), span, schedule.shares_candidates());
-    const bool parts = schedule.shares_candidates() || span < tail_.chunks();
-    Ranking ranking(kernels_, tail_.samples, tally_, candidates_.count, parts, plan_.threads);
+    Ranking ranking(kernels_, tail_.samples, tally_.concordant != nullptr ? &tail_.pairs() : nullptr, tally_,
+                    plan_.threads);
+    const int64_t margins = tail_.samples.tiles() * kTile;  // of a candidate
+    if (ranking.wanted()) {
+      const int64_t bytes = candidates_.count * margins * int64_t{sizeof(float)};
+      margins_ = reinterpret_cast<float*>(recycled<2>(bytes));
+    }
     for (int64_t start = 0; start < tail_.chunks(); start += span) {
       const int64_t count = std::min(span, tail_.chunks() - start);
       first_tile_ = start * tail_.chunk_tiles;
@@ -41,20 +44,15 @@ class Call {
         const int64_t first = item % schedule.blocks * schedule.block;
         const Range candidates{first, std::min(first + schedule.block, candidates_.count)};
         const Range chunks{part * count / schedule.parts, (part + 1) * count / schedule.parts};
-        Scratch& scratch = scratch_[worker];
-        if (ranking.wanted()) keep_margins(candidates, chunks, scratch);
         kernels_.begin();
-        walk(candidates, chunks, losses, schedule.shares_candidates(), scratch);
+        walk(candidates, chunks, losses, schedule.shares_candidates(), scratch_[worker]);
         kernels_.end();
-        if (!ranking.wanted()) return;
-        const Range tiles{tiles_of(chunks.first).first, tiles_of(chunks.last - 1).last};
-        for (int64_t n = candidates.first; n < candidates.last; ++n)
-          ranking.add(n, scratch.margins_of(n, tiles.first), first_tile_ + tiles.first,
-                      tiles.last - tiles.first, worker);
       });
       losses.add_all(tally_, count);
     }
-    ranking.finish(plan_.threads);
+    if (!ranking.wanted()) return;
+    parallel_for(candidates_.count, plan_.threads,
+                 [&](int64_t n, int worker) { ranking.count(n, margins_ + n * margins, worker); });
   }
 
  private:
@@ -67,18 +65,10 @@ class Call {
   const Layer& layer(size_t l) const { return tail_.layers[l]; }
   const LayerEdit& edit(size_t l) const { return candidates_.edits[l]; }
 
-  // Candidates of a block, so that what is kept of their margins stays small.
-  int64_t most_candidates() const {
-    if (tally_.histogram == nullptr && tally_.concordant == nullptr) return kMostCandidates;
-    const int64_t bytes = tail_.samples.tiles() * kTile * int64_t{sizeof(float)};
-    return std::clamp<int64_t>(kMarginBytes / bytes, 1, kMostCandidates);
-  }
-
-  void keep_margins(Range candidates, Range chunks, Scratch& scratch) const {
-    scratch.first_candidate = candidates.first;
-    scratch.first_tile = tiles_of(chunks.first).first;
-    scratch.margin_tiles = tiles_of(chunks.last - 1).last - scratch.first_tile;
-    scratch.margins.resize((candidates.last - candidates.first) * scratch.margin_tiles * kTile);
+  // Of a tile of the present span; nullptr where nobody wants margins.
+  float* margins_of(int64_t candidate, int64_t tile) const {
+    if (margins_ == nullptr) return nullptr;
+    return margins_ + (candidate * tail_.samples.tiles() + first_tile_ + tile) * kTile;
   }
 
   // ------------------------------------------------------------------------------------------ walk
@@ -137,7 +127,7 @@ class Call {
     TileTally counters =
         tile_tally(tally_, n, tail_.samples.groups(), tail_.classes(), losses.at(n, chunk, own), shared);
     for (int64_t t = tiles.first; t < tiles.last; ++t, out += tail_.classes() * kTile) {
-      counters.margins = scratch.margins_of(n, t);
+      counters.margins = margins_of(n, t);
       kernels_.count(out, tail_.classes(), tail_.samples.tile(first_tile_ + t), counters);
     }
     losses.add_chunk(tally_, n, own);
@@ -178,7 +168,7 @@ class Call {
         const float* out = plan_.fuses
                                ? follow(2, correct_two(t, i, scratch), scratch)
                                : follow(1, floats(scratch.stacked) + i * layer(0).outputs * kTile, scratch);
-        counters[i].margins = scratch.margins_of(n + i, t);
+        counters[i].margins = margins_of(n + i, t);
         kernels_.count(out, tail_.classes(), samples, counters[i]);
       }
     }
@@ -390,6 +380,7 @@ class Call {
   int64_t first_tile_ = 0;
   int64_t tiles_ = 0;
   const char* inputs_ = nullptr;     // [tiles], packed
+  float* margins_ = nullptr;         // [candidates, tiles, kTile], if wanted
   const float* products_ = nullptr;  // [tiles][outputs][kTile], of the unedited first layer
   std::vector<Scratch> scratch_;
 };
@@ -399,7 +390,9 @@ class Call {
 
 void PreparedTail::score(const Candidates& candidates, const Tally& tally) const {
   if (state_->samples.count() == 0) return;
-  const int64_t at_once = cpu::Ranking::at_once(state_->samples, tally);
+  const int64_t margins = state_->samples.tiles() * cpu::kTile * int64_t{sizeof(float)};
+  const bool ranks = tally.histogram != nullptr || tally.concordant != nullptr;
+  const int64_t at_once = ranks ? std::max<int64_t>(1, cpu::kMarginBytes / margins) : candidates.count;
   for (int64_t n = 0; n < candidates.count; n += at_once) {
     const int64_t count = std::min(at_once, candidates.count - n);
     const Candidates some = cpu::slice(candidates, n, count, state_->layers);

@@ -1,5 +1,7 @@
 // tally_logits on the CPU: each tile of logits is turned on its side, then counted like any other.
 #include <algorithm>
+#include <memory>
+#include <vector>
 
 #include "counting.hpp"
 #include "kernels.hpp"
@@ -25,8 +27,10 @@ class LogitsCall {
         threads_(num_threads()),
         schedule_(candidates, chunks_, threads_),
         losses_(tally, candidates, samples.groups(), chunks_, schedule_.shares_candidates()),
-        ranking_(kernels_, samples, tally, candidates, schedule_.shares_candidates(), threads_),
-        scratch_(threads_) {}
+        pairs_(tally.concordant != nullptr ? std::make_unique<Pairs>(samples) : nullptr),
+        ranking_(kernels_, samples, pairs_.get(), tally, threads_),
+        tiles_(threads_, std::vector<float>(classes * kTile)),
+        margins_(ranking_.wanted() ? candidates * samples.tiles() * kTile : 0) {}
 
   void run(int64_t candidates) {
     parallel_for(schedule_.items(), threads_, [&](int64_t item, int worker) {
@@ -37,22 +41,19 @@ class LogitsCall {
         count(n, part * chunks_ / schedule_.parts, (part + 1) * chunks_ / schedule_.parts, worker);
     });
     losses_.add_all(tally_, chunks_);
-    ranking_.finish(threads_);
+    if (!ranking_.wanted()) return;
+    parallel_for(candidates, threads_,
+                 [&](int64_t n, int worker) { ranking_.count(n, margins_of(n, 0), worker); });
   }
 
  private:
-  struct Scratch {
-    std::vector<float> tile;     // [classes][kTile]
-    std::vector<float> margins;  // [tiles][kTile]
-  };
+  float* margins_of(int64_t candidate, int64_t tile) {
+    return margins_.data() + (candidate * samples_.tiles() + tile) * kTile;
+  }
 
   // One candidate on some chunks.
   void count(int64_t n, int64_t first_chunk, int64_t last_chunk, int worker) {
-    Scratch& scratch = scratch_[worker];
-    scratch.tile.resize(classes_ * kTile);
-    const int64_t first_tile = first_chunk * kMaxTilesPerChunk;
-    const int64_t last_tile = std::min(last_chunk * kMaxTilesPerChunk, samples_.tiles());
-    if (ranking_.wanted()) scratch.margins.resize((last_tile - first_tile) * kTile);
+    float* tile = tiles_[worker].data();
     for (int64_t chunk = first_chunk; chunk < last_chunk; ++chunk) {
       double own[kMaxGroups];
       TileTally counters = tile_tally(tally_, n, samples_.groups(), classes_, losses_.at(n, chunk, own),
@@ -60,13 +61,12 @@ class LogitsCall {
       const int64_t end = std::min((chunk + 1) * kMaxTilesPerChunk, samples_.tiles());
       for (int64_t t = chunk * kMaxTilesPerChunk; t < end; ++t) {
         const float* rows = logits_ + (n * samples_.count() + t * kTile) * classes_;
-        kernels_.pack_tile(rows, samples_.valid(t), classes_, Operands::float32, scratch.tile.data());
-        if (ranking_.wanted()) counters.margins = scratch.margins.data() + (t - first_tile) * kTile;
-        kernels_.count(scratch.tile.data(), classes_, samples_.tile(t), counters);
+        kernels_.pack_tile(rows, samples_.valid(t), classes_, Operands::float32, tile);
+        if (ranking_.wanted()) counters.margins = margins_of(n, t);
+        kernels_.count(tile, classes_, samples_.tile(t), counters);
       }
       losses_.add_chunk(tally_, n, own);
     }
-    if (ranking_.wanted()) ranking_.add(n, scratch.margins.data(), first_tile, last_tile - first_tile, worker);
   }
 
   const Kernels& kernels_ = kernels();
@@ -78,8 +78,10 @@ class LogitsCall {
   int threads_;
   Schedule schedule_;
   LossPartials losses_;
+  std::unique_ptr<Pairs> pairs_;
   Ranking ranking_;
-  std::vector<Scratch> scratch_;
+  std::vector<std::vector<float>> tiles_;  // per thread [classes][kTile]
+  std::vector<float> margins_;             // [candidates, tiles, kTile], if wanted
 };
 
 }  // namespace

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -37,14 +38,18 @@ class Split:
     utility: Comments
     bias: Comments
 
+    @cached_property
+    def both(self) -> Comments:
+        """Utility first."""
+        return self.utility.join(self.bias)
+
     def samples(self, encode: Encode, identities: Sequence[str]) -> Samples:
         """Both as one, with the groups "utility", "bias" and the identities, as far as they are there."""
-        both = self.utility.join(self.bias)
-        in_bias = torch.arange(len(both)) >= len(self.utility)
+        in_bias = torch.arange(len(self.both)) >= len(self.utility)
         groups = {"utility": ~in_bias, "bias": in_bias}
-        groups |= {name: both.identities[name] & in_bias for name in identities}
+        groups |= {name: self.both.identities[name] & in_bias for name in identities}
         groups = {name: mask for name, mask in groups.items() if bool(mask.any())}
-        return Samples(encode(both.texts), both.labels, groups)
+        return Samples(encode(self.both.texts), self.both.labels, groups)
 
 
 class DebiasData:
@@ -88,10 +93,31 @@ class DebiasData:
             name: found for name in TRANSFER if (found := _optional(name, data_root)) and name != config.bias_name
         }
 
+    def test_sets(self) -> dict[str, tuple[Sequence[str], Samples, tuple[str, ...]]]:
+        """By name: texts, labels and groups without inputs, identity groups. The test split comes first."""
+        test = self.splits["test"]
+        sets: dict[str, tuple[Sequence[str], Samples, tuple[str, ...]]] = {
+            "test": (test.both.texts, test.samples(_no_inputs, self.identities), self.identities)
+        }
+        for name, comments in {"unseen templates": self.unseen, **self.transfer}.items():
+            if comments is None:
+                continue
+            sizes = {group: int(mask.sum()) for group, mask in comments.identities.items()}
+            names = tuple(sorted((g for g in sizes if sizes[g]), key=lambda g: -sizes[g])[:MOST_IDENTITIES])
+            groups = {"bias": torch.ones(len(comments), dtype=torch.bool)}
+            groups |= {group: comments.identities[group] for group in names}
+            samples = Samples(_no_inputs(comments.texts), comments.labels, groups)
+            sets[name] = (comments.texts, samples, names)
+        return sets
+
     @property
     def texts(self) -> list[str]:
         """Of the classifier's training."""
         return list(self.train.texts)
+
+
+def _no_inputs(texts: Sequence[str]) -> Tensor:
+    return torch.zeros(len(texts), 1)
 
 
 def _without(comments: Comments, others: Comments) -> Comments:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -32,9 +32,11 @@ PER_GROUP = {
 
 
 @torch.no_grad()
-def margins_of(model: nn.Module, samples: Samples) -> Tensor:
-    """logit[1] - logit[0] of each sample, float32 [S]."""
-    logits = torch.cat([model(batch) for batch in samples.batches(BATCH)])
+def margins_of(model: nn.Module, encode: Callable[[Sequence[str]], Tensor], texts: Sequence[str]) -> Tensor:
+    """logit[1] - logit[0] of each text, float32 [S]. Batch by batch: one-hot words of a whole test set would take
+    gigabytes."""
+    starts = range(0, len(texts), BATCH)
+    logits = torch.cat([model(encode(texts[start : start + BATCH])) for start in starts])
     return (logits[:, 1] - logits[:, 0]).float()
 
 

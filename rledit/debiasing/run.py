@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict
@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.progress import Progress
 from torch import nn
@@ -25,7 +24,6 @@ from ..runs.history import History
 from ..runs.plots import curve, heat_map, write_figures
 from ..runs.report import write_report
 from ..runs.training import CHECKPOINT_SECONDS, train
-from ..samples import Samples
 from ..task import Task
 from .classifier import Classifier, train_or_load
 from .config import WORLDS, DebiasConfig
@@ -131,23 +129,12 @@ def run(
 
 def measure(classifier: Classifier, edited: nn.Module, data: DebiasData, seed: int) -> dict[str, Any]:
     """Test figures before and after, also on unseen templates and on the transfer sets."""
-    sets: dict[str, tuple[Samples, Sequence[str]]] = {
-        "test": (data.splits["test"].samples(classifier.encode, data.identities), data.identities)
-    }
-    others = {"unseen templates": data.unseen, **data.transfer}
-    for name, comments in others.items():
-        if comments is None:
-            continue
-        names = [n for n, mask in comments.identities.items() if bool(mask.any())][:62]
-        groups = {"bias": torch.ones(len(comments), dtype=torch.bool)}
-        groups |= {n: comments.identities[n] for n in names}
-        sets[name] = (Samples(classifier.encode(comments.texts), comments.labels, groups), names)
     figures = {
         name: {
-            when: evaluate(margins_of(model, samples), samples, identities, seed)
+            when: evaluate(margins_of(model, classifier.encode, texts), samples, identities, seed)
             for when, model in (("before", classifier.model), ("after", edited))
         }
-        for name, (samples, identities) in sets.items()
+        for name, (texts, samples, identities) in data.test_sets().items()
     }
     return {**figures.pop("test"), "other": figures}
 

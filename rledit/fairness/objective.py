@@ -22,7 +22,7 @@ BIAS: Mapping[str, float] = {
     "subgroup_auc": 0.5,
     "bnsp_auc": 0.5,
     "fped": 0.02,
-    "fned": 0.02,
+    "fned": 0.05,
 }
 
 

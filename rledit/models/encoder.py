@@ -310,17 +310,17 @@ class SentenceEncoder:
         """Rows int64 [B] and what the model takes, longest texts first, without texts that have no token."""
         if size < 1:
             raise ValueError(f"batch_size: expected at least 1, got {size}")
+        if not texts:
+            return  # which tokenizers of some versions refuse
         # Half a surrogate pair is legal in a str and in JSON, but has no UTF-8 that a tokenizer could read.
         readable = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
         tokens = self._tokenizer(readable, truncation=True, max_length=self.max_tokens, padding=False)
         lengths = torch.tensor([len(ids) for ids in tokens["input_ids"]], dtype=torch.int64)
         order = torch.argsort(lengths, descending=True, stable=True)
         order = order[lengths[order] > 0]
-        if len(order) == 0:
-            return
         device = next(self._model.parameters()).device
         done = len(texts) - len(order)
-        for rows in torch.split(order, size):
+        for rows in torch.split(order, size) if len(order) else ():
             width = int(lengths[rows[0]])
             yield (
                 rows,

@@ -191,8 +191,8 @@ class Scorer:
     def margin_limit(self) -> float:
         """The bins of histograms divide the margins logit[1] - logit[0] in [-margin_limit, margin_limit].
 
-        A power of two, so large that the unedited model's margins take between a quarter and half of the
-        range; what an edit moves beyond the range falls into the outermost bins.
+        A power of two, so large that 99% of the unedited model's margins take between a quarter and half of the
+        range. The rest, and what an edit moves there, may fall into the outermost bins.
         """
         if self._margin_limit == 0.0:
             self._margin_limit = self._find_margin_limit()
@@ -217,10 +217,10 @@ class Scorer:
                 int(histogram[bins // 2 - n : bins // 2 + n].sum()) for n in (bins // 4, bins // 8)
             )
             total = int(histogram.sum())
-            if half < total:
+            if half < 0.99 * total:
                 limit *= 2
                 grown = True
-            elif quarter == total > 0 and not grown:
+            elif quarter >= 0.99 * total > 0 and not grown:
                 limit /= 2
             else:
                 break

@@ -97,8 +97,8 @@ const Kernels table = {RLEDIT_STRING(RLEDIT_ISA),
                        correct,
                        count,
                        place,
-                       accumulate,
-                       concordance,
+                       pass,
+                       sum_rows,
                        peak,
                        read};
 

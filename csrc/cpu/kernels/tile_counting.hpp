@@ -101,6 +101,7 @@ inline void count_two(const float* logits, const TileSamples& samples, const Til
   const auto count_bits = [](uint64_t bits) { return __builtin_popcountll(bits); };
   for (int64_t g = 0; g < samples.groups; ++g) {
     const uint64_t plane = samples.planes[g];
+    if (plane == 0) continue;  // where samples are sorted by group, most of them
     const uint64_t own[2] = {zeros & plane, ones & plane};
     if (tally.correct != nullptr)
       add(tally.correct + g, count_bits((own[1] & positives) | (own[0] & ~positives)), tally.shared);
