@@ -53,8 +53,14 @@ void sum_rows(const int32_t* table, int64_t columns, const int32_t* places, cons
   int64_t column = 0;
   for (; column + 4 * kLanes <= columns; column += 4 * kLanes)
     sum_rows_part<4>(table + column, columns, places, samples, count, out + column);
-  for (; column < columns; column += kLanes)
-    sum_rows_part<1>(table + column, columns, places, samples, count, out + column);
+  table += column;
+  out += column;
+  switch ((columns - column) / kLanes) {
+    case 3: return sum_rows_part<3>(table, columns, places, samples, count, out);
+    case 2: return sum_rows_part<2>(table, columns, places, samples, count, out);
+    case 1: return sum_rows_part<1>(table, columns, places, samples, count, out);
+    default: return;
+  }
 }
 
 }  // namespace
