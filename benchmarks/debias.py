@@ -4,8 +4,8 @@
     python -m benchmarks.debias --data-root DIR --encoder DIR   # also a head on a sentence encoder
 
 Every seed has its own splits and its own classifier, shared by the settings of that seed. The edit is learned
-on the reward split, picked on the validation split, and read once on the test split, on sentence templates that
-neither has seen, and on ToxiGen.
+on the reward split, picked on the validation split, and read once on the test split, on sentence templates
+that neither has seen, and on ToxiGen.
 """
 
 from __future__ import annotations
@@ -37,7 +37,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "64x16, mask": {"layer": ("fc2",), "world": "mask"},
     "64x16, shift": {"layer": ("fc2",), "world": "shift"},
     "64x16 and 16x2, shift": {"layer": ("fc2", "fc3"), "world": "shift"},
-    "words x64, shift": {"layer": ("fc1",), "world": "shift"},
 }
 ENCODER = {
     "encoder head, shift": {"layer": ("head.fc1",), "world": "shift"},
@@ -52,7 +51,7 @@ def main(
     encoder: str = "",
     seeds: int = 5,
     settings: Sequence[str] = (),
-    candidates: int = 25_600,
+    candidates: int = 51_200,
 ) -> None:
     """Run the table.
 
@@ -79,9 +78,9 @@ def main(
             console.print(_line(rows[-1]), highlight=False)
     table = _table(rows)
     note = (
-        "Mean and standard deviation over seeds; in brackets before the edit. AUCs of groups are power means, "
-        "p = -5, over the identity groups of madlibs' seen templates; unseen: on the templates held out. ToxiGen "
-        "gap: largest less smallest AUC within a group."
+        "Mean and standard deviation over seeds; in brackets before the edit. AUCs of groups are power "
+        "means, p = -5, over the identity groups of madlibs' seen templates; unseen: on the templates held "
+        "out. ToxiGen gap: largest less smallest AUC within a group."
     )
     if settings:
         Console().print(table)

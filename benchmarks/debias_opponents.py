@@ -2,18 +2,18 @@
 
     python -m benchmarks.debias_opponents --data-root DIR
 
-Each opponent sees what rledit sees: the training comments, and the reward split with its labels and groups. Where it
-has settings, all of a small grid are tried and the validation split picks by the same objective. Then the test
-split is read once.
+Each opponent sees what rledit sees: the training comments, and the reward split with its labels and groups.
+Where it has settings, all of a small grid are tried and the validation split picks by the same objective.
+Then the test split is read once.
 
 last layer        the last layer fine-tuned on the reward split, the only baseline of Malik 2026
 counterfactuals   fine-tuning on the training comments, and on copies in which identity terms are swapped
-reweighing        fine-tuning on the reward split with every group and label equally heavy (F. Kamiran, T. Calders,
-                  KAIS 2012)
-thresholds        fairlearn's ThresholdOptimizer, equalized odds, on the classifier's scores; its answers are drawn
-                  by chance, so that its AUCs are those of their probabilities
+reweighing        fine-tuning on the reward split with every group and label equally heavy (F. Kamiran and
+                  T. Calders, KAIS 2012)
+thresholds        fairlearn's ThresholdOptimizer, equalized odds, on the classifier's scores; its answers are
+                  drawn by chance, so that its AUCs are those of their probabilities
 LEACE             the identity erased from the first layer's features (N. Belrose et al., arXiv:2306.03819)
-rledit            shift edits of several layers
+rledit            the edit of the command's default
 """
 
 from __future__ import annotations
@@ -246,7 +246,9 @@ def main(
         problem = Problem(DebiasConfig(dataset, seed=seed, candidates=candidates), data_root, console)
         for name in methods or METHODS:
             started = time.perf_counter()
-            known = [(problem.value(margins), setting, margins) for setting, margins in METHODS[name](problem)]
+            known = [
+                (problem.value(margins), setting, margins) for setting, margins in METHODS[name](problem)
+            ]
             value, setting, margins = max(known, key=lambda each: each[0])
             test = evaluate(margins("test"), problem.sets["test"][1], problem.data.identities, seed)
             rows.append(
@@ -266,7 +268,13 @@ def main(
         Console().print(table)
     else:
         note = "The value is that of the objective that rledit maximises, with its budget of half a point."
-        write("debias-opponents", f"python -m benchmarks.debias_opponents --seeds {seeds}", table, {"rows": rows}, note)
+        write(
+            "debias-opponents",
+            f"python -m benchmarks.debias_opponents --seeds {seeds}",
+            table,
+            {"rows": rows},
+            note,
+        )
 
 
 if __name__ == "__main__":

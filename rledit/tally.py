@@ -125,8 +125,8 @@ class Tally:
         return self._label_count[group]
 
     def auc(self, positives: str, negatives: str | None = None) -> Tensor:
-        """Area under the ROC curve, float64 [N], of a group's positives (label 1) against another's negatives, or
-        its own; NaN where there are none of either. From margins cut into bins."""
+        """Area under the ROC curve, float64 [N], of a group's positives (label 1) against the negatives of
+        another, or its own; NaN where there are none of either. From margins cut into bins."""
         other = positives if negatives is None else negatives
         pairs = int(self.label_count(positives)[1]) * int(self.label_count(other)[0])
         concordant = self.concordant[positives][:, self.groups.index(other)].double()

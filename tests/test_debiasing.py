@@ -59,7 +59,7 @@ def test_groups_of_the_samples(data: DebiasData) -> None:
 
 
 def test_a_run_improves_bias_within_its_budget(finished: tuple[Path, dict[str, Any]]) -> None:
-    out, metrics = finished
+    out, _ = finished
     for name in ("config.json", "model.safetensors", "edit.safetensors", "history.csv", "report.html"):
         assert (out / name).stat().st_size > 0
     kept = json.loads((out / "metrics.json").read_text())
@@ -98,7 +98,9 @@ def test_evaluation_is_scikit_learns(data: DebiasData) -> None:
     for name, group in per_group.items():
         own = samples.groups[name]
         assert isinstance(group, dict)
-        assert group["subgroup_auc"] == pytest.approx(roc_auc_score(samples.labels[own], margins[own]), abs=1e-3)
+        assert group["subgroup_auc"] == pytest.approx(
+            roc_auc_score(samples.labels[own], margins[own]), abs=1e-3
+        )
 
 
 def test_resamples_keep_labels_and_groups(data: DebiasData) -> None:
@@ -114,7 +116,10 @@ def test_resamples_keep_labels_and_groups(data: DebiasData) -> None:
 
 def test_group_names_are_data_and_never_markup() -> None:
     group = {"subgroup_auc": 0.5}
-    figures = {"per_group": {"<script>": group}, "interval": {"per_group": {"<script>": {"subgroup_auc": [0, 1]}}}}
+    figures = {
+        "per_group": {"<script>": group},
+        "interval": {"per_group": {"<script>": {"subgroup_auc": [0, 1]}}},
+    }
     table = per_group_table("Per group", figures, figures)
     assert "<script>" not in table
     assert "&lt;script&gt;" in table

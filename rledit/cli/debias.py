@@ -77,5 +77,7 @@ def table(test: Mapping[str, Any]) -> Table:
     for key, label in SHOWN.items():
         out.add_row(label, *(f"{test[when][key]:.4f}" for when in ("before", "after")))
     for name, figures in test["other"].items():
-        out.add_row(f"BPSN AUC, {name}", *(f"{figures[when]['bpsn_auc']:.4f}" for when in ("before", "after")))
+        out.add_row(
+            f"BPSN AUC, {name}", *(f"{figures[when]['bpsn_auc']:.4f}" for when in ("before", "after"))
+        )
     return out

@@ -143,7 +143,10 @@ def _embeddings(encoder: SentenceEncoder, texts: Sequence[str]) -> Tensor:
 
 
 def train_or_load(
-    config: DebiasConfig, data: DebiasData, path: Path, progress: Callable[[], AbstractContextManager[Progress]]
+    config: DebiasConfig,
+    data: DebiasData,
+    path: Path,
+    progress: Callable[[], AbstractContextManager[Progress]],
 ) -> tuple[Classifier, float]:
     """The classifier of a run, from its file if there is one; and the seconds that its training took.
 

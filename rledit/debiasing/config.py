@@ -39,7 +39,7 @@ class DebiasConfig:
     encoder: str = ""
     """Folder of a Hugging Face encoder, for --model encoder."""
     layer: tuple[str, ...] = ()
-    """Modules to edit: fc1, fc2, fc3 of the bag of words; head.fc1, head.fc2 or block.output of the encoder."""
+    """Modules to edit: fc1, fc2, fc3 of the bag of words; head.fc1, head.fc2, block.output of an encoder."""
     budget: float = 0.005
     """What utility AUC and accuracy may lose, absolute: 0.005 is half a point."""
     world: Literal["mask", "shift"] = "shift"
@@ -48,7 +48,7 @@ class DebiasConfig:
     """Rank R of the factors; less where a layer has fewer rows or columns."""
     seed: int = 0
     """Of everything random: splits, training, policy."""
-    candidates: int = 25_600
+    candidates: int = 51_200
     """Edits to score."""
     num_envs: int = 128
     """Edits scored together, one batch of PPO."""

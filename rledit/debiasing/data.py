@@ -19,7 +19,7 @@ from .config import UNSEEN_TEMPLATES, DebiasConfig
 logger = logging.getLogger("rledit")
 
 SHARES = {"train": 0.45, "reward": 0.20, "validation": 0.10, "test": 0.25}
-"""Of the comments. The classifier is trained on the first, the reward sees the second, the third picks the edit."""
+"""Of the comments. The classifier is trained on the first, the reward sees the second, the third picks."""
 
 BIAS_SENTENCES = {"reward": 6_000, "validation": 4_000}
 """Of the bias set, but at most a quarter each; the test gets the rest, at least half."""
@@ -87,10 +87,13 @@ class DebiasData:
         self.identities = _measurable(reward, validation)
         if not self.identities:
             raise ValueError(
-                f"bias_set: expected identity groups with toxic and harmless sentences, {config.bias_name} has none"
+                f"bias_set: expected identity groups with toxic and harmless sentences; {config.bias_name} "
+                "has none"
             )
         self.transfer = {
-            name: found for name in TRANSFER if (found := _optional(name, data_root)) and name != config.bias_name
+            name: found
+            for name in TRANSFER
+            if (found := _optional(name, data_root)) and name != config.bias_name
         }
 
     def test_sets(self) -> dict[str, tuple[Sequence[str], Samples, tuple[str, ...]]]:
@@ -149,13 +152,15 @@ def _measurable(*parts: Comments) -> tuple[str, ...]:
 
     def fits(name: str) -> bool:
         return all(
-            min(*counts(part, part.identities[name]), *counts(part, ~part.identities[name])) > 0 for part in parts
+            min(*counts(part, part.identities[name]), *counts(part, ~part.identities[name])) > 0
+            for part in parts
         )
 
     sizes = {name: int(mask.sum()) for name, mask in parts[0].identities.items() if fits(name)}
     if left_out := sorted(set(parts[0].identities) - set(sizes)):
         logger.warning(
-            "Left out, because the bias set lacks toxic or harmless sentences of them: %s.", ", ".join(left_out)
+            "Left out, because the bias set lacks toxic or harmless sentences of them: %s.",
+            ", ".join(left_out),
         )
     chosen = sorted(sizes, key=lambda name: -sizes[name])
     if len(chosen) > MOST_IDENTITIES:

@@ -22,7 +22,7 @@ LEVEL = 0.95
 BATCH = 1024
 AT_ONCE = 4 << 20  # margins of resamples that are counted together
 
-PER_GROUP = {
+PER_GROUP: dict[str, Callable[[GroupMetrics], Tensor]] = {
     "subgroup_auc": lambda m: m.subgroup_aucs,
     "bpsn_auc": lambda m: m.bpsn_aucs,
     "bnsp_auc": lambda m: m.bnsp_aucs,
@@ -33,8 +33,8 @@ PER_GROUP = {
 
 @torch.no_grad()
 def margins_of(model: nn.Module, encode: Callable[[Sequence[str]], Tensor], texts: Sequence[str]) -> Tensor:
-    """logit[1] - logit[0] of each text, float32 [S]. Batch by batch: one-hot words of a whole test set would take
-    gigabytes."""
+    """logit[1] - logit[0] of each text, float32 [S]. Batch by batch: a whole test set as one-hot words would
+    take gigabytes."""
     starts = range(0, len(texts), BATCH)
     logits = torch.cat([model(encode(texts[start : start + BATCH])) for start in starts])
     return (logits[:, 1] - logits[:, 0]).float()
@@ -49,8 +49,8 @@ def tally_margins(margins: Tensor, samples: Samples) -> Tally:
 
 
 def resample(samples: Samples, count: int, seed: int) -> Tensor:
-    """Bootstrap resamples within strata: positions int64 [count, S], each of the same label and groups as the one
-    it stands for, so that the size of every group stays what it is."""
+    """Bootstrap resamples within strata: positions int64 [count, S], each with the label and groups of what it
+    stands for, so that the size of every group stays what it is."""
     generator = torch.Generator().manual_seed(seed)
     keys = torch.stack([samples.labels.bool(), *samples.groups.values()])
     _, stratum = torch.unique(keys, dim=1, return_inverse=True)
@@ -70,7 +70,7 @@ def evaluate(margins: Tensor, samples: Samples, identities: Sequence[str], seed:
         identities: identity groups.
 
     Returns:
-        every metric of :data:`rledit.fairness.METRICS`; ``accuracy`` is that of utility. ``per_group`` has the
+        every metric of :data:`rledit.fairness.METRICS`; ``accuracy`` is utility's. ``per_group`` has the
         AUCs and error rates of each group, and ``interval`` bootstrap intervals of all that at :data:`LEVEL`.
     """
     present = [name for name in identities if name in samples.groups]
@@ -90,11 +90,10 @@ def evaluate(margins: Tensor, samples: Samples, identities: Sequence[str], seed:
     if "utility_accuracy" in figures:
         out["accuracy"] = float(figures["utility_accuracy"][0])
     out["per_group"] = {
-        group: {name: float(value[0, k]) for name, value in groups.items()} for k, group in enumerate(measured)
+        group: {name: float(value[0, k]) for name, value in groups.items()}
+        for k, group in enumerate(measured)
     }
-    out["interval"] = {
-        name: intervals[name][:, 0].tolist() for name in figures
-    } | {
+    out["interval"] = {name: intervals[name][:, 0].tolist() for name in figures} | {
         "per_group": {
             group: {name: intervals[f"per_group.{name}"][:, k].tolist() for name in groups}
             for k, group in enumerate(measured)

@@ -35,7 +35,8 @@ from .report import LIMITS, other_sets, per_group_table
 
 def make_task(config: DebiasConfig, classifier: Classifier, data: DebiasData) -> Task:
     splits = {
-        name: data.splits[name].samples(classifier.encode, data.identities) for name in ("reward", "validation")
+        name: data.splits[name].samples(classifier.encode, data.identities)
+        for name in ("reward", "validation")
     }
     return Task(
         classifier.model,
@@ -142,8 +143,9 @@ def measure(classifier: Classifier, edited: nn.Module, data: DebiasData, seed: i
 def front_of(ppo: PPO, result: Result) -> list[dict[str, float]]:
     """Validation metrics of the chosen edit, then of the elites."""
     chosen = result.edit.metrics["validation"]
-    assert isinstance(chosen, dict) and isinstance(chosen["after"], dict)
-    points = [{name: float(value) for name, value in chosen["after"].items()}]  # type: ignore[arg-type]
+    assert isinstance(chosen, dict)
+    assert isinstance(chosen["after"], dict)
+    points = [{name: float(value) for name, value in chosen["after"].items()}]
     if len(ppo.elites.actions) == 0:
         return points
     _, outcome = replay(ppo.env, ppo.elites.actions, "validation")

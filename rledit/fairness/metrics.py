@@ -106,16 +106,16 @@ class GroupMetrics:
     @cached_property
     def bpsn_aucs(self) -> Tensor:
         background = self._all_positives - self._positives
-        return (self._concordant[:, self._all, self._rows] - self._within) / (
-            2 * background * self._negatives
-        )
+        mixed: Tensor = self._concordant[:, self._all, self._rows] - self._within
+        aucs: Tensor = mixed / (2 * background * self._negatives)
+        return aucs
 
     @cached_property
     def bnsp_aucs(self) -> Tensor:
         background = self._all_negatives - self._negatives
-        return (self._concordant[:, self._rows, self._all] - self._within) / (
-            2 * self._positives * background
-        )
+        mixed: Tensor = self._concordant[:, self._rows, self._all] - self._within
+        aucs: Tensor = mixed / (2 * self._positives * background)
+        return aucs
 
     @cached_property
     def subgroup_auc(self) -> Tensor:
@@ -172,8 +172,8 @@ class GroupMetrics:
 
     @cached_property
     def fped(self) -> Tensor:
-        """False positive equality difference, the sum over groups of |FPR - FPR of the group|. L. Dixon, J. Li,
-        J. Sorensen, N. Thain, L. Vasserman, AIES 2018, section 5.2."""
+        """False positive equality difference, the sum over groups of |FPR - FPR of the group|. Dixon et al.,
+        "Measuring and mitigating unintended bias in text classification", AIES 2018, section 5.2."""
         return (self.false_positive_rates - self.false_positive_rate[:, None]).abs().sum(-1)
 
     @cached_property

@@ -33,14 +33,16 @@ class Debias:
     ``sum of weight * improvement - penalty * (what each utility metric lost beyond the budget)``: inside the
     budget only bias counts, beyond it every point of utility costs ``penalty`` points, so that making the
     classifier useless never pays. Improvements and losses are differences to the unedited model on the same
-    samples.
+    samples. An edit that spends the budget on the samples it was chosen on spends more on others; hence the
+    ``reserve``.
 
     Args:
         utility: metrics of the utility group that must not fall, names of :data:`rledit.fairness.METRICS`.
         bias: weight of each metric that is to improve, by name; for those where less is better (fped) an
             improvement is a decrease.
         budget: what each utility metric may lose, absolute (0.005 is half a point of AUC).
-        penalty: of each unit beyond the budget.
+        penalty: of each unit beyond what may be spent.
+        reserve: share of the budget that is not spent, 0 to 1.
         utility_group, bias_group: names of groups of the samples.
         identities: names of the identity groups, all within the bias group; by default all other groups.
 
@@ -52,6 +54,7 @@ class Debias:
     bias: Mapping[str, float] = field(default_factory=lambda: dict(BIAS))
     budget: float = 0.005
     penalty: float = 20.0
+    reserve: float = 0.5
     utility_group: str = "utility"
     bias_group: str = "bias"
     identities: tuple[str, ...] = ()
@@ -59,10 +62,6 @@ class Debias:
     """Metrics of the unedited model; set by :meth:`relative_to`."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.utility, str):
-            object.__setattr__(self, "utility", (self.utility,))
-        if isinstance(self.bias, str):
-            object.__setattr__(self, "bias", {self.bias: 1.0})
         for argument, names in (("utility", self.utility), ("bias", tuple(self.bias))):
             if not names:
                 raise ValueError(f"{argument}: expected at least one metric, got none")
@@ -76,6 +75,8 @@ class Debias:
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"{name}: expected a number of at least 0, got {value}")
+        if not 0 <= self.reserve <= 1:
+            raise ValueError(f"reserve: expected a share in 0..1, got {self.reserve}")
 
     @property
     def needs(self) -> frozenset[str]:
@@ -113,7 +114,7 @@ class Debias:
                 left_out[group] = missing
         if len(left_out) == len(identities):
             raise ValueError(
-                "objective: Debias needs an identity group with positives and negatives, both also outside it; "
+                "objective: Debias needs an identity group with positives and negatives, both outside too; "
                 + "; ".join(f"{group} has {missing}" for group, missing in left_out.items())
             )
         if left_out:
@@ -142,7 +143,7 @@ class Debias:
             value += weight * METRICS[name].direction * (metrics[name] - self.before[name])
         for name in self.utility:
             lost = METRICS[name].direction * (self.before[name] - metrics[name])
-            value -= self.penalty * (lost - self.budget).clamp(min=0)
+            value -= self.penalty * (lost - self.budget * (1 - self.reserve)).clamp(min=0)
         return value
 
     def metrics(self, tally: Tally) -> dict[str, Tensor]:

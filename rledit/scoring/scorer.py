@@ -191,8 +191,8 @@ class Scorer:
     def margin_limit(self) -> float:
         """The bins of histograms divide the margins logit[1] - logit[0] in [-margin_limit, margin_limit].
 
-        A power of two, so large that 99% of the unedited model's margins take between a quarter and half of the
-        range. The rest, and what an edit moves there, may fall into the outermost bins.
+        A power of two, so large that 99% of the unedited model's margins take between a quarter and half of
+        the range. The rest, and what an edit moves there, may fall into the outermost bins.
         """
         if self._margin_limit == 0.0:
             self._margin_limit = self._find_margin_limit()
