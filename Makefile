@@ -20,9 +20,10 @@ $(VENV)/.installed: $(SOURCES)
 	$(VENV)/bin/python $(PIP) ".[demo]"
 	touch $@
 
-test: environment ## wheel into a clean environment, linters, types, every test
+test: environment ## wheel into a clean environment, linters, types, every test, the core's under sanitizers
 	$(MAKE) check BIN=$(TEST_VENV)/bin
 	$(TEST_VENV)/bin/pytest
+	tests/native/sanitize.sh $(TEST_VENV)/bin
 
 environment: # for tests: the wheel in a clean one
 	$(PYTHON) -m venv --clear $(TEST_VENV)

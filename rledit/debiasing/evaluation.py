@@ -49,8 +49,8 @@ def tally_margins(margins: Tensor, samples: Samples) -> Tally:
 
 
 def resample(samples: Samples, count: int, seed: int) -> Tensor:
-    """Bootstrap resamples within strata: positions int64 [count, S], each with the label and groups of what it
-    stands for, so that the size of every group stays what it is."""
+    """Bootstrap resamples within strata: positions int64 [count, S], each with the label and groups of what
+    it stands for, so that the size of every group stays what it is."""
     generator = torch.Generator().manual_seed(seed)
     keys = torch.stack([samples.labels.bool(), *samples.groups.values()])
     _, stratum = torch.unique(keys, dim=1, return_inverse=True)

@@ -6,6 +6,7 @@ The pooling is that of N. Reimers, I. Gurevych, "Sentence-BERT", EMNLP 2019: the
 from __future__ import annotations
 
 import hashlib
+import inspect
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -316,19 +317,26 @@ class SentenceEncoder:
             return  # which tokenizers of some versions refuse
         # Half a surrogate pair is legal in a str and in JSON, but has no UTF-8 that a tokenizer could read.
         readable = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
-        tokens = self._tokenizer(readable, truncation=True, max_length=self.max_tokens, padding=False)
+        tokens = self._tokenizer(
+            readable,
+            truncation=True,
+            max_length=self.max_tokens,
+            padding=False,
+            return_attention_mask=True,
+        )
         lengths = torch.tensor([len(ids) for ids in tokens["input_ids"]], dtype=torch.int64)
         order = torch.argsort(lengths, descending=True, stable=True)
         order = order[lengths[order] > 0]
         device = next(self._model.parameters()).device
         done = len(texts) - len(order)
+        columns = self._columns(tokens)
         for rows in torch.split(order, size) if len(order) else ():
             width = int(lengths[rows[0]])
             yield (
                 rows,
                 {
                     name: _padded([values[row] for row in rows.tolist()], width, padding).to(device)
-                    for name, (values, padding) in self._columns(tokens).items()
+                    for name, (values, padding) in columns.items()
                 },
             )
             done += len(rows)
@@ -342,7 +350,10 @@ class SentenceEncoder:
             "token_type_ids": self._tokenizer.pad_token_type_id,
             "attention_mask": 0,
         }
-        return {name: (tokens[name], pad) for name, pad in padding.items() if name in tokens}
+        taken = inspect.signature(self._model.forward).parameters  # not all know token types
+        return {
+            name: (tokens[name], pad) for name, pad in padding.items() if name in tokens and name in taken
+        }
 
 
 _NAMES = {
@@ -416,8 +427,11 @@ def _check_model(folder: Path, model: Any, tokenizer: Any, missing: Iterable[str
             raise ValueError(f"{folder}: expected finite weights, {name!r} has NaN or infinity")
     if getattr(config, "is_encoder_decoder", False) or getattr(config, "is_decoder", False):
         raise ValueError(f"{folder}: expected an encoder, got a {config.model_type!r} with a decoder")
-    if not isinstance(getattr(config, "hidden_size", None), int):
-        raise ValueError(f"{folder}: expected an encoder of texts, got a {config.model_type!r}")
+    takes_mask = "attention_mask" in inspect.signature(model.forward).parameters
+    if not (takes_mask and isinstance(getattr(config, "hidden_size", None), int)):
+        raise ValueError(
+            f"{folder}: expected an encoder of texts with an attention mask, got a {config.model_type!r}"
+        )
     if tokenizer.pad_token_id is None:
         raise ValueError(f"{folder}: expected a tokenizer with a padding token, got one without")
     largest = max(tokenizer.get_vocab().values(), default=0)

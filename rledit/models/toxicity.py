@@ -11,7 +11,7 @@ MLP_RECIPE = Recipe(epochs=2, batch_size=64, learning_rate=4e-3, weight_decay=0.
 learns comments by heart from the third epoch on."""
 
 HEAD_RECIPE = Recipe(epochs=20, batch_size=128, learning_rate=3e-3, weight_decay=1.0)
-"""For :class:`ToxicityHead` on 7,000 to 20,000 embeddings, chosen on comments held out of the training sets."""
+"""For :class:`ToxicityHead` on 7,000 to 20,000 embeddings, chosen in the same way."""
 
 
 class ToxicityMLP(nn.Module):
