@@ -19,7 +19,7 @@ from ..data import IDENTITY_TERMS
 from ..files import read_tensors, write_tensors
 from ..models.bag_of_words import Vocabulary
 from ..models.encoder import SentenceEncoder
-from ..models.toxicity import HEAD_RECIPE, MLP_RECIPE, ToxicityHead, ToxicityMLP
+from ..models.toxicity import HEAD_RECIPE, MLP_RECIPE, SYNTHETIC_RECIPE, ToxicityHead, ToxicityMLP
 from ..training import seeded, train_classifier
 from .config import DebiasConfig
 from .data import DebiasData
@@ -57,8 +57,9 @@ class BagOfWords:
         inputs = vocabulary.encode(data.texts)
         if unknown := vocabulary.unknown(data.texts):
             logger.warning("%d of %d comments have no known word.", unknown, len(data.texts))
+        recipe = SYNTHETIC_RECIPE if config.dataset == ("synthetic",) else MLP_RECIPE
         train_classifier(
-            model, inputs, data.train.labels, seed=config.seed, progress=progress, **asdict(MLP_RECIPE)
+            model, inputs, data.train.labels, seed=config.seed, progress=progress, **asdict(recipe)
         )
         return cls(model, vocabulary)
 
