@@ -40,7 +40,7 @@ from rledit.data import IDENTITY_TERMS
 from rledit.debiasing import DebiasConfig
 from rledit.debiasing.classifier import BagOfWords, train_or_load
 from rledit.debiasing.data import DebiasData
-from rledit.debiasing.evaluation import evaluate, margins_of, tally_margins
+from rledit.debiasing.evaluation import evaluate, margins_of, ranks_of, tally_margins
 from rledit.debiasing.run import _bar, make_task, make_trainer
 from rledit.fairness import Debias
 from rledit.samples import Samples
@@ -79,7 +79,8 @@ class Problem:
             "validation": (self.data.splits["validation"].both.texts, self.splits["validation"]),
             "test": (texts, samples),
         }
-        unedited = tally_margins(self.margins(self.model, "validation")[None], self.splits["validation"])
+        ranks = ranks_of(self.margins(self.model, "validation"))
+        unedited = tally_margins(ranks[None], self.splits["validation"])
         self.objective: Debias = config.objective().relative_to(unedited)
 
     def margins(self, model: nn.Module, split: str) -> Tensor:
@@ -87,7 +88,8 @@ class Problem:
 
     def value(self, margins: Margins) -> float:
         """The objective on the validation split."""
-        return float(self.objective(tally_margins(margins("validation")[None], self.splits["validation"]))[0])
+        ranks = ranks_of(margins("validation"))
+        return float(self.objective(tally_margins(ranks[None], self.splits["validation"]))[0])
 
 
 def of_model(problem: Problem, model: nn.Module) -> Margins:
@@ -156,8 +158,12 @@ def thresholds(problem: Problem) -> Iterator[tuple[str, Margins]]:
                 out[samples.groups[name] & (out == -1)] = k
         return out.numpy()
 
-    class Scores:
+    from sklearn.base import BaseEstimator
+
+    class Scores(BaseEstimator):  # type: ignore[misc]
         """What fairlearn takes for an estimator."""
+
+        fitted_ = True
 
         def fit(self, *_: Any) -> Scores:
             return self
@@ -169,11 +175,11 @@ def thresholds(problem: Problem) -> Iterator[tuple[str, Margins]]:
     optimizer = ThresholdOptimizer(
         estimator=Scores(), constraints="equalized_odds", prefit=True, predict_method="predict"
     )
-    scores = problem.margins(problem.model, "reward").sigmoid().numpy()
+    scores = problem.margins(problem.model, "reward").double().sigmoid().numpy()
     optimizer.fit(scores[:, None], reward.labels.numpy(), sensitive_features=feature(reward))
 
     def margins(split: str) -> Tensor:
-        x = problem.margins(problem.model, split).sigmoid().numpy()
+        x = problem.margins(problem.model, split).double().sigmoid().numpy()
         pmf = optimizer._pmf_predict(x[:, None], sensitive_features=feature(problem.sets[split][1]))
         return torch.from_numpy(pmf[:, 1] - 0.5).float()
 

@@ -14,9 +14,11 @@ from sklearn.metrics import roc_auc_score
 import rledit
 from rledit.data.comments import normalise
 from rledit.debiasing import DebiasConfig, run
+from rledit.debiasing.classifier import BagOfWords
 from rledit.debiasing.data import DebiasData, Split
-from rledit.debiasing.evaluation import evaluate, resample
+from rledit.debiasing.evaluation import evaluate, margins_of, ranks_of, resample
 from rledit.debiasing.report import per_group_table
+from rledit.debiasing.run import make_task
 
 QUICK = DebiasConfig(candidates=768, num_envs=64, vocabulary=400)
 FIGURES = {"accuracy", "utility_auc", "subgroup_auc", "bpsn_auc", "bnsp_auc", "fped", "fned", "per_group"}
@@ -103,6 +105,18 @@ def test_evaluation_is_scikit_learns(data: DebiasData) -> None:
         )
 
 
+def test_ranks_keep_order_and_signs() -> None:
+    margins = torch.tensor([0.5, -1e9, 0.0, 0.5, float("nan"), 1e-3, -2.0])
+    ranks = ranks_of(margins)
+    assert bool(ranks[4].isnan())
+    kept = [0, 1, 2, 3, 5, 6]
+    assert torch.equal(ranks[kept] > 0, margins[kept] > 0)
+    assert ranks[0] == ranks[3]
+    assert (
+        torch.argsort(ranks[kept], stable=True).tolist() == torch.argsort(margins[kept], stable=True).tolist()
+    )
+
+
 def test_resamples_keep_labels_and_groups(data: DebiasData) -> None:
     samples = data.splits["validation"].samples(lambda texts: torch.zeros(len(texts), 1), data.identities)
     positions = resample(samples, 5, seed=1)
@@ -158,3 +172,34 @@ def test_a_set_without_identities_is_refused(data: DebiasData) -> None:
     samples = empty.samples(lambda texts: torch.zeros(len(texts), 1), ())
     with pytest.raises(ValueError, match="identity groups"):
         rledit.Debias().check(samples)
+
+
+def test_aucs_from_bins_are_exact_to_a_thousandth_on_real_comments(shared_data: Path) -> None:
+    config = DebiasConfig(("jigsaw",), vocabulary=1500)
+    data = DebiasData(config, shared_data)
+    classifier = BagOfWords.train(config, data, lambda *_: None)
+    for name, (texts, samples, identities) in data.test_sets().items():
+        margins = margins_of(classifier.model, classifier.encode, texts)
+        figures = evaluate(margins, samples, identities)
+        assert isinstance(figures["per_group"], dict)
+        for group, known in figures["per_group"].items():
+            mask = samples.groups[group]
+            assert isinstance(known, dict)
+            exact = roc_auc_score(samples.labels[mask], margins[mask])
+            assert known["subgroup_auc"] == pytest.approx(exact, abs=1e-3), (name, group)
+
+
+def test_the_scorers_coarser_bins_are_good_enough_for_a_reward(shared_data: Path) -> None:
+    """Sentences of one template have few different margins, and two of them may fall into one bin."""
+    config = DebiasConfig(("jigsaw",), vocabulary=1500)
+    data = DebiasData(config, shared_data)
+    classifier = BagOfWords.train(config, data, lambda *_: None)
+    scorer = make_task(config, classifier, data).scorer()
+    tally = scorer.score({})
+    margins = margins_of(classifier.model, classifier.encode, data.splits["reward"].both.texts)
+    errors = []
+    for group, mask in scorer.samples.groups.items():
+        exact = roc_auc_score(scorer.samples.labels[mask], margins[mask])
+        errors.append(abs(float(tally.auc(group)[0]) - exact))
+    assert max(errors) < 0.1
+    assert sorted(errors)[len(errors) // 2] < 0.003

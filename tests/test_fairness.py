@@ -270,3 +270,15 @@ def test_the_suffix_counts_pairs_across_its_passes() -> None:
         assert float(tally.auc(group)[0]) == pytest.approx(
             exact_auc(task.samples.labels, margins, mask), abs=1e-3
         )
+
+
+def test_more_negatives_than_sixteen_bits_count() -> None:
+    """The core counts negatives in columns of 16 bits."""
+    random = torch.Generator().manual_seed(0)
+    samples = 90_000
+    labels = (torch.rand(samples, generator=random) < 0.1).long()
+    groups = torch.stack([torch.ones(samples, dtype=torch.bool), torch.rand(samples, generator=random) < 0.5])
+    logits = torch.zeros(2, samples, 2)
+    logits[..., 1] = torch.randn(2, samples, generator=random) + labels
+    counts = tally_logits(logits, labels, groups, ["concordant", "histogram"], 512, 8.0)
+    assert torch.equal(counts.concordant, concordant_pairs(counts.histogram))

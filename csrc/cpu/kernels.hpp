@@ -151,11 +151,11 @@ struct Kernels {
   void (*count)(const float* logits, int64_t classes, const TileSamples& samples, const TileTally& tally);
   // The bin of each margin, -1 where it is NaN; count is a multiple of kTile.
   void (*place)(const float* margins, int64_t count, const Binning& binning, int32_t* places);
-  // From counts table[bins, columns] to twice the counts of lower bins plus those of the same, in place;
-  // columns is a multiple of kColumns.
-  void (*pass)(int32_t* table, int64_t bins, int64_t columns);
+  // From counts table[bins, columns] to twice the counts of lower bins plus those of the same, in place; at
+  // most kMostCounted of a column, columns is a multiple of kColumns.
+  void (*pass)(uint16_t* table, int64_t bins, int64_t columns);
   // out[columns] = sum of table[places[samples[i]]] over i, without those whose place is -1.
-  void (*sum_rows)(const int32_t* table, int64_t columns, const int32_t* places, const int32_t* samples,
+  void (*sum_rows)(const uint16_t* table, int64_t columns, const int32_t* places, const int32_t* samples,
                    int64_t count, int32_t* out);
   // Operations (two for each multiply-add) of one call, which does nothing else.
   int64_t (*peak)(Operands operands);
@@ -163,7 +163,8 @@ struct Kernels {
   float (*read)(const float* from, int64_t count);
 };
 
-constexpr int64_t kColumns = 16;  // the most lanes of a vector
+constexpr int64_t kColumns = 32;         // the most 16-bit lanes of a vector
+constexpr int64_t kMostCounted = 32767;  // twice as many still fit into 16 bits
 
 // How many rows a panel of so many takes.
 inline int64_t stored_rows(const Kernels& kernels, Operands operands, int64_t rows) {

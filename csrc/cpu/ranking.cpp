@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <utility>
 
 namespace rledit::cpu {
 
@@ -19,11 +20,23 @@ Pairs::Pairs(const PackedSamples& samples) {
     for (int64_t g = 0; g < samples.groups(); ++g) groups_.push_back(uint64_t{1} << g);
   }
   positives_.resize(groups_.size());
-  const auto add = [&](int64_t sample, int32_t label, int32_t column) {
-    if (label == 1)
-      positives_[column].push_back(static_cast<int32_t>(sample));
-    else
-      negatives_.push_back({static_cast<int32_t>(sample), column});
+  // Of each kind the column that takes its negatives, and how many it has.
+  std::vector<std::pair<int32_t, int64_t>> open;
+  for (size_t column = 0; column < groups_.size(); ++column) open.emplace_back(column, 0);
+  const auto add = [&](int64_t sample, int32_t label, int32_t kind) {
+    if (label == 1) {
+      positives_[kind].push_back(static_cast<int32_t>(sample));
+      return;
+    }
+    auto& [column, counted] = open[kind];
+    if (counted == kMostCounted) {
+      column = static_cast<int32_t>(groups_.size());
+      counted = 0;
+      groups_.push_back(groups_[kind]);
+      positives_.emplace_back();
+    }
+    ++counted;
+    negatives_.push_back({static_cast<int32_t>(sample), column});
   };
   for (int64_t i = 0; i < samples.count(); ++i) {
     const TileSamples tile = samples.tile(i / kTile);
@@ -80,8 +93,7 @@ void Ranking::count_concordant(int64_t candidate, Scratch& scratch) const {
     if (bin >= 0) ++scratch.table[bin * padded + negative.column];
   }
   kernels_.pass(scratch.table.data(), tally_.bins, padded);
-  // So many positives at a time that no sum leaves an int32.
-  const int64_t most = std::max<int64_t>(1, INT32_MAX / (2 * samples_.count()));
+  constexpr int64_t most = INT32_MAX / (2 * kMostCounted);  // positives at a time: no sum leaves an int32
   for (int64_t a = 0; a < columns; ++a) {
     int64_t* row = scratch.pairs.data() + a * columns;
     std::fill(row, row + columns, 0);

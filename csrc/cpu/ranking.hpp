@@ -9,7 +9,7 @@ namespace rledit::cpu {
 
 // The pairs of positives and negatives that concordance is about. Samples of the same groups are one column, so
 // that a sample counts once, in however many groups it is; where there are too many kinds of samples the groups
-// themselves are the columns.
+// themselves are the columns. A column has kMostCounted negatives at most; then another one goes on.
 class Pairs {
  public:
   explicit Pairs(const PackedSamples& samples);
@@ -47,7 +47,7 @@ class Ranking {
  private:
   struct Scratch {
     std::vector<int32_t> places;  // [tiles, kTile]
-    std::vector<int32_t> table;   // [bins, columns]
+    std::vector<uint16_t> table;  // [bins, columns]
     std::vector<int32_t> sums;    // [columns]
     std::vector<int64_t> pairs;   // [columns, columns]
   };

@@ -91,42 +91,58 @@ class OnEmbeddings(nn.Module):
         return logits
 
 
+class Embeddings:
+    """Of all texts of a run, from one pass that every seed shares on disk."""
+
+    def __init__(self, encoder: SentenceEncoder, data: DebiasData) -> None:
+        self.encoder = encoder
+        self._known = {text: row for row, text in enumerate(data.every_text)}
+        key: list[Any] = ["embed", encoder.settings, data.every_text]
+        self._table = cached(None, key, lambda: encoder.embed(data.every_text))
+
+    def of(self, texts: Sequence[str]) -> Tensor:
+        """[S, D]."""
+        return self._table[torch.tensor([self._known[text] for text in texts])]
+
+
 class EncoderWithHead:
     """A head on a pretrained sentence encoder. If its last block is edited, the model begins there; otherwise
     with the embeddings. What comes before runs once for each text, and is kept on disk."""
 
-    def __init__(self, head: ToxicityHead, encoder: SentenceEncoder, edits_block: bool) -> None:
+    def __init__(self, head: ToxicityHead, embeddings: Embeddings, edits_block: bool) -> None:
+        encoder = embeddings.encoder
         self._head = head
         self._encoder = encoder
+        self._embeddings = embeddings
         self._edits_block = edits_block
         self.model: nn.Module = (encoder.last_block(head) if edits_block else OnEmbeddings(head)).eval()
 
     @classmethod
     def train(cls, config: DebiasConfig, data: DebiasData, progress: Progress) -> EncoderWithHead:
-        encoder = SentenceEncoder.from_folder(config.encoder, max_tokens=MAX_TOKENS)
+        embeddings = Embeddings(SentenceEncoder.from_folder(config.encoder, max_tokens=MAX_TOKENS), data)
         with seeded(config.seed, torch.device("cpu")):
-            head = ToxicityHead(encoder.width)
+            head = ToxicityHead(embeddings.encoder.width)
         train_classifier(
             head,
-            _embeddings(encoder, data.texts),
+            embeddings.of(data.texts),
             data.train.labels,
             seed=config.seed,
             progress=progress,
             **asdict(HEAD_RECIPE),
         )
-        return cls(head, encoder, _edits_block(config))
+        return cls(head, embeddings, _edits_block(config))
 
     @classmethod
-    def load(cls, config: DebiasConfig, path: Path) -> tuple[EncoderWithHead, float]:
-        encoder = SentenceEncoder.from_folder(config.encoder, max_tokens=MAX_TOKENS)
+    def load(cls, config: DebiasConfig, data: DebiasData, path: Path) -> tuple[EncoderWithHead, float]:
+        embeddings = Embeddings(SentenceEncoder.from_folder(config.encoder, max_tokens=MAX_TOKENS), data)
         tensors, metadata = read_tensors(path)
-        head = ToxicityHead(encoder.width)
+        head = ToxicityHead(embeddings.encoder.width)
         head.load_state_dict(tensors)
-        return cls(head, encoder, _edits_block(config)), float(metadata["pretrain_seconds"])
+        return cls(head, embeddings, _edits_block(config)), float(metadata["pretrain_seconds"])
 
     def encode(self, texts: Sequence[str]) -> Tensor:
         if not self._edits_block:
-            return _embeddings(self._encoder, texts)
+            return self._embeddings.of(texts)
         key: list[Any] = ["before_last_block", self._encoder.settings, list(texts)]
         return cached(None, key, lambda: self._encoder.before_last_block(texts))
 
@@ -136,11 +152,6 @@ class EncoderWithHead:
 
 def _edits_block(config: DebiasConfig) -> bool:
     return any(not name.startswith("head.") for name in config.layers)
-
-
-def _embeddings(encoder: SentenceEncoder, texts: Sequence[str]) -> Tensor:
-    key: list[Any] = ["embed", encoder.settings, list(texts)]
-    return cached(None, key, lambda: encoder.embed(texts))
 
 
 def train_or_load(
@@ -157,7 +168,7 @@ def train_or_load(
     encoder = config.model == "encoder"
     if path.exists():
         try:
-            return EncoderWithHead.load(config, path) if encoder else BagOfWords.load(path)
+            return EncoderWithHead.load(config, data, path) if encoder else BagOfWords.load(path)
         except (KeyError, RuntimeError) as error:
             raise ValueError(f"{path}: is no classifier of this run: {error}") from error
     started = time.perf_counter()

@@ -61,6 +61,7 @@ class DebiasData:
         unseen: sentences of templates that neither reward nor validation see, or None.
         transfer: other bias sets, by name.
         identities: groups with positives and negatives in reward and validation, the most frequent first.
+        every_text: of all splits and sets, sorted; the same for every seed.
 
     Raises:
         ValueError: if the bias set has no identity group that can be measured.
@@ -69,10 +70,12 @@ class DebiasData:
     def __init__(self, config: DebiasConfig, data_root: str | os.PathLike[str] | None) -> None:
         names = list(config.dataset)
         comments = Comments.join(*[load_comments(name, data_root) for name in names])
+        everything = [comments]
         parts = split_comments(comments, list(SHARES.values()), config.seed)
         utility = dict(zip(SHARES, parts, strict=True))
         self.train = utility["train"]
         bias = _without(load_comments(config.bias_name, data_root), comments)
+        everything.append(bias)
         unseen = UNSEEN_TEMPLATES.get(config.bias_name, ())
         self.unseen: Comments | None = None
         if unseen:
@@ -95,6 +98,8 @@ class DebiasData:
             for name in TRANSFER
             if (found := _optional(name, data_root)) and name != config.bias_name
         }
+        everything += self.transfer.values()
+        self.every_text = sorted({text for part in everything for text in part.texts})
 
     def test_sets(self) -> dict[str, tuple[Sequence[str], Samples, tuple[str, ...]]]:
         """By name: texts, labels and groups without inputs, identity groups. The test split comes first."""

@@ -191,8 +191,8 @@ class Scorer:
     def margin_limit(self) -> float:
         """The bins of histograms divide the margins logit[1] - logit[0] in [-margin_limit, margin_limit].
 
-        A power of two, so large that 99% of the unedited model's margins take between a quarter and half of
-        the range. The rest, and what an edit moves there, may fall into the outermost bins.
+        The least power of two that holds 98% of the unedited model's margins. The others fall into the
+        outermost bins, where a sample is so surely of a class that few of the other class are beside it.
         """
         if self._margin_limit == 0.0:
             self._margin_limit = self._find_margin_limit()
@@ -212,15 +212,13 @@ class Scorer:
         grown = False
         while 1e-6 < limit < 1e6:
             histogram = self._way.score(unedited, ["histogram"], limit).histogram.sum((0, 1, 2))
-            bins = len(histogram)
-            half, quarter = (
-                int(histogram[bins // 2 - n : bins // 2 + n].sum()) for n in (bins // 4, bins // 8)
-            )
-            total = int(histogram.sum())
-            if half < 0.99 * total:
+            bins, total = len(histogram), int(histogram.sum())
+            inside = total - int(histogram[[0, -1]].sum())
+            half = int(histogram[bins // 4 : 3 * bins // 4].sum())
+            if inside < 0.98 * total:
                 limit *= 2
                 grown = True
-            elif quarter >= 0.99 * total > 0 and not grown:
+            elif half >= 0.98 * total > 0 and not grown:
                 limit /= 2
             else:
                 break

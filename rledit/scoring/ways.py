@@ -20,7 +20,7 @@ PASS_BYTES = 4 << 20  # of the widest activation of a pass through a suffix, per
 SHIFTED_TOGETHER = 4  # candidates of a pass whose small corrections are worth making in one product
 LEAST_SAMPLES = 32
 MOST_ROWS = 4096
-HISTOGRAM_BINS = 1024
+HISTOGRAM_BINS = 4096
 
 
 class Way(Protocol):

@@ -22,45 +22,48 @@ void place(const float* margins, int64_t count, const Binning& binning, int32_t*
   }
 }
 
-void pass(int32_t* table, int64_t bins, int64_t columns) {
-  for (int64_t column = 0; column < columns; column += kLanes) {
-    vint below = {};
+typedef uint16_t vcounts __attribute__((vector_size(4 * RLEDIT_LANES)));
+typedef uint16_t vhalf_counts __attribute__((vector_size(2 * RLEDIT_LANES)));
+
+void pass(uint16_t* table, int64_t bins, int64_t columns) {
+  for (int64_t column = 0; column < columns; column += 2 * kLanes) {
+    vcounts below = {};
     for (int64_t b = 0; b < bins; ++b) {
-      int32_t* at = table + b * columns + column;
-      const vint own = load(at);
-      store(at, below + below + own);
+      uint16_t* at = table + b * columns + column;
+      vcounts own;
+      std::memcpy(&own, at, sizeof(own));
+      const vcounts passed = below + below + own;
+      std::memcpy(at, &passed, sizeof(passed));
       below += own;
     }
   }
 }
 
 template <int Vecs>
-inline void sum_rows_part(const int32_t* table, int64_t columns, const int32_t* places, const int32_t* samples,
+inline void sum_rows_part(const uint16_t* table, int64_t columns, const int32_t* places, const int32_t* samples,
                           int64_t count, int32_t* out) {
   vint sum[Vecs] = {};
   for (int64_t i = 0; i < count; ++i) {
     const int32_t bin = places[samples[i]];
     if (bin < 0) continue;
 #pragma GCC unroll 4
-    for (int v = 0; v < Vecs; ++v) sum[v] += load(table + bin * columns + v * kLanes);
+    for (int v = 0; v < Vecs; ++v) {
+      vhalf_counts row;
+      std::memcpy(&row, table + bin * columns + v * kLanes, sizeof(row));
+      sum[v] += __builtin_convertvector(row, vint);
+    }
   }
 #pragma GCC unroll 4
   for (int v = 0; v < Vecs; ++v) store(out + v * kLanes, sum[v]);
 }
 
-void sum_rows(const int32_t* table, int64_t columns, const int32_t* places, const int32_t* samples,
+void sum_rows(const uint16_t* table, int64_t columns, const int32_t* places, const int32_t* samples,
               int64_t count, int32_t* out) {
   int64_t column = 0;
   for (; column + 4 * kLanes <= columns; column += 4 * kLanes)
     sum_rows_part<4>(table + column, columns, places, samples, count, out + column);
-  table += column;
-  out += column;
-  switch ((columns - column) / kLanes) {
-    case 3: return sum_rows_part<3>(table, columns, places, samples, count, out);
-    case 2: return sum_rows_part<2>(table, columns, places, samples, count, out);
-    case 1: return sum_rows_part<1>(table, columns, places, samples, count, out);
-    default: return;
-  }
+  for (; column < columns; column += 2 * kLanes)
+    sum_rows_part<2>(table + column, columns, places, samples, count, out + column);
 }
 
 }  // namespace
