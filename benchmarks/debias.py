@@ -16,7 +16,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,8 @@ from rich.table import Table
 from rledit.debiasing import DebiasConfig
 from rledit.debiasing.classifier import train_or_load
 from rledit.debiasing.data import DebiasData
-from rledit.debiasing.run import _bar, make_task, make_trainer, measure
+from rledit.debiasing.run import make_task, make_trainer, measure
+from rledit.runs.training import supervised_bar
 
 from .record import write
 
@@ -85,8 +85,8 @@ def main(
     if settings:
         Console().print(table)
     else:
-        write("debias", f"python -m benchmarks.debias --seeds {seeds} --candidates {candidates}", table,
-              {"rows": rows}, note)  # fmt: skip
+        command = f"python -m benchmarks.debias --data-root DIR --seeds {seeds} --candidates {candidates}"
+        write("debias", command, table, {"rows": rows}, note)
         print(note)
 
 
@@ -100,11 +100,11 @@ def _run(config: DebiasConfig, data_root: Path | None, console: Console) -> dict
         data = DebiasData(config, data_root)
         with tempfile.TemporaryDirectory() as scratch:
             path = Path(scratch) / "model.safetensors"
-            classifier, _ = train_or_load(config, data, path, lambda: _bar("training", console))
+            classifier, _ = train_or_load(config, data, path, lambda: supervised_bar("training", console))
         _CACHE[key] = data, classifier
     data, classifier = _CACHE[key]
     task = make_task(config, classifier, data)
-    trainer = make_trainer(replace(config), task)
+    trainer = make_trainer(config, task)
     started = time.perf_counter()
     result = trainer.train(candidates=config.candidates)
     seconds = time.perf_counter() - started

@@ -41,13 +41,14 @@ from rledit.debiasing import DebiasConfig
 from rledit.debiasing.classifier import BagOfWords, train_or_load
 from rledit.debiasing.data import DebiasData
 from rledit.debiasing.evaluation import evaluate, margins_of, ranks_of, tally_margins
-from rledit.debiasing.run import _bar, make_task, make_trainer
+from rledit.debiasing.run import make_task, make_trainer
 from rledit.fairness import Debias
+from rledit.runs.training import supervised_bar
 from rledit.samples import Samples
 
+from .debias import FIGURES
 from .record import write
 
-FIGURES = ("utility_auc", "accuracy", "bpsn_auc", "subgroup_auc", "bnsp_auc", "fped", "fned")
 RATES = (3e-4, 1e-3, 3e-3)
 EPOCHS = (1, 3, 10)
 
@@ -63,7 +64,9 @@ class Problem:
         self.data = DebiasData(config, data_root)
         with tempfile.TemporaryDirectory() as scratch:
             path = Path(scratch) / "model.safetensors"
-            classifier, _ = train_or_load(config, self.data, path, lambda: _bar("training", console))
+            classifier, _ = train_or_load(
+                config, self.data, path, lambda: supervised_bar("training", console)
+            )
         assert isinstance(classifier, BagOfWords)
         self.classifier = classifier
         self.model = classifier.model

@@ -55,7 +55,13 @@ def main(
                 print(report.line(row), file=sys.stderr)
         table, note = report.table(rows), report.note(rows, machine)
         if whole:  # after each shape, so that an interrupted run leaves what it has
-            write("peers", COMMAND, table, {"machine_limits": asdict(machine), "rows": rows}, note)
+            write(
+                "peers",
+                f"{COMMAND} --minutes {minutes:g}",
+                table,
+                {"machine_limits": asdict(machine), "rows": rows},
+                note,
+            )
     if not whole:
         Console().print(table)
     print(note)

@@ -9,10 +9,10 @@ namespace {
 
 constexpr int64_t kLeastShared = int64_t{4} << 20;  // multiplications that are worth a second thread
 
-constexpr int64_t kFormedBytes = int64_t{192}
-                                 << 10;  // of panels that are formed at once: a share of the L2 cache
-constexpr int64_t kMostFusedRank =
-    16;  // beyond, reading X right^T for every output costs more than fusing saves
+// Of panels that are formed at once: a share of the L2 cache.
+constexpr int64_t kFormedBytes = int64_t{192} << 10;
+// Beyond, reading X right^T for every output costs more than fusing saves.
+constexpr int64_t kMostFusedRank = 16;
 
 // One, where handing the work out would take longer than doing it.
 int useful_threads(const PreparedTail::State& tail, const Candidates& candidates) {

@@ -1,9 +1,9 @@
 // What stays the same from call to call, packed for one instruction set.
 //
 // The samples are cut into tiles of 64, the tiles into chunks that weights are fetched or formed once for, and
-// the chunks into spans. Where activations are not kept, a span's are packed, used
-// and dropped, so that memory does not grow with the number of samples; the same holds for the unedited
-// first layer's outputs, where they would be large.
+// the chunks into spans. Where activations are not kept, a span's are packed, used and dropped, so that memory
+// does not grow with the number of samples; the same holds for the unedited first layer's outputs, where they
+// would be large.
 #pragma once
 
 #include <mutex>

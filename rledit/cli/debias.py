@@ -12,6 +12,7 @@ from rich.table import Table
 
 from ..debiasing import DebiasConfig, run
 from ..runs.training import CHECKPOINT_SECONDS
+from .closing import close
 
 SHOWN = {
     "accuracy": "utility accuracy",
@@ -55,17 +56,7 @@ def debias(
     )
     console = Console()
     console.print(table(metrics["test"]))
-    seconds = metrics["seconds"]
-    console.print(
-        f"{metrics['candidates']:,} candidates in {seconds['edit']:.1f} s "
-        f"({seconds['score']:.1f} s scoring); chosen on the validation split: {metrics['origin']}.",
-        highlight=False,
-    )
-    if metrics["stopped"]:
-        console.print(f"Stopped early: {metrics['stopped']}.", highlight=False)
-    console.print(f"Report: {out / 'report.html'}", highlight=False, soft_wrap=True)
-    if metrics["stopped"] == "interrupted":
-        raise KeyboardInterrupt
+    close(metrics, out, console)
 
 
 def table(test: Mapping[str, Any]) -> Table:

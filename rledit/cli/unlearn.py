@@ -12,6 +12,7 @@ from rich.table import Table
 
 from ..runs.training import CHECKPOINT_SECONDS
 from ..unlearning import UnlearningConfig, run
+from .closing import close
 
 
 def unlearn(
@@ -48,17 +49,7 @@ def unlearn(
     )
     console = Console()
     console.print(table(f"{config.dataset}, test split", {config.world: metrics}))
-    seconds = metrics["seconds"]
-    console.print(
-        f"{metrics['candidates']:,} candidates in {seconds['edit']:.1f} s "
-        f"({seconds['score']:.1f} s scoring); chosen on the validation split: {metrics['origin']}.",
-        highlight=False,
-    )
-    if metrics["stopped"]:
-        console.print(f"Stopped early: {metrics['stopped']}.", highlight=False)
-    console.print(f"Report: {out / 'report.html'}", highlight=False, soft_wrap=True)
-    if metrics["stopped"] == "interrupted":
-        raise KeyboardInterrupt
+    close(metrics, out, console)
 
 
 def table(title: str, runs: Mapping[str, Mapping[str, Any]]) -> Table:

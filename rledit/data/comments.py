@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .dataset import split
+from .dataset import check_indices, split
 
 logger = logging.getLogger("rledit")
 
@@ -88,18 +88,9 @@ class Comments:
             IndexError: an index is outside 0..S-1 (negative ones too: they are more often a bug than a wish).
         """
         indices = indices.cpu()
-        if indices.ndim != 1:
-            raise ValueError(f"indices: expected one dimension, got shape {list(indices.shape)}")
+        check_indices(indices, len(self))
         if indices.dtype == torch.bool:
-            if len(indices) != len(self):
-                raise ValueError(f"indices: expected a mask of length {len(self)}, got {len(indices)}")
             indices = indices.nonzero().flatten()
-        elif indices.dtype != torch.int64:
-            raise TypeError(f"indices: expected dtype int64 or bool, got {indices.dtype}")
-        elif indices.numel() and not 0 <= int(indices.min()) <= int(indices.max()) < len(self):
-            raise IndexError(
-                f"indices: expected 0..{len(self) - 1}, got {int(indices.min())}..{int(indices.max())}"
-            )
         positions = indices.tolist()
         return Comments(
             self.name,

@@ -49,17 +49,7 @@ class LabelledImages:
             ValueError: it is not one-dimensional, or a mask has another length than S.
             IndexError: an index is outside 0..S-1 (negative ones too: they are more often a bug than a wish).
         """
-        if indices.ndim != 1:
-            raise ValueError(f"indices: expected one dimension, got shape {list(indices.shape)}")
-        if indices.dtype == torch.bool:
-            if len(indices) != len(self):
-                raise ValueError(f"indices: expected a mask of length {len(self)}, got {len(indices)}")
-        elif indices.dtype != torch.int64:
-            raise TypeError(f"indices: expected dtype int64 or bool, got {indices.dtype}")
-        elif indices.numel() and not 0 <= int(indices.min()) <= int(indices.max()) < len(self):
-            raise IndexError(
-                f"indices: expected 0..{len(self) - 1}, got {int(indices.min())}..{int(indices.max())}"
-            )
+        check_indices(indices, len(self))
         return LabelledImages(self.images[indices], self.labels[indices])
 
 
@@ -136,6 +126,19 @@ def split(labels: Tensor, sizes: Sequence[int] | Sequence[float], seed: int) -> 
     phase = (torch.randperm(classes, generator=generator).double() + 0.5) / classes
     order = by_class[torch.argsort((rank + phase[of]) / class_counts[of], stable=True)]
     return tuple(part.clone() for part in torch.split(order, [*counts, total - sum(counts)])[:-1])
+
+
+def check_indices(indices: Tensor, count: int) -> None:
+    """Raise TypeError, ValueError or IndexError unless these are positions in 0..count-1 or a mask of count."""
+    if indices.ndim != 1:
+        raise ValueError(f"indices: expected one dimension, got shape {list(indices.shape)}")
+    if indices.dtype == torch.bool:
+        if len(indices) != count:
+            raise ValueError(f"indices: expected a mask of length {count}, got {len(indices)}")
+    elif indices.dtype != torch.int64:
+        raise TypeError(f"indices: expected dtype int64 or bool, got {indices.dtype}")
+    elif indices.numel() and not 0 <= int(indices.min()) <= int(indices.max()) < count:
+        raise IndexError(f"indices: expected 0..{count - 1}, got {int(indices.min())}..{int(indices.max())}")
 
 
 def _part_sizes(sizes: Sequence[int] | Sequence[float], total: int) -> list[int]:

@@ -5,6 +5,7 @@
 ``classifier``  the models: bag of words, or a head on a pretrained sentence encoder
 ``evaluation``  before and after on the test sets, with confidence intervals
 ``figures``     error rates per group, and the front of utility and bias
+``report``      what the general report lacks
 ``run``         a whole run in a folder
 """
 

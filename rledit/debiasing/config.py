@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ..data import COMMENT_NAMES
 from ..fairness import Debias
-from ..ppo import PPOConfig
-from ..worlds import MaskWorld, ShiftWorld, World
-
-WORLDS: dict[str, type[World]] = {"mask": MaskWorld, "shift": ShiftWorld}
+from ..runs.config import EditingConfig
 
 LAYERS = {"bag-of-words": ("fc2",), "encoder": ("head.fc1",)}
 """Modules that are edited where the user does not say."""
@@ -23,7 +20,7 @@ UNSEEN_TEMPLATES = {
 
 
 @dataclass(frozen=True)
-class DebiasConfig:
+class DebiasConfig(EditingConfig):
     """What a run is asked to do. Two runs with equal configs give the same edit.
 
     Raises:
@@ -42,26 +39,13 @@ class DebiasConfig:
     """Modules to edit: fc1, fc2, fc3 of the bag of words; head.fc1, head.fc2, block.output of an encoder."""
     budget: float = 0.005
     """What utility AUC and accuracy may lose, absolute: 0.005 is half a point."""
-    world: Literal["mask", "shift"] = "shift"
-    """How factors change a weight: multiplied (mask) or added (shift)."""
-    rank: int = 4
-    """Rank R of the factors; less where a layer has fewer rows or columns."""
-    seed: int = 0
-    """Of everything random: splits, training, policy."""
-    candidates: int = 51_200
-    """Edits to score."""
-    num_envs: int = 128
-    """Edits scored together, one batch of PPO."""
-    episode_length: int = 1
-    """Edits that compose in an episode."""
     vocabulary: int = 5_000
     """Words that the bag of words knows."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Of the scoring."""
-    ppo: PPOConfig = field(default_factory=PPOConfig)
-    """The numbers of PPO."""
+    world: Literal["mask", "shift"] = field(default="shift", kw_only=True)
+    candidates: int = field(default=51_200, kw_only=True)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         known = ", ".join(COMMENT_NAMES)
         if not self.dataset or len(set(self.dataset)) != len(self.dataset):
             raise ValueError(f"dataset: expected one or several different ones, got {list(self.dataset)}")
@@ -70,17 +54,13 @@ class DebiasConfig:
                 raise ValueError(f"dataset, bias_set: expected some of {known}; got {name!r}")
         if self.bias_name in self.dataset:
             raise ValueError(f"bias_set: expected another set than the dataset's, got {self.bias_name!r}")
-        if self.world not in WORLDS:
-            raise ValueError(f"world: expected one of {', '.join(WORLDS)}; got {self.world!r}")
         if self.model not in LAYERS:
             raise ValueError(f"model: expected one of {', '.join(LAYERS)}; got {self.model!r}")
         if (self.model == "encoder") != bool(self.encoder):
             raise ValueError("encoder: expected a folder with --model encoder, and none without")
-        for name in ("rank", "candidates", "num_envs", "episode_length", "vocabulary"):
+        for name in ("rank", "vocabulary"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
-        if self.seed < 0:
-            raise ValueError(f"seed: expected at least 0, got {self.seed}")
         self.objective()
 
     @property
@@ -96,5 +76,4 @@ class DebiasConfig:
 
     def resolved(self) -> dict[str, Any]:
         """As JSON for people to read, with the defaults filled in."""
-        asked = asdict(self) | {"layer": list(self.layers), "bias_set": self.bias_name}
-        return {key: value for key, value in asked.items() if value != ""}
+        return super().resolved() | {"layer": list(self.layers), "bias_set": self.bias_name}

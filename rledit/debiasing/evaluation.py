@@ -87,35 +87,35 @@ def evaluate(margins: Tensor, samples: Samples, identities: Sequence[str], seed:
     """
     present = [name for name in identities if name in samples.groups]
     margins = ranks_of(margins)
-    figures, groups = _figures(tally_margins(margins[None], samples), present)
+    metrics = GroupMetrics(tally_margins(margins[None], samples), present)
+    figures, groups = _figures(metrics)
     drawn: list[dict[str, Tensor]] = []
     step = max(1, AT_ONCE // len(samples))
     positions = resample(samples, RESAMPLES, seed)
     for some in positions.split(step):
-        values, per_group = _figures(tally_margins(margins[some], samples), present)
+        values, per_group = _figures(GroupMetrics(tally_margins(margins[some], samples), present))
         flat = {name: value[:, None] for name, value in values.items()}
         drawn.append({**flat, **{f"per_group.{name}": value for name, value in per_group.items()}})
     spread = {name: torch.cat([part[name] for part in drawn]) for name in drawn[0]}
     tails = torch.tensor([(1 - LEVEL) / 2, (1 + LEVEL) / 2], dtype=torch.float64)
     intervals = {name: torch.quantile(values, tails, dim=0) for name, values in spread.items()}
-    measured = GroupMetrics(tally_margins(margins[None], samples), present).identities
     out: dict[str, Json] = {name: float(value[0]) for name, value in figures.items()}
     if "utility_accuracy" in figures:
         out["accuracy"] = float(figures["utility_accuracy"][0])
     out["per_group"] = {
         group: {name: float(value[0, k]) for name, value in groups.items()}
-        for k, group in enumerate(measured)
+        for k, group in enumerate(metrics.identities)
     }
     out["interval"] = {name: intervals[name][:, 0].tolist() for name in figures} | {
         "per_group": {
             group: {name: intervals[f"per_group.{name}"][:, k].tolist() for name in groups}
-            for k, group in enumerate(measured)
+            for k, group in enumerate(metrics.identities)
         }
     }
     return out
 
 
-def _figures(tally: Tally, identities: Sequence[str]) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
-    metrics = GroupMetrics(tally, identities)
-    names = [name for name in METRICS if not name.startswith("utility") or "utility" in tally.groups]
+def _figures(metrics: GroupMetrics) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+    has_utility = metrics.utility in metrics.tally.groups
+    names = [name for name in METRICS if has_utility or not name.startswith("utility")]
     return {name: metrics[name] for name in names}, {name: of(metrics) for name, of in PER_GROUP.items()}

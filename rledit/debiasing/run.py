@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import Progress
 from torch import nn
 
 from ..edit import Edit
 from ..files import Json, write_json
 from ..ppo import PPO, Result
 from ..ppo.selection import replay
+from ..runs import config as runs_config
 from ..runs.folder import RunFolder
 from ..runs.history import History
 from ..runs.plots import curve, heat_map, write_figures
 from ..runs.report import write_report
-from ..runs.training import CHECKPOINT_SECONDS, train
+from ..runs.training import CHECKPOINT_SECONDS, seconds_of, supervised_bar, train
 from ..task import Task
 from .classifier import Classifier, train_or_load
-from .config import WORLDS, DebiasConfig
+from .config import DebiasConfig
 from .data import DebiasData
 from .evaluation import evaluate, margins_of
 from .figures import error_rates, front
@@ -48,16 +46,9 @@ def make_task(config: DebiasConfig, classifier: Classifier, data: DebiasData) ->
 
 
 def make_trainer(config: DebiasConfig, task: Task) -> PPO:
+    """With as much of the rank as the smallest target has."""
     smallest = min(min(weight.shape) for weight in task.weights().values())
-    env = WORLDS[config.world](
-        task,
-        num_envs=config.num_envs,
-        rank=min(config.rank, smallest),
-        episode_length=config.episode_length,
-        precision=config.precision,
-        final_obs=False,
-    )
-    return PPO(env, seed=config.seed, config=config.ppo)
+    return runs_config.make_trainer(replace(config, rank=min(config.rank, smallest)), task)
 
 
 def run(
@@ -83,7 +74,7 @@ def run(
     data = DebiasData(config, data_root)
     asked: dict[str, Json] = asdict(config)
     with RunFolder(out, asked, resume=resume, overwrite=overwrite) as folder:
-        bar = partial(_bar, "training the classifier", console)
+        bar = partial(supervised_bar, "training the classifier", console)
         classifier, seconds = train_or_load(config, data, folder.model, bar)
         task = make_task(config, classifier, data)
         ppo = make_trainer(config, task)
@@ -109,12 +100,7 @@ def run(
             "candidates": result.candidates,
             "origin": result.origin,
             "stopped": result.stopped,
-            "seconds": {
-                "pretrain": seconds,
-                "edit": sum(result.seconds.values()),
-                **result.seconds,
-                "this_session": time.perf_counter() - started,
-            },
+            "seconds": seconds_of(result, seconds, started),
             "front": front_of(ppo, result),
         }
         result.edit.metrics["test"] = {
@@ -152,13 +138,6 @@ def front_of(ppo: PPO, result: Result) -> list[dict[str, float]]:
     for i in range(len(ppo.elites.actions)):
         points.append({name: float(values[i]) for name, values in outcome.metrics.items()})
     return points
-
-
-@contextmanager
-def _bar(label: str, console: Console) -> Iterator[Callable[[int, int, float], None]]:
-    with Progress(console=console) as progress:
-        task = progress.add_task(label, total=None)
-        yield lambda step, steps, _: progress.update(task, completed=step, total=steps)
 
 
 def _report(

@@ -6,7 +6,7 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 from rich.console import Console
@@ -74,6 +74,24 @@ def train(
         result = ppo.train(candidates, on_update)
     save()
     return result, history or open_history(list(NO_UPDATE), [])
+
+
+def seconds_of(result: Result, pretrain: float, started: float) -> dict[str, float]:
+    """The times of a run for metrics.json; ``started``: ``time.perf_counter()`` before :func:`train`."""
+    return {
+        "pretrain": pretrain,
+        "edit": sum(result.seconds.values()),
+        **result.seconds,
+        "this_session": time.perf_counter() - started,
+    }
+
+
+@contextlib.contextmanager
+def supervised_bar(label: str, console: Console) -> Iterator[Callable[[int, int, float], None]]:
+    """A progress bar for :func:`rledit.training.train_classifier`."""
+    with Progress(console=console) as progress:
+        task = progress.add_task(label, total=None)
+        yield lambda step, steps, _: progress.update(task, completed=step, total=steps)
 
 
 NO_UPDATE = ("update", "candidates", "reward_mean", "reward_best")

@@ -5,9 +5,11 @@
 ``run``     pretraining, editing, evaluation and the report, in a run folder
 """
 
-from .config import DEFAULTS, WORLDS, UnlearningConfig
+from ..runs.config import make_trainer
+from ..worlds import WORLDS
+from .config import DEFAULTS, UnlearningConfig
 from .data import UnlearningData, evaluate
-from .run import make_task, make_trainer, retrain_baseline, run
+from .run import make_task, retrain_baseline, run
 
 __all__ = [
     "DEFAULTS",

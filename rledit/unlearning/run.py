@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import Progress
 from torch import nn
 
 from .. import models
@@ -23,16 +22,17 @@ from ..data import load
 from ..edit import Edit
 from ..files import Json, read_tensors, write_json, write_tensors
 from ..objectives import Unlearning
-from ..ppo import PPO, Result
+from ..ppo import Result
+from ..runs.config import make_trainer
 from ..runs.folder import RunFolder
 from ..runs.history import History
 from ..runs.plots import plots, write_figures
 from ..runs.report import write_report
-from ..runs.training import CHECKPOINT_SECONDS, train
+from ..runs.training import CHECKPOINT_SECONDS, seconds_of, supervised_bar, train
 from ..scoring.editable import check_rank, find_targets
 from ..task import Task
 from ..training import RECIPES, seeded, train_classifier
-from .config import WORLDS, UnlearningConfig
+from .config import UnlearningConfig
 from .data import UnlearningData, evaluate
 
 logger = logging.getLogger("rledit")
@@ -75,18 +75,6 @@ def make_task(config: UnlearningConfig, model: nn.Module, data: UnlearningData) 
         objective=Unlearning(),
         validation=data.samples(data.validation, config.forget),
     )
-
-
-def make_trainer(config: UnlearningConfig, task: Task) -> PPO:
-    env = WORLDS[config.world](
-        task,
-        num_envs=config.num_envs,
-        rank=config.rank,
-        episode_length=config.episode_length,
-        precision=config.precision,
-        final_obs=False,
-    )
-    return PPO(env, seed=config.seed, config=config.ppo)
 
 
 def run(
@@ -136,12 +124,7 @@ def run(
             checkpoint_seconds=checkpoint_seconds,
         )
         metrics = _metrics(config, model, data, result)
-        metrics["seconds"] = {
-            "pretrain": pretrain_seconds,
-            "edit": sum(result.seconds.values()),
-            **result.seconds,
-            "this_session": time.perf_counter() - started,
-        }
+        metrics["seconds"] = seconds_of(result, pretrain_seconds, started)
         metrics["baselines"] = {**_known_baselines(folder), **(baselines or {})}
         result.edit.metrics["test"] = metrics["test"]
         result.edit.save(folder.edit)
@@ -185,7 +168,7 @@ def _model(
         model, seconds = load_weights(models.build(config.model_name), config.weights), 0.0
     else:
         started = time.perf_counter()
-        with _bar("training the network", console) as progress:
+        with supervised_bar("training the network", console) as progress:
             model = pretrain(config, data, progress)
         seconds = time.perf_counter() - started
     write_tensors(folder.model, model.state_dict(), {"pretrain_seconds": repr(seconds)})
@@ -198,7 +181,7 @@ def retrain_baseline(config: UnlearningConfig, data: UnlearningData, console: Co
         logger.warning("No retrain row: %s has no training recipe here.", config.dataset)
         return {}
     started = time.perf_counter()
-    with _bar("retraining without the class", console) as progress:
+    with supervised_bar("retraining without the class", console) as progress:
         model = retrain(
             lambda: models.build(config.model_name),
             data.inputs(data.train),
@@ -209,21 +192,6 @@ def retrain_baseline(config: UnlearningConfig, data: UnlearningData, console: Co
             **asdict(RECIPES[config.dataset]),
         )
     return {"test": evaluate(model, data, config.forget), "seconds": time.perf_counter() - started}
-
-
-class _bar:
-    """A progress bar for :func:`rledit.training.train_classifier`."""
-
-    def __init__(self, label: str, console: Console) -> None:
-        self._progress = Progress(console=console)
-        self._task = self._progress.add_task(label, total=None)
-
-    def __enter__(self) -> Callable[[int, int, float], None]:
-        self._progress.start()
-        return lambda step, steps, _: self._progress.update(self._task, completed=step, total=steps)
-
-    def __exit__(self, *exc: object) -> None:
-        self._progress.stop()
 
 
 def _metrics(

@@ -12,7 +12,17 @@ import gymnasium
 from .single import SingleMaskWorld, SingleShiftWorld, SingleWorld
 from .vector import MaskWorld, ShiftWorld, World
 
-__all__ = ["MaskWorld", "ShiftWorld", "SingleMaskWorld", "SingleShiftWorld", "SingleWorld", "World"]
+__all__ = [
+    "WORLDS",
+    "MaskWorld",
+    "ShiftWorld",
+    "SingleMaskWorld",
+    "SingleShiftWorld",
+    "SingleWorld",
+    "World",
+]
+
+WORLDS: dict[str, type[World]] = {"mask": MaskWorld, "shift": ShiftWorld}
 
 for _name in ("MaskWorld", "ShiftWorld"):
     if f"rledit/{_name}-v0" not in gymnasium.registry:

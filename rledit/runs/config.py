@@ -1,0 +1,62 @@
+"""What every run is asked, whatever it edits for."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from ..ppo import PPO, PPOConfig
+from ..task import Task
+from ..worlds import WORLDS
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditingConfig:
+    """The settings of world and agent that all commands share.
+
+    Raises:
+        ValueError: for a name or number that cannot be meant.
+    """
+
+    world: Literal["mask", "shift"] = "mask"
+    """How factors change a weight: multiplied (mask) or added (shift)."""
+    rank: int = 4
+    """Rank R of the factors."""
+    seed: int = 0
+    """Of everything random: splits, training, policy."""
+    candidates: int = 12_800
+    """Edits to score."""
+    num_envs: int = 128
+    """Edits scored together, one batch of PPO."""
+    episode_length: int = 1
+    """Edits that compose in an episode."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the scoring."""
+    ppo: PPOConfig = field(default_factory=PPOConfig)
+    """The numbers of PPO."""
+
+    def __post_init__(self) -> None:
+        if self.world not in WORLDS:
+            raise ValueError(f"world: expected one of {', '.join(WORLDS)}; got {self.world!r}")
+        for name in ("candidates", "num_envs", "episode_length"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        if self.seed < 0:
+            raise ValueError(f"seed: expected at least 0, got {self.seed}")
+
+    def resolved(self) -> dict[str, Any]:
+        """As JSON for people to read, without what nobody set."""
+        return {key: value for key, value in asdict(self).items() if value != ""}
+
+
+def make_trainer(config: EditingConfig, task: Task) -> PPO:
+    """The agent of a run and its world."""
+    env = WORLDS[config.world](
+        task,
+        num_envs=config.num_envs,
+        rank=config.rank,
+        episode_length=config.episode_length,
+        precision=config.precision,
+        final_obs=False,
+    )
+    return PPO(env, seed=config.seed, config=config.ppo)
