@@ -129,7 +129,7 @@ def split(labels: Tensor, sizes: Sequence[int] | Sequence[float], seed: int) -> 
 
 
 def check_indices(indices: Tensor, count: int) -> None:
-    """Raise TypeError, ValueError or IndexError unless these are positions in 0..count-1 or a mask of count."""
+    """Raise TypeError, ValueError or IndexError unless these are positions below count or a mask of count."""
     if indices.ndim != 1:
         raise ValueError(f"indices: expected one dimension, got shape {list(indices.shape)}")
     if indices.dtype == torch.bool:
