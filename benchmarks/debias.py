@@ -26,7 +26,8 @@ from rich.table import Table
 from rledit.debiasing import DebiasConfig
 from rledit.debiasing.classifier import train_or_load
 from rledit.debiasing.data import DebiasData
-from rledit.debiasing.run import make_task, make_trainer, measure
+from rledit.debiasing.run import measure
+from rledit.debiasing.task import make_task, make_trainer
 from rledit.runs.training import supervised_bar
 
 from .record import write

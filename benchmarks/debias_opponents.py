@@ -41,7 +41,7 @@ from rledit.debiasing import DebiasConfig
 from rledit.debiasing.classifier import BagOfWords, train_or_load
 from rledit.debiasing.data import DebiasData
 from rledit.debiasing.evaluation import evaluate, margins_of, ranks_of, tally_margins
-from rledit.debiasing.run import make_task, make_trainer
+from rledit.debiasing.task import make_task, make_trainer
 from rledit.fairness import Debias
 from rledit.runs.training import supervised_bar
 from rledit.samples import Samples

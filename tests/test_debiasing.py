@@ -18,7 +18,7 @@ from rledit.debiasing.classifier import BagOfWords
 from rledit.debiasing.data import DebiasData, Split
 from rledit.debiasing.evaluation import evaluate, margins_of, ranks_of, resample
 from rledit.debiasing.report import per_group_table
-from rledit.debiasing.run import make_task
+from rledit.debiasing.task import make_task
 
 QUICK = DebiasConfig(candidates=768, num_envs=64, vocabulary=400)
 FIGURES = {"accuracy", "utility_auc", "subgroup_auc", "bpsn_auc", "bnsp_auc", "fped", "fned", "per_group"}

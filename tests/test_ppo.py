@@ -11,15 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from editing_tasks import SHORT, make_ppo, make_task, same_edit
+from torch import Tensor
 
 import rledit
 from rledit.ppo.rollout import collect, start
-from rledit.ppo.selection import Elites, mean_actions, replay
 from rledit.worlds import World
 
 WORLDS = [rledit.MaskWorld, rledit.ShiftWorld]
-SHORT = rledit.PPOConfig(epochs=3, hidden=16, elites=5)
 TIMES = ("seconds_score", "seconds_policy", "candidates_per_second")
 
 
@@ -30,61 +29,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-class ConvNet(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(1, 4, 3)
-        self.fc = nn.Linear(16, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.fc(torch.relu(self.conv(x)).flatten(1))
-        return logits
-
-
-def make_task(objective: Any = None, conv: bool = False) -> rledit.Task:
-    """Samples that the model gets right by a margin; the class to forget is 1."""
-    torch.manual_seed(0)
-    model = ConvNet() if conv else nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
-    inputs = torch.randn(600, 1, 4, 4) if conv else torch.randn(600, 6)
-    with torch.no_grad():
-        top = model(inputs).topk(2)
-    picked = []
-    for label in range(3):
-        own = (top.indices[:, 0] == label).nonzero().flatten()
-        margin = top.values[own, 0] - top.values[own, 1]
-        picked.append(own[margin.sort(descending=True).indices[:20]])
-    rows = torch.cat(picked)
-    labels = top.indices[rows, 0]
-
-    def split(part: slice) -> rledit.Samples:
-        return rledit.Samples(inputs[rows[part]], labels[part], rledit.forget_groups(labels[part], 1))
-
-    target = "conv" if conv else "0"
-    return rledit.Task(
-        model, [target], split(slice(0, 60, 2)), objective or rledit.Unlearning(), split(slice(1, 60, 2))
-    )
-
-
-def make_ppo(
-    kind: type[World] = rledit.MaskWorld,
-    seed: int = 0,
-    config: Any = SHORT,
-    conv: bool = False,
-    **kwargs: Any,
-) -> rledit.PPO:
-    env = kind(make_task(conv=conv), **{"num_envs": 16, "rank": 2, **kwargs})  # type: ignore[arg-type]
-    return rledit.PPO(env, seed=seed, config=config)
-
-
-def same_edit(one: rledit.Edit, two: rledit.Edit) -> bool:
-    assert one.targets == two.targets
-    return all(
-        torch.equal(a, b)
-        for name in one.targets
-        for a, b in zip(one.factors[name], two.factors[name], strict=True)
-    )
 
 
 def without_times(history: list[dict[str, float]]) -> list[dict[str, float]]:
@@ -232,77 +176,6 @@ def test_float64_models_are_edited_by_the_factors_that_were_scored() -> None:
 def _double(task: rledit.Task) -> tuple[rledit.Samples, Any]:
     inputs = torch.cat(list(task.samples.batches())).double()
     return rledit.Samples(inputs, task.samples.labels, task.samples.groups), rledit.Unlearning()
-
-
-# ----------------------------------------------------------------------------------------- selection
-
-
-def fill(elites: Elites, ppo: rledit.PPO, count: int) -> None:
-    for _ in range(count):
-        elites.add(collect(ppo.env, ppo.agent, ppo.generator), ppo.env)
-
-
-@pytest.mark.parametrize("length", [1, 2])
-def test_elites_are_the_best_in_a_stable_order(length: int) -> None:
-    ppo = make_ppo(episode_length=length)
-    rollouts = [collect(ppo.env, ppo.agent, ppo.generator) for _ in range(4)]
-    elites = Elites(7, length, ppo.env.layout.size)
-    for rollout in rollouts:
-        elites.add(rollout, ppo.env)
-    every = [
-        (float(rollout.returns[i]), order, i)
-        for order, rollout in enumerate(rollouts)
-        for i in range(ppo.env.num_envs)
-    ]
-    best = sorted(every, key=lambda item: (-item[0], item[1], item[2]))[:7]
-    assert elites.returns.tolist() == [item[0] for item in best]
-    for actions, (_, order, i) in zip(elites.actions, best, strict=True):
-        assert torch.equal(actions, rollouts[order].actions[:, i].clamp(-ppo.env.bound, ppo.env.bound))
-
-
-@pytest.mark.parametrize("length", [1, 2])
-def test_the_best_on_validation_is_returned(length: int) -> None:
-    ppo = make_ppo(episode_length=length)
-    ppo.train(16 * length * 3)
-    actions = torch.cat([mean_actions(ppo.env, ppo.agent), ppo.elites.actions])
-    _, outcome = replay(ppo.env, actions, "validation")
-    best = int(outcome.values.argmax())
-    result = ppo.result()
-    assert result.origin == (f"elite {best}" if best else "policy mean")
-    assert same_edit(result.edit, ppo.env.edit(actions[best]))
-    after = result.edit.metrics["validation"]["after"]  # type: ignore[index, call-overload]
-    assert after["value"] == float(outcome.values.max())  # type: ignore[index, call-overload]
-    assert result.edit.metrics["origin"] == result.origin
-
-
-def test_ties_go_to_the_mean() -> None:
-    task = make_task(lambda tally: tally.accuracy("retain") * 0)
-    result = rledit.PPO(rledit.MaskWorld(task, num_envs=8, rank=1), config=SHORT).train(16)
-    assert result.origin == "policy mean"
-
-
-def test_an_edit_that_only_harms_is_not_returned() -> None:
-    task = make_task(lambda tally: tally.accuracy("retain") + tally.accuracy("forget"))
-    ppo = rledit.PPO(rledit.MaskWorld(task, num_envs=8, rank=2))
-    with torch.no_grad():
-        ppo.agent.policy.head.bias.normal_(0, 3, generator=torch.Generator().manual_seed(0))
-    result = ppo.result()
-    assert result.origin == "no edit"
-    assert all(not left.any() and not right.any() for left, right in result.edit.factors.values())
-
-
-@pytest.mark.parametrize("length", [1, 3])
-def test_mean_actions_are_the_policys_own(length: int) -> None:
-    ppo = make_ppo(rledit.ShiftWorld, num_envs=1, episode_length=length)
-    ppo.train(2 * length)
-    actions = mean_actions(ppo.env, ppo.agent)
-    assert actions.shape == (1, length, ppo.env.layout.size)
-    observation, _ = ppo.env.reset()
-    for t in range(length):
-        with torch.no_grad():
-            expected = ppo.agent.policy(torch.from_numpy(np.array(observation))).clamp(-4, 4)
-        assert torch.equal(actions[:, t], expected)
-        observation, *_ = ppo.env.step(expected.numpy())
 
 
 # ---------------------------------------------------------------------------------------- checkpoint

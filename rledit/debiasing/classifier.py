@@ -151,7 +151,7 @@ class EncoderWithHead:
 
 
 def _edits_block(config: DebiasConfig) -> bool:
-    return any(not name.startswith("head.") for name in config.layers)
+    return any(not name.startswith("head.") for name in config.layer)
 
 
 def train_or_load(

@@ -9,8 +9,23 @@ from ..data import COMMENT_NAMES
 from ..fairness import Debias
 from ..runs.config import EditingConfig
 
-LAYERS = {"bag-of-words": ("fc2",), "encoder": ("head.fc1",)}
-"""Modules that are edited where the user does not say."""
+LAYERS = {
+    "bag-of-words": ("fc1", "fc2", "fc3"),
+    "encoder": (
+        "head.fc1",
+        "head.fc2",
+        *(f"block.attention.{part}" for part in ("query", "key", "value", "output")),
+        "block.intermediate",
+        "block.output",
+    ),
+}
+"""Modules that can be edited."""
+
+LAYER_SETS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "bag-of-words": (("fc1",), ("fc2",), ("fc3",), ("fc1", "fc2"), ("fc2", "fc3"), ("fc1", "fc2", "fc3")),
+    "encoder": (("head.fc1",), ("head.fc2",), ("head.fc1", "head.fc2")),
+}
+"""What is tried where the user does not say."""
 
 UNSEEN_TEMPLATES = {
     "madlibs": ("you_are_adj", "you_occupation", "am_hate_adj"),
@@ -36,7 +51,7 @@ class DebiasConfig(EditingConfig):
     encoder: str = ""
     """Folder of a Hugging Face encoder, for --model encoder."""
     layer: tuple[str, ...] = ()
-    """Modules to edit: fc1, fc2, fc3 of the bag of words; head.fc1, head.fc2, block.output of an encoder."""
+    """Modules to edit (:data:`LAYERS`); by default the best of :data:`LAYER_SETS`, each tried briefly."""
     budget: float = 0.005
     """What utility AUC and accuracy may lose, absolute: 0.005 is half a point."""
     vocabulary: int = 5_000
@@ -58,6 +73,10 @@ class DebiasConfig(EditingConfig):
             raise ValueError(f"model: expected one of {', '.join(LAYERS)}; got {self.model!r}")
         if (self.model == "encoder") != bool(self.encoder):
             raise ValueError("encoder: expected a folder with --model encoder, and none without")
+        if unknown := [name for name in self.layer if name not in LAYERS[self.model]]:
+            raise ValueError(
+                f"layer: expected some of {', '.join(LAYERS[self.model])}; got {', '.join(unknown)}"
+            )
         for name in ("rank", "vocabulary"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
@@ -68,12 +87,12 @@ class DebiasConfig(EditingConfig):
         return self.bias_set or ("synthetic-templates" if self.dataset == ("synthetic",) else "madlibs")
 
     @property
-    def layers(self) -> tuple[str, ...]:
-        return self.layer or LAYERS[self.model]
+    def layer_sets(self) -> tuple[tuple[str, ...], ...]:
+        return (self.layer,) if self.layer else LAYER_SETS[self.model]
 
     def objective(self) -> Debias:
         return Debias(budget=self.budget)
 
     def resolved(self) -> dict[str, Any]:
         """As JSON for people to read, with the defaults filled in."""
-        return super().resolved() | {"layer": list(self.layers), "bias_set": self.bias_name}
+        return super().resolved() | {"layer": list(self.layer), "bias_set": self.bias_name}

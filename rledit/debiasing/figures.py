@@ -14,16 +14,21 @@ from ..runs.plots import BLUE, GREY, ORANGE, Plot, head, render, shortened
 MOST_GROUPS = 24
 
 
-def error_rates(test: Mapping[str, Any]) -> Plot | None:
-    """False positive rates per group before and after, with their intervals; the groups that changed most."""
-    before, after = (test.get(when, {}).get("per_group") for when in ("before", "after"))
-    if not before or not after:
+RATES = {
+    "false_positive_rate": ("False positives per group", "harmless sentences called toxic (%)"),
+    "false_negative_rate": ("False negatives per group", "toxic sentences called harmless (%)"),
+}
+
+
+def error_rates(test: Mapping[str, Any], name: str) -> Plot | None:
+    """A rate of :data:`RATES` per group before and after, with intervals; the groups that changed most."""
+    title, label = RATES[name]
+    first, last = (
+        {group: figures[name] for group, figures in test.get(when, {}).get("per_group", {}).items()}
+        for when in ("before", "after")
+    )
+    if not first or not last:
         return None
-
-    def rates(when: str) -> dict[str, float]:
-        return {group: figures["false_positive_rate"] for group, figures in test[when]["per_group"].items()}
-
-    first, last = rates("before"), rates("after")
     shown = sorted(first, key=lambda group: -abs(first[group] - last[group]))[:MOST_GROUPS]
     shown.sort(key=lambda group: -first[group])
 
@@ -32,7 +37,7 @@ def error_rates(test: Mapping[str, Any]) -> Plot | None:
             y = [k + offset for k in range(len(shown))]
             widths = [values[group] for group in shown]
             intervals = test[when]["interval"]["per_group"]
-            low, high = zip(*(intervals[group]["false_positive_rate"] for group in shown), strict=True)
+            low, high = zip(*(intervals[group][name] for group in shown), strict=True)
             error = [
                 [max(0.0, width - end) for width, end in zip(widths, low, strict=True)],
                 [max(0.0, end - width) for width, end in zip(widths, high, strict=True)],
@@ -46,30 +51,40 @@ def error_rates(test: Mapping[str, Any]) -> Plot | None:
         axes.xaxis.set_major_formatter(PercentFormatter(1.0, symbol=""))
         axes.grid(axis="x")
         axes.tick_params(axis="y", length=0)
-        axes.set_xlabel("harmless sentences called toxic (%)")
-        head(figure, axes, "False positives per group")
+        axes.set_xlabel(label)
+        head(figure, axes, title)
 
-    alt = f"false positive rates of {len(shown)} identity groups before and after the edit"
-    return render("false_positive_rates", alt, 1.3 + 0.31 * len(shown), draw)
+    alt = f"{title} before and after the edit, {len(shown)} identity groups"
+    return render(f"{name}s", alt, 1.3 + 0.31 * len(shown), draw)
 
 
-def front(points: Sequence[Mapping[str, float]], before: Mapping[str, float], budget: float) -> Plot | None:
-    """Utility against bias of the best candidates on the validation split; the chosen one is the first."""
-    if not points:
+def front(
+    choices: Sequence[Mapping[str, float]], validation: Mapping[str, Mapping[str, float]], budget: float
+) -> Plot | None:
+    """Utility against bias of the edits that were compared on the validation split, and of the chosen one."""
+    if not choices:
         return None
+    before, after = validation["before"], validation["after"]
+
+    def place(points: Sequence[Mapping[str, float]]) -> tuple[list[float], list[float]]:
+        changes = [point["utility_auc"] - before["utility_auc"] for point in points]
+        return changes, [point["bpsn_auc"] for point in points]
 
     def draw(figure: Figure, axes: Axes) -> None:
-        x = [point["utility_auc"] - before["utility_auc"] for point in points]
-        y = [point["bpsn_auc"] for point in points]
-        axes.plot(x[1:], y[1:], "o", color=BLUE, markersize=4, alpha=0.7, label="best candidates")
-        axes.plot(x[:1], y[:1], "D", color=ORANGE, label="chosen")
-        axes.plot([0.0], [before["bpsn_auc"]], "s", color=GREY, label="before")
+        kept = [point for point in choices if point["admissible"]]
+        dear = [point for point in choices if not point["admissible"]]
+        axes.plot(*place(dear), "o", color=GREY, markersize=3, alpha=0.5, label="beyond the budget")
+        axes.plot(*place(kept), "o", color=BLUE, markersize=3, alpha=0.7, label="within")
+        axes.plot(*place([after]), "D", color=ORANGE, label="chosen")
+        axes.plot(*place([before]), "s", color="black", markersize=5, label="before")
         axes.axvline(-budget, color=GREY, linewidth=1, linestyle="--")
-        axes.set_xlabel("change of utility AUC (dashed: the budget)")
+        axes.set_xlabel("change of utility AUC (dashed: the budget, part of which is held back)")
         axes.set_ylabel("BPSN AUC, power mean")
         axes.grid()
         head(figure, axes, "Utility and bias on the validation split")
 
-    best = max(point["bpsn_auc"] for point in points)
-    alt = f"BPSN AUC against the change of utility AUC; best {best:.3f}, before {before['bpsn_auc']:.3f}"
+    alt = (
+        f"BPSN AUC against the change of utility AUC; chosen {after['bpsn_auc']:.3f}, "
+        f"before {before['bpsn_auc']:.3f}"
+    )
     return render("front", alt, 3.5, draw)

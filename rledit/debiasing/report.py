@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -54,6 +54,29 @@ def other_sets(test: Mapping[str, Any]) -> str:
     return (
         '<h2>Sentences of other kinds</h2><div class="scroll"><table><thead><tr><th scope="col">set</th>'
         f"{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def trials_table(trials: Sequence[Mapping[str, Any]], chosen: Sequence[str]) -> str:
+    """HTML, empty without trials."""
+    if not trials:
+        return ""
+    rows = []
+    for trial in trials:
+        name = escape(", ".join(trial["layer"]))
+        if list(trial["layer"]) == list(chosen):
+            name = f"<b>{name}</b>"
+        figures = [trial["after"]["value"], trial["after"]["bpsn_auc"]]
+        figures.append(trial["after"]["utility_auc"] - trial["before"]["utility_auc"])
+        cells = "".join(f'<td class="number">{figure:+.4f}</td>' for figure in figures)
+        rows.append(f'<tr><th scope="row">{name}</th>{cells}</tr>')
+    return (
+        '<h2>Layers tried</h2><div class="scroll"><table><thead><tr><th scope="col">layers</th>'
+        '<th scope="col" class="number">value</th><th scope="col" class="number">BPSN AUC</th>'
+        '<th scope="col" class="number">change of utility AUC</th></tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+        f'<p class="note">Short runs of {trials[0]["candidates"]:,} candidates, on the validation split; the '
+        "best one was run to its end.</p>"
     )
 
 

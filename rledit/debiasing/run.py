@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from copy import deepcopy
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,6 @@ from torch import nn
 
 from ..edit import Edit
 from ..files import Json, write_json
-from ..ppo import PPO, Result
-from ..ppo.selection import replay
-from ..runs import config as runs_config
 from ..runs.folder import RunFolder
 from ..runs.history import History
 from ..runs.plots import curve, heat_map, write_figures
@@ -27,28 +24,10 @@ from .classifier import Classifier, train_or_load
 from .config import DebiasConfig
 from .data import DebiasData
 from .evaluation import evaluate, margins_of
-from .figures import error_rates, front
-from .report import LIMITS, other_sets, per_group_table
-
-
-def make_task(config: DebiasConfig, classifier: Classifier, data: DebiasData) -> Task:
-    splits = {
-        name: data.splits[name].samples(classifier.encode, data.identities)
-        for name in ("reward", "validation")
-    }
-    return Task(
-        classifier.model,
-        targets=config.layers,
-        samples=splits["reward"],
-        objective=config.objective(),
-        validation=splits["validation"],
-    )
-
-
-def make_trainer(config: DebiasConfig, task: Task) -> PPO:
-    """With as much of the rank as the smallest target has."""
-    smallest = min(min(weight.shape) for weight in task.weights().values())
-    return runs_config.make_trainer(replace(config, rank=min(config.rank, smallest)), task)
+from .figures import RATES, error_rates, front
+from .layers import choose_layers
+from .report import LIMITS, other_sets, per_group_table, trials_table
+from .task import make_task, make_trainer
 
 
 def run(
@@ -76,10 +55,11 @@ def run(
     with RunFolder(out, asked, resume=resume, overwrite=overwrite) as folder:
         bar = partial(supervised_bar, "training the classifier", console)
         classifier, seconds = train_or_load(config, data, folder.model, bar)
+        config, trials = choose_layers(config, classifier, data, folder.layers, console)
         task = make_task(config, classifier, data)
         ppo = make_trainer(config, task)
         console.print(
-            f"Editing {', '.join(config.layers)}, scored on {len(task.samples):,} texts and "
+            f"Editing {', '.join(config.layer)}, scored on {len(task.samples):,} texts and "
             f"{len(data.identities)} identity groups ({ppo.env.episodes.scorer.way})",
             highlight=False,
         )
@@ -101,7 +81,9 @@ def run(
             "origin": result.origin,
             "stopped": result.stopped,
             "seconds": seconds_of(result, seconds, started),
-            "front": front_of(ppo, result),
+            "layer": list(config.layer),
+            "layers_tried": trials,
+            "front": result.choices,
         }
         result.edit.metrics["test"] = {
             when: {k: v for k, v in metrics["test"][when].items() if isinstance(v, float)}
@@ -126,36 +108,21 @@ def measure(classifier: Classifier, edited: nn.Module, data: DebiasData, seed: i
     return {**figures.pop("test"), "other": figures}
 
 
-def front_of(ppo: PPO, result: Result) -> list[dict[str, float]]:
-    """Validation metrics of the chosen edit, then of the elites."""
-    chosen = result.edit.metrics["validation"]
-    assert isinstance(chosen, dict)
-    assert isinstance(chosen["after"], dict)
-    points = [{name: float(value) for name, value in chosen["after"].items()}]
-    if len(ppo.elites.actions) == 0:
-        return points
-    _, outcome = replay(ppo.env, ppo.elites.actions, "validation")
-    for i in range(len(ppo.elites.actions)):
-        points.append({name: float(values[i]) for name, values in outcome.metrics.items()})
-    return points
-
-
 def _report(
     config: DebiasConfig, folder: RunFolder, metrics: dict[str, Any], history: History, edit: Edit, task: Task
 ) -> None:
     write_json(folder.metrics, metrics)
     test = metrics["test"]
-    before = metrics["validation"]["before"]
     drawn = [
-        error_rates(test),
-        front(metrics["front"], before, config.budget),
+        *[error_rates(test, name) for name in RATES],
+        front(metrics["front"], metrics["validation"], config.budget),
         curve(history, "reward"),
         curve(history, "AUC"),
         *[heat_map(name, delta) for name, delta in edit.deltas(task.weights()).items()],
     ]
     figures = [plot for plot in drawn if plot is not None]
     write_figures(folder.plots, figures)
-    names = ", ".join(config.layers)
+    names = ", ".join(config.layer)
     write_report(
         folder.report,
         title=f"Debiasing {names} on {' and '.join(config.dataset)}: {config.world}, rank {config.rank}",
@@ -167,5 +134,9 @@ def _report(
         classes=[],
         figures=figures,
         limits=LIMITS,
-        sections=[other_sets(test["other"]), per_group_table("Per group", test["before"], test["after"])],
+        sections=[
+            trials_table(metrics["layers_tried"], config.layer),
+            other_sets(test["other"]),
+            per_group_table("Per group", test["before"], test["after"]),
+        ],
     )

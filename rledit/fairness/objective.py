@@ -16,6 +16,9 @@ from .metrics import METRICS, NEEDS, GroupMetrics, lacking
 
 logger = logging.getLogger("rledit")
 
+ROUNDING = 1e-9
+"""An unedited model has spent nothing, a budget of 0 included."""
+
 UTILITY = ("utility_auc", "utility_accuracy")
 BIAS: Mapping[str, float] = {
     "bpsn_auc": 1.0,
@@ -141,10 +144,21 @@ class Debias:
         value = torch.zeros(tally.candidates, dtype=torch.float64)
         for name, weight in self.bias.items():
             value += weight * METRICS[name].direction * (metrics[name] - self.before[name])
-        for name in self.utility:
-            lost = METRICS[name].direction * (self.before[name] - metrics[name])
-            value -= self.penalty * (lost - self.budget * (1 - self.reserve)).clamp(min=0)
+        for overspent in self._overspent(metrics, self.before):
+            value -= self.penalty * overspent.clamp(min=0)
         return value
+
+    def admissible(self, tally: Tally) -> Tensor:
+        """Whether every utility metric stays within what may be spent, bool [N]."""
+        if self.before is None:
+            raise ValueError("objective: Debias compares with the unedited model; call relative_to() first")
+        overspent = torch.stack(self._overspent(self.of(tally), self.before))
+        return (overspent <= ROUNDING).all(0)
+
+    def _overspent(self, metrics: GroupMetrics, before: Mapping[str, float]) -> list[Tensor]:
+        """Per utility metric: by how much its loss exceeds what may be spent; negative within it."""
+        allowed = self.budget * (1 - self.reserve)
+        return [METRICS[name].direction * (before[name] - metrics[name]) - allowed for name in self.utility]
 
     def metrics(self, tally: Tally) -> dict[str, Tensor]:
         metrics = self.of(tally)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -57,37 +59,76 @@ def replay(world: World, actions: Tensor, split: str) -> tuple[Episodes, Outcome
     return episodes, outcome
 
 
-def _applicable(world: World, actions: Tensor) -> Tensor:
-    """Whether the weights stay finite under the actions [T, A] of one episode: a scalar bool."""
-    weights = None
-    for action in actions:
-        weights = world.episodes.edited(action[None], weights)
-    assert weights is not None
-    return torch.stack([weight.isfinite().all() for weight in weights.values()]).all()
+SHRINKAGE = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
+"""What is left of an edit's size where the objective has a constraint."""
 
 
-def select(world: World, agent: Agent, elites: Elites) -> tuple[Edit, str]:
-    """The edit with the largest objective on the validation split, and where it comes from.
+@dataclass(frozen=True)
+class Selection:
+    """The chosen edit.
+
+    Attributes:
+        edit: its ``metrics`` have those of the validation split before and after, and the origin.
+        origin: "policy mean", "elite k", either of them "shrunk to x", or "no edit".
+        choices: validation metrics of everything that was compared, and "value" and "admissible" (1 or 0).
+    """
+
+    edit: Edit
+    origin: str
+    choices: list[dict[str, float]]
+
+
+@torch.no_grad()
+def select(world: World, agent: Agent, elites: Elites) -> Selection:
+    """The edit with the largest objective on the validation split.
 
     The policy mean comes first, so it wins ties: it is an average over many candidates, the elites are the
     luckiest of thousands. The unedited model comes last: an edit that does not improve it is none. An agent
     that has never been sound has no mean.
+
+    An objective with a constraint (a method ``admissible``) is kept to it: what the reward split allows may
+    be too much for the validation split, so smaller versions of every edit are compared, too, and only those
+    that keep the constraint count.
     """
-    choices = [("no edit", torch.zeros(elites.actions.shape[1:]))]
-    choices[:0] = [(f"elite {i}", actions) for i, actions in enumerate(elites.actions, start=1)]
+    choices = [(f"elite {i}", actions) for i, actions in enumerate(elites.actions, start=1)]
     if agent.finite():
         choices.insert(0, ("policy mean", mean_actions(world, agent)[0]))
+    constrained = hasattr(world.task.objective, "admissible")
+    choices += [
+        (f"{origin}, shrunk to {share:g}", _shrunk(world, actions, share))
+        for share in (SHRINKAGE if constrained else ())
+        for origin, actions in choices
+    ]
+    choices.append(("no edit", torch.zeros(elites.actions.shape[1:])))
     actions = torch.stack([actions for _, actions in choices])
     episodes, outcome = replay(world, actions, "validation")
-    sound = torch.stack([_applicable(world, choice) for choice in actions])
-    best = int(outcome.values.where(sound, -torch.inf).argmax())
+    admissible = torch.ones(len(choices), dtype=torch.bool)
+    if constrained:
+        admissible = episodes.scorer.objective.admissible(outcome.tally)  # type: ignore[attr-defined]
+    ranking = torch.sort(
+        outcome.values.where(admissible, -torch.inf), descending=True, stable=True
+    ).indices.tolist()
+    best = next(i for i in ranking if _applicable(world, actions[i]))
     origin = choices[best][0]
     edit = world.edit(actions[best])
-    before: dict[str, Json] = dict(episodes.initial_metrics)
-    after: dict[str, Json] = {name: float(metric[best]) for name, metric in outcome.metrics.items()}
-    edit.metrics["validation"] = {
-        "before": before | {"value": episodes.initial_value},
-        "after": after | {"value": float(outcome.values[best])},
-    }
+    figures = {**outcome.metrics, "value": outcome.values, "admissible": admissible.double()}
+    compared = [{name: float(figure[i]) for name, figure in figures.items()} for i in range(len(choices))]
+    before: dict[str, Json] = {**episodes.initial_metrics, "value": episodes.initial_value}
+    after: dict[str, Json] = {name: compared[best][name] for name in before}
+    edit.metrics["validation"] = {"before": before, "after": after}
     edit.metrics["origin"] = origin
-    return edit, origin
+    return Selection(edit, origin, compared)
+
+
+def _shrunk(world: World, actions: Tensor, share: float) -> Tensor:
+    """The actions [T, A] with every change of the weights scaled."""
+    return torch.where(world.layout.right_mask(), actions, share * actions)
+
+
+def _applicable(world: World, actions: Tensor) -> bool:
+    """Whether the weights stay finite under the actions [T, A] of one episode."""
+    weights = None
+    for action in actions:
+        weights = world.episodes.edited(action[None], weights)
+    assert weights is not None
+    return all(bool(weight.isfinite().all()) for weight in weights.values())

@@ -35,7 +35,7 @@ class Result:
 
     Attributes:
         edit: the best edit on the validation split, of the policy mean and the elites.
-        origin: "policy mean", "elite k", or "no edit" if the policy was unsound from the first.
+        origin, choices: see :class:`rledit.ppo.selection.Selection`.
         history: one row of figures per update.
         candidates: how many were scored for the reward.
         seconds: "score": waiting for the world; "policy": everything else, some of which may have gone on
@@ -45,6 +45,7 @@ class Result:
 
     edit: Edit
     origin: str
+    choices: list[dict[str, float]]
     history: list[Row]
     candidates: int
     seconds: dict[str, float] = field(default_factory=dict)
@@ -197,10 +198,11 @@ class PPO:
 
     def result(self) -> Result:
         """The best edit so far; training can go on afterwards."""
-        edit, origin = select(self.env, self.agent, self.elites)
+        chosen = select(self.env, self.agent, self.elites)
         return Result(
-            edit=edit,
-            origin=origin,
+            edit=chosen.edit,
+            origin=chosen.origin,
+            choices=chosen.choices,
             history=list(self.history),
             candidates=self.candidates,
             seconds=dict(self.seconds),

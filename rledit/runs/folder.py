@@ -24,6 +24,7 @@ _OUTPUTS = (
     "report.html",
     "metrics.json",
     "checkpoint.safetensors",
+    "layers.json",
 )
 _FOLDERS = {"tensorboard": "events.out.tfevents.*", "plots": "*.png"}
 _VERSION_KEY = "rledit_version"  # tells our config.json from that of any other program
@@ -180,6 +181,11 @@ class RunFolder:
     def checkpoint(self) -> Path:
         """What `resume` goes on from."""
         return self.path / "checkpoint.safetensors"
+
+    @property
+    def layers(self) -> Path:
+        """What came of trying several sets of layers."""
+        return self.path / "layers.json"
 
     @property
     def tensorboard(self) -> Path:

@@ -1,0 +1,86 @@
+"""Which layers to edit where the user does not say: a short try of each set, judged on validation."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from ..files import write_json
+from ..ppo.trainer import INTERRUPTED
+from .classifier import Classifier
+from .config import DebiasConfig
+from .data import DebiasData
+from .task import make_task, make_trainer
+
+SHARE = 0.1
+"""Of a run's candidates, for each set that is tried."""
+
+Trial = Mapping[str, Any]
+"""``layer``: the names; ``candidates``; ``before`` and ``after``: validation metrics with "value"."""
+
+
+def choose_layers(
+    config: DebiasConfig, classifier: Classifier, data: DebiasData, path: Path, console: Console
+) -> tuple[DebiasConfig, list[Trial]]:
+    """The config with the layers of the best trial, and all trials, which are kept in a file.
+
+    The same config gives the same trials, so those of an interrupted run are simply made again.
+
+    Raises:
+        ValueError: if the file holds anything else than trials.
+        KeyboardInterrupt: for Ctrl-C.
+    """
+    if config.layer:
+        return config, []
+    if path.exists():
+        trials = _read(path)
+    else:
+        trials = [_try(config, layer, classifier, data, console) for layer in config.layer_sets]
+        write_json(path, trials)
+    best = max(trials, key=lambda trial: trial["after"]["value"])
+    return replace(config, layer=tuple(best["layer"])), trials
+
+
+def _read(path: Path) -> list[Trial]:
+    try:
+        trials = json.loads(path.read_text(encoding="utf-8"))
+        for trial in trials:
+            float(trial["after"]["value"]), tuple(trial["layer"])
+        return list(trials)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: is no list of trials: {error!r}") from error
+
+
+def _try(
+    config: DebiasConfig, layer: tuple[str, ...], classifier: Classifier, data: DebiasData, console: Console
+) -> Trial:
+    config = replace(config, layer=layer, candidates=max(config.num_envs, round(SHARE * config.candidates)))
+    logger = logging.getLogger("rledit")
+    told = logger.level
+    logger.setLevel(logging.ERROR)  # the run itself says what is to be said about its layers
+    try:
+        trainer = make_trainer(config, make_task(config, classifier, data))
+    finally:
+        logger.setLevel(told)
+    with console.status(f"trying {', '.join(layer)}"):
+        result = trainer.train(config.candidates)
+    trainer.env.close()
+    if result.stopped == INTERRUPTED:
+        raise KeyboardInterrupt
+    validation = result.edit.metrics["validation"]
+    assert isinstance(validation, dict)
+    before, after = validation["before"], validation["after"]
+    assert isinstance(before, dict)
+    assert isinstance(after, dict)
+    console.print(
+        f"{', '.join(layer)}: BPSN AUC {before['bpsn_auc']:.3f} -> {after['bpsn_auc']:.3f} in "
+        f"{result.candidates:,} candidates, value {after['value']:+.3f}",
+        highlight=False,
+    )
+    return {"layer": list(layer), "candidates": result.candidates, "before": before, "after": after}
