@@ -26,6 +26,7 @@ from rich.table import Table
 from rledit.debiasing import DebiasConfig
 from rledit.debiasing.classifier import train_or_load
 from rledit.debiasing.data import DebiasData
+from rledit.debiasing.layers import choose_layers
 from rledit.debiasing.run import measure
 from rledit.debiasing.task import make_task, make_trainer
 from rledit.runs.training import supervised_bar
@@ -37,11 +38,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "16x2, shift": {"layer": ("fc3",), "world": "shift"},
     "64x16, mask": {"layer": ("fc2",), "world": "mask"},
     "64x16, shift": {"layer": ("fc2",), "world": "shift"},
-    "64x16 and 16x2, shift": {"layer": ("fc2", "fc3"), "world": "shift"},
+    "first layer, shift": {"layer": ("fc1",), "world": "shift"},
+    "default": {},
 }
-ENCODER = {
-    "encoder head, shift": {"layer": ("head.fc1",), "world": "shift"},
+ENCODER: dict[str, dict[str, Any]] = {
     "encoder head, mask": {"layer": ("head.fc1",), "world": "mask"},
+    "encoder head, shift": {"layer": ("head.fc1",), "world": "shift"},
+    "encoder, default": {},
 }
 FIGURES = ("utility_auc", "accuracy", "bpsn_auc", "subgroup_auc", "bnsp_auc", "fped", "fned")
 
@@ -81,12 +84,14 @@ def main(
     note = (
         "Mean and standard deviation over seeds; in brackets before the edit. AUCs of groups are power "
         "means, p = -5, over the identity groups of madlibs' seen templates; unseen: on the templates held "
-        "out. ToxiGen gap: largest less smallest AUC within a group."
+        "out. ToxiGen gap: largest less smallest AUC within a group. Default: layers tried first. Seconds: median, "
+        "of editing."
     )
     if settings:
         Console().print(table)
     else:
         command = f"python -m benchmarks.debias --data-root DIR --seeds {seeds} --candidates {candidates}"
+        command += " --encoder DIR" if encoder else ""
         write("debias", command, table, {"rows": rows}, note)
         print(note)
 
@@ -104,17 +109,18 @@ def _run(config: DebiasConfig, data_root: Path | None, console: Console) -> dict
             classifier, _ = train_or_load(config, data, path, lambda: supervised_bar("training", console))
         _CACHE[key] = data, classifier
     data, classifier = _CACHE[key]
-    task = make_task(config, classifier, data)
-    trainer = make_trainer(config, task)
     started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as scratch:
+        config, _ = choose_layers(config, classifier, data, Path(scratch) / "layers.json", console)
+    trainer = make_trainer(config, make_task(config, classifier, data))
     result = trainer.train(candidates=config.candidates)
     seconds = time.perf_counter() - started
     edited = deepcopy(classifier.model)
     result.edit.apply_(edited)
     test = measure(classifier, edited, data, config.seed)
     trainer.env.close()
-    return {"seconds": seconds, "origin": result.origin, "test": _slim(test),
-            "validation": result.edit.metrics["validation"]}  # fmt: skip
+    return {"seconds": seconds, "layer": list(config.layer), "origin": result.origin,
+            "test": _slim(test), "validation": result.edit.metrics["validation"]}  # fmt: skip
 
 
 def _slim(test: dict[str, Any]) -> dict[str, Any]:
@@ -144,7 +150,7 @@ def _line(row: dict[str, Any]) -> str:
 def _table(rows: Sequence[dict[str, Any]]) -> Table:
     table = Table(title="Debiasing, test split")
     table.add_column("setting")
-    headers = [*FIGURES, "BPSN, unseen", "ToxiGen gap"]
+    headers = [*FIGURES, "BPSN, unseen", "ToxiGen gap", "seconds"]
     for header in headers:
         table.add_column(header, justify="right")
 
@@ -159,7 +165,8 @@ def _table(rows: Sequence[dict[str, Any]]) -> Table:
         for other, figure in (("unseen templates", "bpsn_auc"), ("toxigen", "gap")):
             have = [t["other"][other] for t in tests if other in t["other"]]
             cells.append(cell([(t["before"][figure], t["after"][figure]) for t in have]) if have else "")
-        table.add_row(name, *cells)
+        seconds = statistics.median(row["seconds"] for row in rows if row["setting"] == name)
+        table.add_row(name, *cells, f"{seconds:.0f}")
     return table
 
 

@@ -23,16 +23,24 @@ def tail(
     classes: int = 5,
     hidden: int = 18,
     inputs: int = 24,
+    words: int = 0,
 ) -> dict[str, Any]:
-    """For score_tail: two layers, the first of them edited; ``own``: its weights are the candidates' own."""
+    """For score_tail: two layers, the first of them edited; ``own``: its weights are the candidates' own;
+    ``words``: so many activations of each sample are not zero."""
     random = np.random.default_rng(0)
 
     def normal(*shape: int) -> np.ndarray:
         return random.standard_normal(shape, dtype=np.float32)
 
     lead = (candidates,) if own else ()
+    activations = normal(samples, inputs)
+    if words:
+        kept = random.random((samples, inputs)).argpartition(words, 1)[:, :words]
+        np.put_along_axis(bags := np.zeros_like(activations), kept, 1.0, 1)
+        bags[:, 0] = activations[:, 0]  # not all of them are ones
+        activations = bags
     return {
-        "activations": normal(samples, inputs),
+        "activations": activations,
         "weights": [normal(*lead, hidden, inputs), normal(classes, hidden)],
         "biases": [normal(hidden), None],
         "nonlinearities": ["gelu", "identity"],

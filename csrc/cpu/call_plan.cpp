@@ -44,6 +44,7 @@ Plan::Plan(const PreparedTail::State& tail, const Candidates& candidates)
   if (candidates.algebra == Algebra::automatic)
     for (size_t l = corrects ? 1 : 0; l < tail.layers.size(); ++l)
       forms_once = forms_once || formed_once_is_cheaper(tail, candidates, l);
+  sparse = corrects && !tail.sparse.empty();
   if (corrects) left_operands = tail.kernels.operands(tail.precision, edit.factors.rank);
   bool only_first = edit.touches();
   for (size_t l = 1; l < tail.layers.size(); ++l) only_first = only_first && !candidates.edits[l].touches();
@@ -97,10 +98,15 @@ Scratch::Scratch(const Plan& plan, const PreparedTail::State& tail, const Candid
     return;
   }
   const int64_t slots = plan.by_tile ? 1 : tail.chunk_tiles;
-  stacked = allocate(slots * plan.stack * rank * floats);
+  columns = plan.stack * rank;
+  if (plan.sparse) columns = (columns + kSparseColumns - 1) / kSparseColumns * kSparseColumns;
+  stacked = allocate(slots * columns * floats);
   if (is_paired(plan.left_operands))
     reduced = allocate(slots * plan.stack * tile_bytes(plan.left_operands, rank));
-  rights = std::make_unique<Panels>(kernels, tail.operands.front(), plan.stack * rank, first.inputs);
+  if (plan.sparse)
+    table = allocate(columns * first.inputs * int64_t{sizeof(float)});
+  else
+    rights = std::make_unique<Panels>(kernels, tail.operands.front(), columns, first.inputs);
   if (plan.fuses) {
     plain_left_size = (first.outputs * rank + kTile - 1) / kTile * kTile;
     plain_lefts = allocate(plan.stack * plain_left_size * int64_t{sizeof(float)});

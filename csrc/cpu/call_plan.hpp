@@ -22,6 +22,7 @@ struct Plan {
   // a layer of few outputs. 1 where later layers are edited, too, which wants one candidate at a time.
   int64_t stack = 1;
   bool by_tile = false;  // all candidates of a stack on one tile, rather than each of them on a whole chunk
+  bool sparse = false;   // X right^T from what is not zero in X
   bool fuses = false;    // the corrected first layer and the second in one pass, Kernels::correct
   Operands left_operands = Operands::float32;  // of the products with left factors
 
@@ -42,6 +43,8 @@ struct Scratch {
   std::vector<std::unique_ptr<Panels>> formed;  // per layer, of one candidate that is formed once
   // Of a stack of candidates:
   std::unique_ptr<Panels> rights;              // one below the other
+  Buffer table;                                // or, for sparse activations, side by side: [inputs][columns]
+  int64_t columns = 0;                         // of the table, or rows of `rights`
   std::vector<std::unique_ptr<Panels>> lefts;  // of each of them
   Buffer plain_lefts;                          // or for Kernels::correct: [stack][plain_left_size]
   int64_t plain_left_size = 0;

@@ -74,6 +74,19 @@ struct Product {
   Operands operands;
 };
 
+// out[columns][kTile] = table^T @ tile, of a tile that is given by what is not zero in it: values[k] of input
+// inputs[k] for k from starts[s] to starts[s + 1], sample s.
+struct SparseProduct {
+  const int64_t* starts;  // [kTile + 1]
+  const int32_t* inputs;
+  const float* values;
+  const float* table;  // [all inputs][columns]
+  float* out;
+  int64_t columns;  // a multiple of kSparseColumns
+};
+
+constexpr int64_t kSparseColumns = 16;  // the most lanes of a vector
+
 // Two layers of which the second has few outputs:
 // out[rows][kTile] = nonlinearity(bias + panel @ first(initial + left @ reduced)).
 struct Correction {
@@ -146,6 +159,7 @@ struct Kernels {
   void (*to_tile)(const float* values, int64_t depth, Operands operands, void* tile);
   void (*pack_panel)(const PanelSource& source, void* panel);
   void (*multiply)(const Product& product);
+  void (*multiply_sparse)(const SparseProduct& product);
   bool (*corrects)(Operands operands);  // whether correct() takes them
   void (*correct)(const Correction& correction);
   void (*count)(const float* logits, int64_t classes, const TileSamples& samples, const TileTally& tally);

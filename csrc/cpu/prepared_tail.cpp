@@ -40,11 +40,14 @@ PreparedTail::State::State(const Tail& tail, bool keep)
     kernels.pack_tile(source_ + t * cpu::kTile * first().inputs, samples.valid(t), first().inputs,
                       operands.front(), kept_.get() + t * tile_bytes());
   });
+  // Only where a dense product would give the same bits: a split one rounds differently.
+  if (operands.front() == cpu::Operands::float32)
+    sparse = cpu::SparseRows(source_, samples.count(), first().inputs);
   source_ = nullptr;
 }
 
 int64_t PreparedTail::State::bytes() const {
-  int64_t total = samples.bytes();
+  int64_t total = samples.bytes() + sparse.bytes();
   if (kept_ != nullptr) total += samples.tiles() * tile_bytes();
   for (const std::vector<float>& values : owned_) total += static_cast<int64_t>(values.size() * sizeof(float));
   return total;

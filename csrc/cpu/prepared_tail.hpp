@@ -14,6 +14,7 @@
 #include "panels.hpp"
 #include "ranking.hpp"
 #include "rledit/ops.hpp"
+#include "sparse_rows.hpp"
 
 namespace rledit {
 
@@ -26,6 +27,7 @@ struct PreparedTail::State {
   std::vector<Layer> layers;            // with pointers into `owned` if kept
   std::vector<cpu::Operands> operands;  // per layer, of its product
   cpu::PackedSamples samples;
+  cpu::SparseRows sparse;  // activations that are kept, as float32, and mostly zeros
   int64_t chunk_tiles = 0;
 
   const Layer& first() const { return layers.front(); }

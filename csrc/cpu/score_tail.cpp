@@ -205,18 +205,28 @@ class Call {
   // X right^T of `count` candidates, as products with left factors take them, in one of the slots.
   void reduce(int64_t tile, int64_t slot, int64_t count, Scratch& scratch) const {
     const int64_t rank = edit(0).factors.rank;
-    Product product{};
-    product.tile = inputs_ + tile * tail_.tile_bytes();
-    product.out = floats(scratch.stacked) + slot * plan_.stack * rank * kTile;
-    scratch.rights->multiply(product, count * rank);
+    float* out = floats(scratch.stacked) + slot * scratch.columns * kTile;
+    if (plan_.sparse) {
+      SparseProduct product = tail_.sparse.tile(first_tile_ + tile);
+      product.table = floats(scratch.table);
+      product.out = out;
+      product.columns = scratch.columns;
+      kernels_.multiply_sparse(product);
+    } else {
+      Product product{};
+      product.tile = inputs_ + tile * tail_.tile_bytes();
+      product.out = out;
+      scratch.rights->multiply(product, count * rank);
+    }
     if (plan_.left_operands == Operands::float32) return;
     for (int64_t i = 0; i < count; ++i)
-      kernels_.to_tile(product.out + i * rank * kTile, rank, plan_.left_operands, reduced(slot, i, scratch));
+      kernels_.to_tile(out + i * rank * kTile, rank, plan_.left_operands, reduced(slot, i, scratch));
   }
 
   char* reduced(int64_t slot, int64_t i, const Scratch& scratch) const {
-    const Buffer& all = is_paired(plan_.left_operands) ? scratch.reduced : scratch.stacked;
-    return all.get() + (slot * plan_.stack + i) * tile_bytes(plan_.left_operands, edit(0).factors.rank);
+    const int64_t bytes = tile_bytes(plan_.left_operands, edit(0).factors.rank);
+    if (is_paired(plan_.left_operands)) return scratch.reduced.get() + (slot * plan_.stack + i) * bytes;
+    return scratch.stacked.get() + slot * scratch.columns * kTile * int64_t{sizeof(float)} + i * bytes;
   }
 
   // The edited output of the first layer, [outputs][kTile], of the i-th candidate of the stack.
@@ -275,9 +285,12 @@ class Call {
   void pack_factors(int64_t n, int64_t count, Scratch& scratch) const {
     const Factors& factors = edit(0).factors;
     PanelSource source{};
-    source.factor = 1.0F;
     source.weight = factors.right + n * factors.rank * layer(0).inputs;
-    scratch.rights->pack(source, count * factors.rank);
+    source.factor = 1.0F;
+    if (plan_.sparse)
+      tabulate(source.weight, count * factors.rank, scratch);
+    else
+      scratch.rights->pack(source, count * factors.rank);
     source.factor = candidates_.scale;
     for (int64_t i = 0; i < count; ++i) {
       source.weight = factors.left + (n + i) * layer(0).outputs * factors.rank;
@@ -286,6 +299,16 @@ class Call {
                    scratch.plain_left_size);
       else
         scratch.lefts[i]->pack(source);
+    }
+  }
+
+  // Right factors [rows, inputs] side by side.
+  void tabulate(const float* rights, int64_t rows, Scratch& scratch) const {
+    const int64_t inputs = layer(0).inputs;
+    float* table = floats(scratch.table);
+    for (int64_t i = 0; i < inputs; ++i, table += scratch.columns) {
+      for (int64_t row = 0; row < rows; ++row) table[row] = rights[row * inputs + i];
+      std::fill(table + rows, table + scratch.columns, 0.0F);
     }
   }
 

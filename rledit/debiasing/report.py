@@ -14,6 +14,7 @@ LIMITS = (
     "another classifier or another split. The identity groups are those of the term list or of the data "
     "set's annotation, and no others."
 )
+HEADLINE = ("accuracy", "utility_auc", "bpsn_auc", "subgroup_auc", "bnsp_auc", "fped", "fned")
 COLUMNS = {
     "subgroup_auc": "subgroup AUC",
     "bpsn_auc": "BPSN AUC",

@@ -26,7 +26,7 @@ from .data import DebiasData
 from .evaluation import evaluate, margins_of
 from .figures import RATES, error_rates, front
 from .layers import choose_layers
-from .report import LIMITS, other_sets, per_group_table, trials_table
+from .report import HEADLINE, LIMITS, other_sets, per_group_table, trials_table
 from .task import make_task, make_trainer
 
 
@@ -134,6 +134,7 @@ def _report(
         classes=[],
         figures=figures,
         limits=LIMITS,
+        headline=HEADLINE,
         sections=[
             trials_table(metrics["layers_tried"], config.layer),
             other_sets(test["other"]),

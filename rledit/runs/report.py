@@ -87,6 +87,7 @@ def write_report(
     figures: Sequence[Plot] | None = None,
     limits: str = LIMITS,
     sections: Sequence[str] = (),
+    headline: Sequence[str] = (),
 ) -> None:
     """Writes report.html, atomically.
 
@@ -105,6 +106,7 @@ def write_report(
         figures: from `plots`, when they are at hand (they take most of the time).
         limits: what the figures do not show, plain text.
         sections: more HTML to stand behind the figures, escaped by the caller.
+        headline: the metrics of the first table; by default all that are one number.
 
     Raises:
         OSError: the disk refuses; the previous report is intact.
@@ -116,7 +118,7 @@ def write_report(
         )
     body = [
         f"<header><h1>{escape(title)}</h1>{_lead(metrics, edit)}</header>",
-        _headline(metrics, others),
+        _headline(metrics, others, headline),
         _figures(figures),
         *sections,
         f'<section class="limits"><h2>What this does not show</h2><p>{escape(limits)}</p></section>',
@@ -149,7 +151,9 @@ def _lead(metrics: Mapping[str, Any], edit: Edit | None) -> str:
     return f'<p class="lead">{"; ".join(parts) or "An unfinished run"}.</p>'
 
 
-def _headline(metrics: Mapping[str, Any], baselines: Mapping[str, Mapping[str, Any]]) -> str:
+def _headline(
+    metrics: Mapping[str, Any], baselines: Mapping[str, Mapping[str, Any]], shown: Sequence[str]
+) -> str:
     test = metrics.get("test", {})
     rows = {name: test[name] for name in ("before", "after") if test.get(name)}
     rows |= {name: value.get("test", value) for name, value in baselines.items()}
@@ -157,7 +161,7 @@ def _headline(metrics: Mapping[str, Any], baselines: Mapping[str, Mapping[str, A
         return "<h2>Result</h2><p>No metrics yet: the run was interrupted before its evaluation.</p>"
     scalars = {k: None for row in rows.values() for k, v in row.items() if isinstance(v, (int, float))}
     preferred = [key for key in ("forget_accuracy", "retain_accuracy") if key in scalars]
-    keys = preferred + [key for key in scalars if key not in preferred]
+    keys = list(shown) or preferred + [key for key in scalars if key not in preferred]
     head = "".join(f'<th scope="col" class="number">{escape(_label(key))}</th>' for key in keys)
     lines = []
     for name, row in rows.items():

@@ -15,6 +15,7 @@
 #include "packing.hpp"
 #include "products.hpp"
 #include "ranking.hpp"
+#include "sparse_products.hpp"
 #include "tile_counting.hpp"
 #if RLEDIT_BF16
 #include "paired_packing.hpp"
@@ -93,6 +94,7 @@ const Kernels table = {RLEDIT_STRING(RLEDIT_ISA),
                        to_any_tile,
                        pack_any_panel,
                        multiply_any,
+                       multiply_sparse,
                        corrects,
                        correct,
                        count,

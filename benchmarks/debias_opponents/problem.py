@@ -1,0 +1,119 @@
+"""One seed's classifier and splits, and how classifiers are judged on them."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from torch import Tensor
+from torch.nn import functional as F
+
+from rledit.debiasing import DebiasConfig
+from rledit.debiasing.classifier import BagOfWords, train_or_load
+from rledit.debiasing.data import DebiasData
+from rledit.debiasing.evaluation import ranks_of, tally_margins
+from rledit.fairness import Debias
+from rledit.runs.training import supervised_bar
+from rledit.samples import Samples
+
+SHARES = tuple(k / 10 for k in range(10, 0, -1))
+"""How much of a method is mixed into the unedited classifier."""
+
+FIGURES = (
+    *("utility_auc", "utility_accuracy", "bpsn_auc", "subgroup_auc", "bnsp_auc", "fped", "fned"),
+    "unseen_bpsn_auc",
+)
+
+Weights = Mapping[str, Tensor]
+Hidden = Callable[[Tensor], Tensor]
+Margins = Callable[[str], Tensor]
+"""From the name of a split to margins [S]."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting of a method."""
+
+    name: str
+    margins: Margins
+
+
+class Problem:
+    """The classifier that is to be debiased, as sparse products: 10,000 comments in a moment."""
+
+    def __init__(self, config: DebiasConfig, data_root: Path | None, console: Console) -> None:
+        self.config = config
+        self.data = DebiasData(config, data_root)
+        with tempfile.TemporaryDirectory() as scratch:
+            path = Path(scratch) / "model.safetensors"
+            classifier, _ = train_or_load(
+                config, self.data, path, lambda: supervised_bar("training", console)
+            )
+        assert isinstance(classifier, BagOfWords)
+        self.classifier = classifier
+        self.model = classifier.model
+        self.weights: Weights = {name: w.clone() for name, w in self.model.state_dict().items()}
+        self.samples: dict[str, Samples] = {}
+        self._words: dict[str, Tensor] = {}
+        for name, (texts, samples, _) in self.data.test_sets().items():
+            self._add(name, list(texts), samples)
+        for name in ("reward", "validation"):
+            split = self.data.splits[name]
+            samples = split.samples(lambda texts: torch.zeros(len(texts), 1), self.data.identities)
+            self._add(name, list(split.both.texts), samples)
+        self.unedited = self.of_weights("unedited", self.weights)
+        self.objective: Debias = config.objective().relative_to(self._tally(self.unedited, "validation"))
+
+    def _add(self, name: str, texts: list[str], samples: Samples) -> None:
+        step = 2048
+        parts = [
+            self.classifier.encode(texts[start : start + step]).to_sparse()
+            for start in range(0, len(texts), step)
+        ]
+        self._words[name] = torch.cat(parts).coalesce().to_sparse_csr()
+        self.samples[name] = samples
+
+    # ---------------------------------------------------------------------------------- classifiers
+
+    @torch.no_grad()
+    def hidden(self, weights: Weights, split: str) -> Tensor:
+        """The first layer's features [S, 64]."""
+        return F.relu(self._words[split] @ weights["fc1.weight"].T.contiguous() + weights["fc1.bias"])
+
+    @torch.no_grad()
+    def head(self, weights: Weights, hidden: Tensor) -> Tensor:
+        """From those features to margins [S]."""
+        second = F.relu(F.linear(hidden, weights["fc2.weight"], weights["fc2.bias"]))
+        logits = F.linear(second, weights["fc3.weight"], weights["fc3.bias"])
+        return logits[:, 1] - logits[:, 0]
+
+    def of_weights(self, name: str, weights: Weights) -> Setting:
+        return Setting(name, lambda split: self.head(weights, self.hidden(weights, split)))
+
+    def of_hidden(self, name: str, change: Hidden) -> Setting:
+        """The classifier with something done to the first layer's features."""
+        return Setting(name, lambda split: self.head(self.weights, change(self.hidden(self.weights, split))))
+
+    def mixed(self, weights: Weights, share: float) -> Weights:
+        return {name: torch.lerp(self.weights[name], weight, share) for name, weight in weights.items()}
+
+    # -------------------------------------------------------------------------------------- judging
+
+    def _tally(self, setting: Setting, split: str):  # type: ignore[no-untyped-def]
+        return tally_margins(ranks_of(setting.margins(split))[None], self.samples[split])
+
+    def judge(self, setting: Setting) -> tuple[bool, float]:
+        """Whether it stays within what may be spent on the validation split, and the objective there."""
+        tally = self._tally(setting, "validation")
+        return bool(self.objective.admissible(tally)[0]), float(self.objective(tally)[0])
+
+    def figures(self, setting: Setting) -> dict[str, float]:
+        """Metrics on the test split, and the power mean of BPSN AUCs on unseen templates."""
+        metrics = self.objective.of(self._tally(setting, "test"))
+        out = {name: float(metrics[name][0]) for name in FIGURES[:-1]}
+        unseen = self.objective.of(self._tally(setting, "unseen templates"))
+        return out | {"unseen_bpsn_auc": float(unseen["bpsn_auc"][0])}

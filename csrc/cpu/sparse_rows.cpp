@@ -1,0 +1,51 @@
+#include "sparse_rows.hpp"
+
+#include <limits>
+
+namespace rledit::cpu {
+namespace {
+
+// One value that is not zero costs as much as so many of a dense product: its row of the table is fetched from
+// anywhere, and used once.
+constexpr int64_t kCost = 16;
+constexpr int64_t kLeastInputs = 128;  // fewer are passed over in no time
+
+}  // namespace
+
+SparseRows::SparseRows(const float* activations, int64_t samples, int64_t inputs) {
+  if (inputs < kLeastInputs || inputs > std::numeric_limits<int32_t>::max()) return;
+  const int64_t most = samples * inputs / kCost;
+  std::vector<int64_t> starts{0};
+  for (int64_t s = 0; s < samples; ++s) {
+    const float* row = activations + s * inputs;
+    for (int64_t i = 0; i < inputs; ++i) {
+      if (row[i] == 0.0F) continue;  // NaN is kept
+      inputs_.push_back(static_cast<int32_t>(i));
+      values_.push_back(row[i]);
+    }
+    starts.push_back(static_cast<int64_t>(values_.size()));
+    if (starts.back() > most) {
+      inputs_ = {};
+      values_ = {};
+      return;
+    }
+  }
+  const int64_t padded = (samples + kTile - 1) / kTile * kTile;
+  starts.resize(padded + 1, starts.back());
+  starts_ = std::move(starts);
+}
+
+int64_t SparseRows::bytes() const {
+  return static_cast<int64_t>(starts_.size() * sizeof(int64_t) + inputs_.size() * sizeof(int32_t) +
+                              values_.size() * sizeof(float));
+}
+
+SparseProduct SparseRows::tile(int64_t index) const {
+  SparseProduct product{};
+  product.starts = starts_.data() + index * kTile;
+  product.inputs = inputs_.data();
+  product.values = values_.data();
+  return product;
+}
+
+}  // namespace rledit::cpu
