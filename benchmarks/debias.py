@@ -84,8 +84,8 @@ def main(
     note = (
         "Mean and standard deviation over seeds; in brackets before the edit. AUCs of groups are power "
         "means, p = -5, over the identity groups of madlibs' seen templates; unseen: on the templates held "
-        "out. ToxiGen gap: largest less smallest AUC within a group. Default: layers tried first. Seconds: median, "
-        "of editing."
+        "out. ToxiGen gap: largest less smallest AUC within a group. Default: layers are tried first. "
+        "Seconds: median, of editing."
     )
     if settings:
         Console().print(table)

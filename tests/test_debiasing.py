@@ -15,6 +15,7 @@ import rledit
 from rledit.data.comments import normalise
 from rledit.debiasing import DebiasConfig, run
 from rledit.debiasing.classifier import BagOfWords
+from rledit.debiasing.config import LAYER_SETS
 from rledit.debiasing.data import DebiasData, Split
 from rledit.debiasing.evaluation import evaluate, margins_of, ranks_of, resample
 from rledit.debiasing.report import per_group_table
@@ -150,6 +151,7 @@ def test_group_names_are_data_and_never_markup() -> None:
         ({"encoder": "x"}, "encoder: expected a folder"),
         ({"budget": -0.1}, "budget: expected a number"),
         ({"candidates": 0}, "candidates: expected at least 1"),
+        ({"layer": ("fc9",)}, "layer: expected some of fc1, fc2, fc3; got fc9"),
         ({"seed": -1}, "seed: expected at least 0"),
     ],
 )
@@ -158,12 +160,34 @@ def test_wrong_settings_are_named(changes: dict[str, Any], message: str) -> None
         replace(QUICK, **changes)
 
 
-def test_files_that_are_not_there_and_layers_that_do_not_exist(tmp_path: Path) -> None:
+def test_files_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="jigsaw"):
         run(replace(QUICK, dataset=("jigsaw",)), tmp_path / "a", data_root=tmp_path)
     assert not (tmp_path / "a").exists()
-    with pytest.raises(ValueError, match="fc9"):
-        run(replace(QUICK, layer=("fc9",)), tmp_path / "b")
+
+
+def test_layers_are_tried_once_and_the_best_is_edited(finished: tuple[Path, dict[str, Any]]) -> None:
+    out, metrics = finished
+    tried = json.loads((out / "layers.json").read_text())
+    assert [tuple(trial["layer"]) for trial in tried] == list(LAYER_SETS["bag-of-words"])
+    best = max(tried, key=lambda trial: trial["after"]["value"])
+    assert metrics["layer"] == best["layer"]
+    assert rledit.Edit.load(out / "edit.safetensors").targets == best["layer"]
+    assert "Layers tried" in (out / "report.html").read_text()
+
+
+def test_layers_that_are_said_are_not_tried(tmp_path: Path) -> None:
+    metrics = run(replace(QUICK, layer=("fc3",), candidates=64), tmp_path / "run")
+    assert metrics["layer"] == ["fc3"]
+    assert not (tmp_path / "run" / "layers.json").exists()
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[1]", '[{"layer": ["fc1"]}]', '[{"after": {"value": "x"}}]'])
+def test_damaged_trials_are_named(content: str, tmp_path: Path) -> None:
+    run(replace(QUICK, candidates=64), tmp_path / "run")
+    (tmp_path / "run" / "layers.json").write_text(content)
+    with pytest.raises(ValueError, match=r"layers.json: is no list of trials"):
+        run(replace(QUICK, candidates=64), tmp_path / "run", resume=True)
 
 
 def test_a_set_without_identities_is_refused(data: DebiasData) -> None:
@@ -191,7 +215,7 @@ def test_aucs_from_bins_are_exact_to_a_thousandth_on_real_comments(shared_data: 
 
 def test_the_scorers_coarser_bins_are_good_enough_for_a_reward(shared_data: Path) -> None:
     """Sentences of one template have few different margins, and two of them may fall into one bin."""
-    config = DebiasConfig(("jigsaw",), vocabulary=1500)
+    config = DebiasConfig(("jigsaw",), vocabulary=1500, layer=("fc2",))
     data = DebiasData(config, shared_data)
     classifier = BagOfWords.train(config, data, lambda *_: None)
     scorer = make_task(config, classifier, data).scorer()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -50,11 +51,13 @@ def choose_layers(
 def _read(path: Path) -> list[Trial]:
     try:
         trials = json.loads(path.read_text(encoding="utf-8"))
-        for trial in trials:
-            float(trial["after"]["value"]), tuple(trial["layer"])
-        return list(trials)
+        best = max(float(trial["after"]["value"]) for trial in trials)
+        layers = [tuple(str(name) for name in trial["layer"]) for trial in trials]
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: is no list of trials: {error!r}") from error
+    if not (math.isfinite(best) and all(layers)):
+        raise ValueError(f"{path}: is no list of trials: a value or a name is missing")
+    return list(trials)
 
 
 def _try(
