@@ -19,6 +19,10 @@ from rledit import _native
 from rledit.data import Dataset, load
 from rledit.ops import Counts, concordant_pairs
 
+# Without a GPU, Triton's interpreter runs the kernels. It must know before they are imported.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 # Test files may import the modules beside them that hold no tests. Last on the path: they hide nothing.
 sys.path.append(str(Path(__file__).parent))
 

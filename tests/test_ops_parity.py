@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from exact_tails import U32, U_SPLIT, Case, exact_tail, native_counts, splits
+from exact_tails import CASES, U32, U_SPLIT, Case, exact_tail, native_counts, splits
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from native_arguments import ALGEBRAS
@@ -19,39 +19,6 @@ NATIVE = backend("native")
 REFERENCE = backend("reference")
 ISAS = _native.available_isas()
 
-CASES = {
-    "one sample": Case(samples=1),
-    "three samples, one candidate": Case(samples=3, candidates=1),
-    "one tile": Case(samples=64),
-    "one tile and one sample": Case(samples=65, groups=64),
-    "odd sizes": Case(samples=151, sizes=(31, 17, 3), rank=3, groups=1),
-    "rank 1": Case(samples=372, sizes=(65, 33, 10), rank=1),
-    "paper": Case(samples=600, sizes=(128, 32, 10), rank=4, candidates=7, groups=2),
-    "full rank": Case(samples=65, sizes=(23, 29, 4), rank=23),
-    # More than chunk/8 ranks: with one tile 8, with eight tiles 64.
-    "weights formed once, one tile": Case(samples=33, sizes=(21, 20, 7), rank=9, candidates=4),
-    "weights formed once, many chunks": Case(samples=1300, sizes=(70, 72, 3), rank=66, candidates=3),
-    "second layer formed once": Case(samples=700, sizes=(9, 80, 70, 2), edited=(1,), rank=67, candidates=2),
-    "second layer only": Case(edited=(1,), rank=4, candidates=17),
-    "all layers": Case(sizes=(40, 21, 13, 6), edited=(0, 1, 2), rank=3, functions=("tanh", "gelu")),
-    "unedited": Case(edited=(), candidates=1),
-    "single layer": Case(sizes=(50, 11), samples=372),
-    "single layer, full rank": Case(sizes=(13, 11), samples=372, rank=11),
-    "two classes": Case(sizes=(45, 7, 2), parts=TALLY_PARTS, samples=372, groups=9),
-    "two classes, single layer": Case(sizes=(19, 2), parts=TALLY_PARTS, samples=151, groups=64),
-    "one input": Case(sizes=(1, 5, 3), rank=1),
-    "own weights": Case(edited=(), own=(0,), candidates=6),
-    "own weights with factors": Case(edited=(0,), own=(0, 1), candidates=6),
-    "own weights, factors elsewhere": Case(edited=(1,), own=(0,), candidates=3),
-    "no bias": Case(bias=False, functions=("silu",)),
-    "wide": Case(samples=200, sizes=(515, 261, 10), candidates=3, rank=5),
-    "deep": Case(samples=151, sizes=(1601, 33, 4), candidates=3, rank=5),  # passes panels part by part
-    "1000 classes": Case(samples=129, sizes=(24, 1000), candidates=2, groups=2),
-    "many candidates": Case(samples=129, candidates=201, sizes=(12, 9, 4)),
-    "zero scale": Case(scale=0.0),
-    "negative scale": Case(scale=-1.3),
-    **{name: Case(functions=(name,), samples=372) for name in NONLINEARITIES},
-}
 WIDE_BANDS = {"1000 classes": 0.2, "deep": 0.4}
 
 

@@ -70,6 +70,8 @@ class Population:
     def run(self, name: str, target: Target, x: Tensor, shared: bool) -> Tensor:
         """The target's output for every candidate, folded; ``x`` is shared or folded."""
         if shared and self._corrects(name, target):
+            if isinstance(target, nn.Linear) and self.backend.population_linear is not None:
+                return self._corrected_linear(name, target, x).flatten(0, 1)
             out = self._unedited(name, target, x) + self._correction(name, target, self._operand(x))
             return out.flatten(0, 1)
         x = self._operand(x)
@@ -117,6 +119,18 @@ class Population:
             output = self._convolve(target, self._operand(x), weight, target.bias)
         self.outputs.setdefault(name, []).append((x, output))
         return output
+
+    def _corrected_linear(self, name: str, target: nn.Linear, x: Tensor) -> Tensor:
+        """The backend's own way: unedited output and corrections in one pass, [n, s, ..., O]."""
+        assert self.backend.population_linear is not None
+        left, right = self.factors[name]
+        unedited = self._unedited(name, target, x)
+        reduced = F.linear(self._operand(x), self._operand(right).flatten(0, 1))  # [s, ..., n*R]
+        out: Tensor = self.backend.population_linear(
+            unedited.flatten(0, -2), reduced.reshape(-1, *right.shape[:2]), left, self.scale, self.precision
+        )
+        folded: Tensor = out.unflatten(1, unedited.shape[:-1])
+        return folded
 
     def _correction(self, name: str, target: Target, x: Tensor) -> Tensor:
         """scale * (x right^T) left^T for every candidate: [n, s, ...] with the shape of the output."""

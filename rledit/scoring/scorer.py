@@ -65,8 +65,8 @@ class Scorer:
             self.objective = relative_to(self.score({}))
 
     def _choose_backend(self, name: str) -> Backend:
-        chosen = find_backend(name)
-        if name == "auto" and (self.editable.dtype == torch.float64 or self.editable.device.type != "cpu"):
+        chosen = find_backend(name, self.editable.device.type)
+        if name == "auto" and self.editable.dtype == torch.float64:
             return find_backend("reference")
         if chosen.name == "native" and self.editable.dtype != torch.float32:
             raise TypeError(

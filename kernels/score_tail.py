@@ -1,0 +1,251 @@
+"""``score_tail``: edit, run and count the last layers of a network in one pass.
+
+A program has one candidate and some tiles of samples. The last two layers never leave registers: a tile of
+the hidden layer is made, activated and at once multiplied with its part of the last layer's weights, so that
+only the logits of the tile's samples are kept. Layers before those two, if there are any, go through a
+scratch buffer of the program, as wide as the widest of them, which stays in the L2 cache. Nothing of size [N,
+S, *] exists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .counting import count_tile
+from .edited import activate, edited_tile, product
+from .launch import (
+    MOST_SAMPLES,
+    OPERANDS,
+    RANKS,
+    Outputs,
+    float32_products,
+    power_of_two,
+    programs,
+    tuned,
+)
+
+FUNCTIONS = {"identity": 0, "relu": 1, "gelu": 2, "gelu_tanh": 3, "tanh": 4, "silu": 5}
+
+CONFIGS = [
+    triton.Config({"BS": 32, "BO": 32, "BI": 32}, num_warps=4),
+    triton.Config({"BS": 64, "BO": 32, "BI": 32}, num_warps=4),
+    triton.Config({"BS": 64, "BO": 64, "BI": 32}, num_warps=8),
+    triton.Config({"BS": 128, "BO": 32, "BI": 64}, num_warps=8),
+]
+
+
+@triton.jit
+def layer_tile(
+    x,  # [S, I] activations, or [BS, I] scratch
+    x_rows,  # [BS] rows of it
+    x_valid,  # [BS]
+    weight,
+    bias,
+    left,
+    right,
+    columns,  # [BO] which outputs
+    scale,
+    O: tl.constexpr,
+    I: tl.constexpr,
+    R: tl.constexpr,
+    BIAS: tl.constexpr,
+    FUNCTION: tl.constexpr,
+    MASK_WORLD: tl.constexpr,
+    PRODUCTS: tl.constexpr,
+    OPERAND: tl.constexpr,
+    BR: tl.constexpr,
+    BS: tl.constexpr,
+    BO: tl.constexpr,
+    BI: tl.constexpr,
+):
+    """Float32 [BS, BO] of function(x @ W'^T + bias); outputs beyond O are function(0)."""
+    sums = tl.zeros((BS, BO), tl.float32)
+    for start in tl.range(0, I, BI):
+        inputs = start + tl.arange(0, BI)
+        at = x + x_rows[:, None].to(tl.int64) * I + inputs[None, :]
+        tile = tl.load(at, mask=x_valid[:, None] & (inputs < I)[None, :], other=0.0)
+        edited = edited_tile(weight, left, right, columns, inputs, scale, O, I, R, BR, MASK_WORLD, PRODUCTS)
+        sums += product(tile, tl.trans(edited), OPERAND, PRODUCTS)
+    if BIAS:
+        sums += tl.load(bias + columns, mask=columns < O, other=0.0).to(tl.float32)[None, :]
+    return activate(sums, FUNCTION)
+
+
+@tuned(
+    key=["SIZES", "RANKS_OF", "G", "OPERAND"],
+    configs=CONFIGS,
+    interpreted={"BS": 64, "BO": 64, "BI": 128},
+    reset_to_zero=["predicted", "confusion", "histogram"],
+)
+@triton.jit
+def score_tail_kernel(
+    activations,  # [S, SIZES[0]]
+    labels,  # int64 [S]
+    members,  # int64 [S]
+    weights,  # per layer [O, I], or [N, O, I]
+    strides,  # per layer: from one candidate's weights to the next one's, or 0
+    biases,  # per layer [O], or anything
+    lefts,  # per layer [N, O, R], or anything
+    rights,  # per layer [N, R, I], or anything
+    scratch,  # float32 [N * P, 2, BS, WIDEST]
+    correct,  # int32 [N, P, G]
+    loss,  # float64 [N, P, G]
+    predicted,
+    confusion,
+    histogram,
+    samples,
+    scale,
+    margin_limit,
+    bins_per_unit,
+    SIZES: tl.constexpr,  # I of the first layer, then O of each
+    RANKS_OF: tl.constexpr,  # per layer, 0: not edited
+    BIASES: tl.constexpr,  # per layer: whether there is one
+    FUNCTIONS_OF: tl.constexpr,  # per layer
+    WIDEST: tl.constexpr,
+    MASK_WORLD: tl.constexpr,
+    PRODUCTS: tl.constexpr,
+    OPERAND: tl.constexpr,
+    G: tl.constexpr,
+    GP: tl.constexpr,
+    BC: tl.constexpr,
+    BINS: tl.constexpr,
+    LOSS: tl.constexpr,
+    PREDICTED: tl.constexpr,
+    CONFUSION: tl.constexpr,
+    HISTOGRAM: tl.constexpr,
+    BR: tl.constexpr,
+    BS: tl.constexpr,
+    BO: tl.constexpr,
+    BI: tl.constexpr,
+):
+    """One candidate and every P-th tile of the samples per program."""
+    LAYERS: tl.constexpr = len(RANKS_OF)
+    C: tl.constexpr = SIZES[LAYERS]
+    part, parts = tl.program_id(0), tl.num_programs(0)
+    n = tl.program_id(1).to(tl.int64)
+    own = scratch + (n * parts + part) * (2 * BS * WIDEST)
+    hits = tl.zeros((GP,), tl.int32)
+    losses = tl.zeros((GP,), tl.float64)
+    classes = tl.arange(0, BC)
+    for first in range(part * BS, samples, parts * BS):
+        rows = first + tl.arange(0, BS)
+        valid = rows < samples
+        # What goes through scratch: all but the last two.
+        x = activations
+        x_rows = rows
+        x_valid = valid
+        for k in tl.static_range(0, LAYERS - 2):
+            to = own + (k % 2) * (BS * WIDEST)
+            for start in tl.range(0, SIZES[k + 1], BO):
+                columns = start + tl.arange(0, BO)
+                tile = layer_tile(
+                    x, x_rows, x_valid, weights[k] + n * strides[k], biases[k],
+                    lefts[k] + n * (SIZES[k + 1] * RANKS_OF[k]), rights[k] + n * (RANKS_OF[k] * SIZES[k]),
+                    columns, scale, SIZES[k + 1], SIZES[k], RANKS_OF[k], BIASES[k], FUNCTIONS_OF[k],
+                    MASK_WORLD, PRODUCTS, OPERAND, BR, BS, BO, BI,
+                )  # fmt: skip
+                at = to + tl.arange(0, BS)[:, None] * SIZES[k + 1] + columns[None, :]
+                tl.store(at, tile, mask=(columns < SIZES[k + 1])[None, :] & valid[:, None])
+            tl.debug_barrier()  # the next layer's threads read what these have written
+            x = to
+            x_rows = tl.arange(0, BS)
+            x_valid = valid
+        K: tl.constexpr = LAYERS - 1
+        weight = weights[K] + n * strides[K]
+        left = lefts[K] + n * (C * RANKS_OF[K])
+        right = rights[K] + n * (RANKS_OF[K] * SIZES[K])
+        if LAYERS == 1:
+            logits = layer_tile(
+                x, x_rows, x_valid, weight, biases[K], left, right, classes, scale, C, SIZES[K], RANKS_OF[K],
+                BIASES[K], FUNCTIONS_OF[K], MASK_WORLD, PRODUCTS, OPERAND, BR, BS, BC, BI,
+            )  # fmt: skip
+        else:
+            H: tl.constexpr = LAYERS - 2
+            logits = tl.zeros((BS, BC), tl.float32)
+            for start in tl.range(0, SIZES[K], BO):
+                columns = start + tl.arange(0, BO)
+                hidden = layer_tile(
+                    x, x_rows, x_valid, weights[H] + n * strides[H], biases[H],
+                    lefts[H] + n * (SIZES[K] * RANKS_OF[H]), rights[H] + n * (RANKS_OF[H] * SIZES[H]),
+                    columns, scale, SIZES[K], SIZES[H], RANKS_OF[H], BIASES[H], FUNCTIONS_OF[H],
+                    MASK_WORLD, PRODUCTS, OPERAND, BR, BS, BO, BI,
+                )  # fmt: skip
+                hidden = tl.where((columns < SIZES[K])[None, :], hidden, 0.0)
+                edited = edited_tile(
+                    weight, left, right, classes, columns, scale, C, SIZES[K], RANKS_OF[K], BR, MASK_WORLD,
+                    PRODUCTS,
+                )  # fmt: skip
+                logits += product(hidden, tl.trans(edited), OPERAND, PRODUCTS)
+            if BIASES[K]:
+                logits += tl.load(biases[K] + classes, mask=classes < C, other=0.0).to(tl.float32)[None, :]
+            logits = activate(logits, FUNCTIONS_OF[K])
+        hits, losses = count_tile(
+            logits, rows, valid, labels, members,
+            predicted + n * (G * C), confusion + n * (G * C * C), histogram + n * (2 * G * BINS),
+            hits, losses, margin_limit, bins_per_unit,
+            C, G, GP, BC, BINS, LOSS, PREDICTED, CONFUSION, HISTOGRAM,
+        )  # fmt: skip
+        if LAYERS > 2:
+            tl.debug_barrier()  # before the next tile overwrites what slower threads still read
+    groups = tl.arange(0, GP)
+    out = (n * parts + part) * G + groups
+    tl.store(correct + out, hits, mask=groups < G)
+    tl.store(loss + out, losses, mask=groups < G)
+
+
+def score_tail(
+    activations: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor | None],
+    nonlinearities: Sequence[str],
+    labels: Tensor,
+    members: Tensor,
+    groups: int,
+    lefts: Sequence[Tensor | None],
+    rights: Sequence[Tensor | None],
+    candidates: int,
+    world: str,
+    scale: float,
+    precision: str,
+    wanted: Sequence[str],
+    bins: int,
+    margin_limit: float,
+) -> tuple[Tensor, ...]:
+    """See :func:`rledit.ops.score_tail_ref`; arguments are checked by the caller, and contiguous.
+
+    Args:
+        members: groups as bits, see :func:`rledit.kernels.launch.member_bits`.
+        groups: how many.
+    """
+    samples = len(activations)
+    sizes = (activations.shape[1], *(weight.shape[-2] for weight in weights))
+    classes = sizes[-1]
+    ranks = tuple(0 if left is None else left.shape[2] for left in lefts)
+    parts = programs(samples, candidates)
+    outputs = Outputs(candidates, parts, groups, classes, wanted, bins, activations.device)
+    if not (candidates and samples and groups):
+        outputs.nothing()
+        return outputs.counts()
+    widest = max(sizes[1:-2], default=0)
+    scratch = torch.empty(candidates * parts * 2 * MOST_SAMPLES * widest, device=activations.device)
+    operands = OPERANDS[torch.bfloat16 if precision == "bfloat16" else activations.dtype]
+
+    def or_any(tensors: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
+        return tuple(activations if tensor is None else tensor for tensor in tensors)
+
+    score_tail_kernel[(parts, candidates)](
+        activations, labels, members, tuple(weights),
+        tuple(0 if weight.dim() == 2 else weight.stride(0) for weight in weights),
+        or_any(biases), or_any(lefts), or_any(rights), scratch,
+        outputs.correct, outputs.loss, outputs.predicted, outputs.confusion, outputs.histogram,
+        samples, scale, margin_limit, bins / (2 * margin_limit),
+        sizes, ranks, tuple(bias is not None for bias in biases),
+        tuple(FUNCTIONS[name] for name in nonlinearities), widest, world == "mask", float32_products(),
+        operands, groups, power_of_two(groups, 1), power_of_two(classes), bins, **outputs.flags, BR=RANKS,
+    )  # fmt: skip
+    return outputs.counts()

@@ -1,0 +1,90 @@
+"""``tally_logits``: count finished logits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .counting import count_tile
+from .launch import Outputs, member_bits, power_of_two, programs, tuned
+
+CONFIGS = [
+    triton.Config({"BS": 64}, num_warps=4),
+    triton.Config({"BS": 16}, num_warps=4),
+    triton.Config({"BS": 128}, num_warps=8),
+]
+
+
+@tuned(
+    key=["C", "G"],
+    configs=CONFIGS,
+    interpreted={"BS": 64},
+    reset_to_zero=["predicted", "confusion", "histogram"],
+)
+@triton.jit
+def tally_logits_kernel(
+    logits,  # [N, S, C]
+    labels,  # int64 [S]
+    members,  # int64 [S]
+    correct,  # int32 [N, P, G]
+    loss,  # float64 [N, P, G]
+    predicted,
+    confusion,
+    histogram,
+    samples,
+    margin_limit,
+    bins_per_unit,
+    C: tl.constexpr,
+    G: tl.constexpr,
+    GP: tl.constexpr,
+    BC: tl.constexpr,
+    BINS: tl.constexpr,
+    LOSS: tl.constexpr,
+    PREDICTED: tl.constexpr,
+    CONFUSION: tl.constexpr,
+    HISTOGRAM: tl.constexpr,
+    BS: tl.constexpr,
+):
+    """One candidate and every P-th tile of its samples per program."""
+    part, parts = tl.program_id(0), tl.num_programs(0)
+    n = tl.program_id(1).to(tl.int64)
+    hits = tl.zeros((GP,), tl.int32)
+    losses = tl.zeros((GP,), tl.float64)
+    classes = tl.arange(0, BC)
+    for start in range(part * BS, samples, parts * BS):
+        rows = start + tl.arange(0, BS)
+        valid = rows < samples
+        at = logits + (n * samples + rows)[:, None] * C + classes[None, :]
+        tile = tl.load(at, mask=valid[:, None] & (classes < C)[None, :], other=0.0).to(tl.float32)
+        hits, losses = count_tile(
+            tile, rows, valid, labels, members,
+            predicted + n * (G * C), confusion + n * (G * C * C), histogram + n * (2 * G * BINS),
+            hits, losses, margin_limit, bins_per_unit,
+            C, G, GP, BC, BINS, LOSS, PREDICTED, CONFUSION, HISTOGRAM,
+        )  # fmt: skip
+    groups = tl.arange(0, GP)
+    out = (n * parts + part) * G + groups
+    tl.store(correct + out, hits, mask=groups < G)
+    tl.store(loss + out, losses, mask=groups < G)
+
+
+def tally_logits(
+    logits: Tensor, labels: Tensor, groups: Tensor, wanted: Sequence[str], bins: int, margin_limit: float
+) -> tuple[Tensor, ...]:
+    """See :func:`rledit.ops.tally_logits_ref`; arguments are checked by the caller, and contiguous."""
+    n, samples, classes = logits.shape
+    g = len(groups)
+    parts = programs(samples, n)
+    outputs = Outputs(n, parts, g, classes, wanted, bins, logits.device)
+    if n and samples and g:
+        tally_logits_kernel[(parts, n)](
+            logits, labels, member_bits(groups), outputs.correct, outputs.loss, outputs.predicted,
+            outputs.confusion, outputs.histogram, samples, margin_limit, bins / (2 * margin_limit),
+            classes, g, power_of_two(g, 1), power_of_two(classes, 2), bins, **outputs.flags,
+        )  # fmt: skip
+    else:
+        outputs.nothing()
+    return outputs.counts()

@@ -1,0 +1,242 @@
+"""The Triton kernels against exact float64 arithmetic: on a GPU if there is one, else in Triton's
+interpreter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from exact_tails import CASES, U16, U32, Case, exact_tail
+from torch import Tensor, nn
+
+import rledit
+from rledit.ops import TALLY_PARTS, Counts, backend
+
+pytest.importorskip("triton")
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+TRITON = backend("triton")
+REFERENCE = backend("reference")
+
+
+def on_device(arguments: tuple) -> tuple:
+    def move(value: object) -> object:
+        if isinstance(value, Tensor):
+            return value.to(DEVICE)
+        return [move(item) for item in value] if isinstance(value, list) else value
+
+    return tuple(move(value) for value in arguments)
+
+
+def score(case: Case, arguments: tuple, world: str, precision: str) -> Counts:
+    counts = TRITON.score_tail(*on_device(arguments), world, case.scale, precision, list(case.parts))
+    return Counts(*(part.cpu() for part in counts))
+
+
+@pytest.mark.parametrize("world", ["shift", "mask"])
+@pytest.mark.parametrize("name", CASES)
+def test_score_tail(name: str, world: str, assert_counts: Callable[..., float]) -> None:
+    case = CASES[name]
+    if case.candidates > 100:
+        case = case.but(candidates=40)  # the interpreter is slow
+    arguments = case.build()
+    logits, bound = exact_tail(arguments, world, case.scale, "float32")
+    assert_counts(score(case, arguments, world, "float32"), logits, bound, *arguments[4:6])
+
+
+@pytest.mark.parametrize("world", ["shift", "mask"])
+@pytest.mark.parametrize("samples", [1, 3, 129, 151, 372])
+def test_awkward_shapes(samples: int, world: str, assert_counts: Callable[..., float]) -> None:
+    shapes = [
+        ((129, 37), 2, 1, (1, 7)),
+        ((21, 43), 10, 64, (2, 99)),
+        ((1, 3), 5, 7, (1,)),
+        ((23, 17), 1000, 2, (2,)),
+    ]
+    for (inputs, outputs), classes, groups, ranks in shapes:
+        for rank in ranks:
+            case = Case(
+                samples=samples, sizes=(inputs, outputs, classes), rank=rank, groups=groups, candidates=2
+            )
+            case = case.but(parts=tuple(case.wanted()))
+            arguments = case.build()
+            logits, bound = exact_tail(arguments, world, case.scale, "float32")
+            assert_counts(score(case, arguments, world, "float32"), logits, bound, *arguments[4:6])
+
+
+@pytest.mark.parametrize("world", ["shift", "mask"])
+@pytest.mark.parametrize(
+    "name", ["paper", "all layers", "full rank", "two classes", "own weights with factors"]
+)
+def test_score_tail_bfloat16(name: str, world: str, assert_counts: Callable[..., float]) -> None:
+    case = CASES[name]
+    arguments = case.build()
+    logits, bound = exact_tail(arguments, world, case.scale, "bfloat16")
+    ours = score(case, arguments, world, "bfloat16")
+    assert_counts(ours, logits, bound, *arguments[4:6])
+    exact = REFERENCE.tally_logits(logits, *arguments[4:6], ["correct"]).correct
+    assert (ours.correct - exact).abs().max() <= max(1, 0.02 * case.samples)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("world", ["shift", "mask"])
+def test_models_in_half_precision(
+    dtype: torch.dtype, world: str, assert_counts: Callable[..., float]
+) -> None:
+    """Rounded inputs, then at least the accuracy of bfloat16 products."""
+    case = CASES["paper"]
+    rounded = tuple(
+        [item.to(dtype) if isinstance(item, Tensor) else item for item in value]
+        if isinstance(value, list)
+        else value.to(dtype)
+        if isinstance(value, Tensor) and value.is_floating_point()
+        else value
+        for value in case.build()
+    )
+    widened = tuple(
+        [item.float() if isinstance(item, Tensor) else item for item in value]
+        if isinstance(value, list)
+        else value.float()
+        if isinstance(value, Tensor) and value.is_floating_point()
+        else value
+        for value in rounded
+    )
+    logits, bound = exact_tail(widened, world, case.scale, "bfloat16")
+    assert_counts(score(case, rounded, world, "float32"), logits, bound, *rounded[4:6])
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [(1, 1, 2, 1), (3, 65, 5, 64), (2, 300, 10, 3), (40, 64, 2, 2), (2, 151, 1000, 2), (60, 3, 4, 1)],
+)
+def test_tally_logits(shape: tuple[int, int, int, int], assert_counts: Callable[..., float]) -> None:
+    n, s, c, g = shape
+    random = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(n, s, c, generator=random)
+    labels = torch.randint(c, (s,), generator=random)
+    groups = torch.rand(g, s, generator=random) < torch.linspace(0.02, 1, g)[:, None]
+    wanted = [part for part in TALLY_PARTS if part not in ("histogram", "concordant") or c == 2]
+    counts = TRITON.tally_logits(*on_device((logits, labels, groups)), wanted, 77, 5.0)
+    ours = Counts(*(part.cpu() for part in counts))
+    exactly = torch.zeros(n, s, dtype=torch.float64)
+    assert_counts(ours, logits.double(), exactly, labels, groups, bins=77, margin_limit=5.0)
+    reference = REFERENCE.tally_logits(logits, labels, groups, wanted, 77, 5.0)
+    for part, mine, theirs in zip(TALLY_PARTS, ours, reference, strict=True):
+        if part != "loss":
+            assert torch.equal(mine, theirs), part
+
+
+def test_ties_bins_and_what_is_not_finite() -> None:
+    logits = torch.tensor([[[1.0, 1.0], [0.0, 0.5], [0.5, 0.0], [-9.0, 9.0], [9.0, -9.0]]])
+    broken = logits.clone()
+    broken[0, 1, 0], broken[0, 3, 1] = torch.nan, torch.inf
+    labels, groups = torch.tensor([0, 1, 1, 1, 0]), torch.ones(1, 5, dtype=torch.bool)
+    for values in (logits, broken):
+        counts = TRITON.tally_logits(*on_device((values, labels, groups)), list(TALLY_PARTS), 4, 1.0)
+        expected = REFERENCE.tally_logits(values, labels, groups, list(TALLY_PARTS), 4, 1.0)
+        for mine, theirs in zip(counts, expected, strict=True):
+            torch.testing.assert_close(mine.cpu(), theirs, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("world", ["shift", "mask"])
+@pytest.mark.parametrize(
+    "shape",  # N, O, I, R
+    [(1, 1, 1, 1), (3, 5, 7, 2), (2, 17, 33, 17), (9, 10, 10, 1), (2, 129, 151, 4), (2, 3, 2_001, 40)],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_apply_lowrank(shape: tuple[int, int, int, int], world: str, dtype: torch.dtype) -> None:
+    n, o, i, r = shape
+    random = torch.Generator().manual_seed(0)
+    weight = torch.randn(n, o, i, generator=random).to(dtype)
+    left = torch.randn(n, o, r, generator=random).to(dtype)
+    right = torch.randn(n, r, i, generator=random).to(dtype)
+    exact = weight.double()
+    REFERENCE.apply_lowrank_(exact, left.double(), right.double(), world, 0.7)
+    reach = 0.7 * left.double().abs() @ right.double().abs()
+    size = weight.double().abs() + reach if world == "shift" else weight.double().abs() * (1 + reach)
+    ours = weight.to(DEVICE)
+    TRITON.apply_lowrank_(ours, left.to(DEVICE), right.to(DEVICE), world, 0.7)
+    # The interpreter cuts bfloat16 off where a GPU rounds it.
+    stored = {
+        torch.float32: 0.0,
+        torch.float16: 2.0**-11,
+        torch.bfloat16: U16 if DEVICE == "cuda" else 2 * U16,
+    }[dtype]
+    tiny = 2.0**-24 if dtype == torch.float16 else 0.0  # half precision ends there
+    assert ((ours.cpu().double() - exact).abs() <= ((r + 4) * U32 + stored) * size + tiny).all()
+
+
+def test_a_weight_that_is_not_contiguous_is_edited_too() -> None:
+    weight = torch.randn(4, 6, 3, device=DEVICE).transpose(1, 2)  # [4, 3, 6]
+    left, right = torch.randn(4, 3, 2, device=DEVICE), torch.randn(4, 2, 6, device=DEVICE)
+    expected = weight.clone()
+    REFERENCE.apply_lowrank_(expected, left, right, "mask", 0.5)
+    TRITON.apply_lowrank_(weight, left, right, "mask", 0.5)
+    torch.testing.assert_close(weight, expected)
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 1, 1), (7, 3, 5, 2), (33, 4, 70, 17), (65, 2, 129, 4)]
+)  # S, N, O, R
+def test_population_linear(shape: tuple[int, int, int, int]) -> None:
+    s, n, o, r = shape
+    random = torch.Generator().manual_seed(0)
+    shared, reduced = torch.randn(s, o, generator=random), torch.randn(s, n, r, generator=random)
+    left = torch.randn(n, o, r, generator=random)
+    assert TRITON.population_linear is not None
+    ours = TRITON.population_linear(*on_device((shared, reduced, left)), 0.3)
+    expected = shared.double() + 0.3 * torch.einsum("snr,nor->nso", reduced.double(), left.double())
+    torch.testing.assert_close(ours.cpu().double(), expected, rtol=1e-5, atol=1e-5)
+
+
+class Residual(nn.Module):
+    """No plain tail: the sum makes it a suffix."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(9, 12)
+        self.second = nn.Linear(12, 12)
+        self.last = nn.Linear(12, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = torch.relu(self.first(x))
+        logits: Tensor = self.last(hidden + torch.relu(self.second(hidden)))
+        return logits
+
+
+@pytest.mark.parametrize("kind", ["tail", "suffix"])
+@pytest.mark.parametrize("world", ["shift", "mask"])
+def test_a_scorer_on_triton_counts_what_the_reference_counts(kind: str, world: str) -> None:
+    torch.manual_seed(0)
+    model = Residual() if kind == "suffix" else nn.Sequential(nn.Linear(9, 12), nn.Tanh(), nn.Linear(12, 3))
+    inputs, labels = torch.randn(50, 9), torch.randint(3, (50,))
+    samples = rledit.Samples(inputs.to(DEVICE), labels, rledit.forget_groups(labels, 1))
+    target = "second" if kind == "suffix" else "0"
+    task = rledit.Task(model.to(DEVICE), [target], samples, rledit.Unlearning())
+    factors = {target: (0.5 * torch.randn(6, 12, 2), torch.randn(6, 2, 12 if kind == "suffix" else 9))}
+    factors = {name: (left.to(DEVICE), right.to(DEVICE)) for name, (left, right) in factors.items()}
+    ours = task.scorer(backend="triton")
+    assert ours.way == kind
+    assert ours.backend == "triton"
+    mine, theirs = (scorer.score(factors, world) for scorer in (ours, task.scorer(backend="reference")))
+    for group in ("forget", "retain"):
+        assert torch.equal(mine.correct[group].cpu(), theirs.correct[group].cpu())
+
+
+def test_what_is_not_this_backends_is_named() -> None:
+    weight = torch.randn(2, 3, 4, dtype=torch.float64)
+    with pytest.raises(TypeError, match="weight: the triton backend expects float32, float16 or bfloat16"):
+        TRITON.apply_lowrank_(weight, weight[:, :, :1], weight[:, :1], "shift", 1.0)
+    mixed = torch.randn(2, 3, 4, device=DEVICE)
+    with pytest.raises(TypeError, match=r"left: expected torch\.float32"):
+        TRITON.apply_lowrank_(mixed, mixed[:, :, :1].half(), mixed[:, :1], "shift", 1.0)
+
+
+def test_no_samples_or_groups() -> None:
+    counts = TRITON.tally_logits(
+        torch.zeros(2, 0, 3, device=DEVICE), torch.zeros(0, dtype=torch.int64, device=DEVICE),
+        torch.zeros(2, 0, dtype=torch.bool, device=DEVICE), ["correct", "loss"],
+    )  # fmt: skip
+    assert counts.correct.tolist() == [[0, 0], [0, 0]]
+    assert counts.loss.tolist() == [[0.0, 0.0], [0.0, 0.0]]
