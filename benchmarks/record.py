@@ -43,13 +43,17 @@ def _git(*arguments: str) -> str:
     return done.stdout.strip()
 
 
+# Of the start: people may go on working while a benchmark runs.
+_DIRTY = bool(_git("status", "--porcelain", "--untracked-files=no", "--", "csrc", "rledit", "kernels"))
+_COMMIT = (_git("rev-parse", "--short=12", "HEAD") or "unknown") + (" with changes" if _DIRTY else "")
+
+
 def circumstances(command: str) -> dict[str, Any]:
     """Machine, date, commit and versions. A commit with local changes says so."""
-    dirty = bool(_git("status", "--porcelain", "--untracked-files=no", "--", "csrc", "rledit", "kernels"))
     return {
         "command": command,
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
-        "commit": (_git("rev-parse", "--short=12", "HEAD") or "unknown") + (" with changes" if dirty else ""),
+        "commit": _COMMIT,
         "machine": f"{_cpu()}, {_cores()} cores",
         "instruction_set": rledit._native.active_isa(),
         "threads": {"rledit": rledit.num_threads(), "torch": torch.get_num_threads()},

@@ -38,8 +38,27 @@ def tuned(
     """``triton.autotune``. The interpreter, which cannot time anything, gets block sizes of its own: its time
     is that of the operations, however large their blocks. Timing runs a kernel many times: name what it
     changes in place (``restore_value``) and what it adds to (``reset_to_zero``)."""
-    space = [triton.Config(interpreted)] if INTERPRETED else list(configs)
-    return triton.autotune(configs=space, key=list(key), **kwargs)
+    if INTERPRETED:
+        return triton.autotune(configs=[triton.Config(interpreted)], key=list(key), **kwargs)
+    prune = {"early_config_prune": fitting}
+    return triton.autotune(configs=list(configs), key=list(key), prune_configs_by=prune, **kwargs)
+
+
+MOST_SUMS = 64
+"""Of a tile's, that a thread may keep: it has 255 registers, and other uses for them."""
+
+
+def fitting(configs: Sequence[triton.Config], arguments: dict[str, Any], **more: Any) -> list[triton.Config]:
+    """The configs whose sums, of BS samples and BC classes and BO outputs, stay in registers."""
+    classes = (arguments | more).get("BC", 0)
+
+    def sums(config: triton.Config) -> float:
+        block = config.kwargs
+        columns = classes + block.get("BO", 0)
+        return block.get("BS", 1) * columns / (32 * config.num_warps)
+
+    kept = [config for config in configs if sums(config) <= MOST_SUMS]
+    return kept or [min(configs, key=sums)]
 
 
 def float32_products() -> str:

@@ -35,7 +35,8 @@ CONFIGS = [
     triton.Config({"BS": 32, "BO": 32, "BI": 32}, num_warps=4),
     triton.Config({"BS": 64, "BO": 32, "BI": 32}, num_warps=4),
     triton.Config({"BS": 64, "BO": 64, "BI": 32}, num_warps=8),
-    triton.Config({"BS": 128, "BO": 32, "BI": 64}, num_warps=8),
+    triton.Config({"BS": 128, "BO": 32, "BI": 32}, num_warps=8),
+    triton.Config({"BS": 16, "BO": 16, "BI": 32}, num_warps=8),  # for a thousand classes
 ]
 
 

@@ -1,0 +1,62 @@
+"""The command."""
+
+from __future__ import annotations
+
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import tyro
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from ..record import write
+from .limits import ARCHITECTURES, Resources
+
+
+def main(check: bool = False, first_config: bool = False) -> int:
+    """Compile every kernel and report.
+
+    Args:
+        check: write nothing; exit status 1 if a kernel spills, needs more shared memory than there is or has
+            no matrix instruction where there should be some.
+        first_config: only the first block sizes of each kernel, which is several times as fast.
+    """
+    from .triton_kernels import cases, resources
+
+    console = Console(stderr=True)
+    jobs = [
+        (kernel, case, launch, config, capability)
+        for kernel, case, launch in cases()
+        for config in (launch.configs[:1] if first_config else launch.configs)
+        for capability in ARCHITECTURES
+    ]
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        found = list(
+            track(pool.map(lambda job: resources(*job), jobs), "compiling", len(jobs), console=console)
+        )
+    faults = [fault for each in found for fault in each.faults()]
+    for fault in faults:
+        console.print(fault, style="red", highlight=False)
+    if not check:
+        write("gpu-resources", "python -m benchmarks.resources", _table(found), {"kernels": len(found)})
+    console.print(f"{len(found)} kernels, {len(faults)} faults", highlight=False)
+    return 1 if faults else 0
+
+
+def _table(found: list[Resources]) -> Table:
+    table = Table(title="What the GPU kernels need, as compiled")
+    for header in ("kernel", "case", "for"):
+        table.add_column(header)
+    for header in ("registers", "shared bytes", "spilled bytes", "warps", "occupancy", "matrix instructions"):
+        table.add_column(header, justify="right")
+    for each in found:
+        table.add_row(
+            each.kernel, each.case, each.architecture.name, str(each.registers), f"{each.shared:,}",
+            str(each.spills), str(each.warps), f"{each.occupancy:.0%}", str(each.matrix),
+        )  # fmt: skip
+    return table
+
+
+if __name__ == "__main__":
+    sys.exit(tyro.cli(main))
