@@ -63,6 +63,10 @@ SHRINKAGE = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
 """What is left of an edit's size where the objective has a constraint."""
 
 
+ENOUGH = 0.95
+"""Of the improvement, which a smaller version of an edit must keep to be preferred to it."""
+
+
 @dataclass(frozen=True)
 class Selection:
     """The chosen edit.
@@ -88,11 +92,14 @@ def select(world: World, agent: Agent, elites: Elites) -> Selection:
 
     An objective with a constraint (a method ``admissible``) is kept to it: what the reward split allows may
     be too much for the validation split, so smaller versions of every edit are compared, too, and only those
-    that keep the constraint count.
+    that keep the constraint count. Of the best edit, the smallest version is taken that keeps nearly all of
+    its improvement: what an edit does beyond need, it does to samples that nobody has measured. (The rule of
+    one standard error of L. Breiman et al., Classification and Regression Trees, 1984, has the same reason.)
     """
     choices = [(f"elite {i}", actions) for i, actions in enumerate(elites.actions, start=1)]
     if agent.finite():
         choices.insert(0, ("policy mean", mean_actions(world, agent)[0]))
+    whole = len(choices)
     constrained = hasattr(world.task.objective, "admissible")
     choices += [
         (f"{origin}, shrunk to {share:g}", _shrunk(world, actions, share))
@@ -109,6 +116,10 @@ def select(world: World, agent: Agent, elites: Elites) -> Selection:
         outcome.values.where(admissible, -torch.inf), descending=True, stable=True
     ).indices.tolist()
     best = next(i for i in ranking if _applicable(world, actions[i]))
+    if constrained and best < len(choices) - 1:
+        enough = episodes.initial_value + ENOUGH * (float(outcome.values[best]) - episodes.initial_value)
+        versions = range(best % whole, len(choices) - 1, whole)  # from large to small
+        best = max(i for i in versions if admissible[i] and float(outcome.values[i]) >= enough)
     origin = choices[best][0]
     edit = world.edit(actions[best])
     figures = {**outcome.metrics, "value": outcome.values, "admissible": admissible.double()}
