@@ -76,13 +76,6 @@ def power_of_two(size: int, least: int = 16) -> int:
     return max(least, triton.next_power_of_2(size))
 
 
-def member_bits(groups: Tensor) -> Tensor:
-    """Bool [G, S], G <= 64 -> int64 [S], bit g for group g."""
-    shifts = torch.arange(len(groups), device=groups.device)
-    bits: Tensor = (groups.long() << shifts[:, None]).sum(0)  # of different bits: a sum is an "or"
-    return bits
-
-
 class Outputs:
     """Where a kernel counts: what each program has, to be added up, and tables that all add to."""
 

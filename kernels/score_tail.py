@@ -220,7 +220,7 @@ def score_tail(
     """See :func:`rledit.ops.score_tail_ref`; arguments are checked by the caller, and contiguous.
 
     Args:
-        members: groups as bits, see :func:`rledit.kernels.launch.member_bits`.
+        members: groups as bits, see :func:`rledit.ops.gpu.member_bits`.
         groups: how many.
     """
     samples = len(activations)

@@ -9,7 +9,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .counting import count_tile
-from .launch import Outputs, member_bits, power_of_two, programs, tuned
+from .launch import Outputs, power_of_two, programs, tuned
 
 CONFIGS = [
     triton.Config({"BS": 64}, num_warps=4),
@@ -73,18 +73,23 @@ def tally_logits_kernel(
 
 
 def tally_logits(
-    logits: Tensor, labels: Tensor, groups: Tensor, wanted: Sequence[str], bins: int, margin_limit: float
+    logits: Tensor,
+    labels: Tensor,
+    members: Tensor,
+    groups: int,
+    wanted: Sequence[str],
+    bins: int,
+    margin_limit: float,
 ) -> tuple[Tensor, ...]:
     """See :func:`rledit.ops.tally_logits_ref`; arguments are checked by the caller, and contiguous."""
     n, samples, classes = logits.shape
-    g = len(groups)
     parts = programs(samples, n)
-    outputs = Outputs(n, parts, g, classes, wanted, bins, logits.device)
-    if n and samples and g:
+    outputs = Outputs(n, parts, groups, classes, wanted, bins, logits.device)
+    if n and samples and groups:
         tally_logits_kernel[(parts, n)](
-            logits, labels, member_bits(groups), outputs.correct, outputs.loss, outputs.predicted,
+            logits, labels, members, outputs.correct, outputs.loss, outputs.predicted,
             outputs.confusion, outputs.histogram, samples, margin_limit, bins / (2 * margin_limit),
-            classes, g, power_of_two(g, 1), power_of_two(classes, 2), bins, **outputs.flags,
+            classes, groups, power_of_two(groups, 1), power_of_two(classes, 2), bins, **outputs.flags,
         )  # fmt: skip
     else:
         outputs.nothing()

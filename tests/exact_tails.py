@@ -18,6 +18,9 @@ U16 = 2.0**-8  # bfloat16, 8 bits
 # hi misses at most 2^-8, so lo is at most 2^-8 and has its last bit at 2^-16, and rest is at most 2^-17. Of a
 # product, lo*lo' (2^-16) and both rests (2 * 2^-17) are lost; 2^-24 covers the products of a rest and a lo.
 U_SPLIT = 2.0**-15 + 2.0**-24
+# The same with two TF32 of 11 bits, as GPUs multiply it: lo is at most 2^-11, so lo*lo' and both rests are at
+# most 2^-22 each.
+U_TF32X3 = 3 * 2.0**-22
 
 Arguments = tuple[
     Tensor,
@@ -33,7 +36,7 @@ Arguments = tuple[
 
 def splits(isa: str) -> bool:
     """Whether products of float32 are made of split values."""
-    return isa.startswith("amx")
+    return isa.startswith("amx") or isa == "tf32x3"
 
 
 @dataclass(frozen=True)
@@ -167,7 +170,8 @@ def exact_tail(
         if precision == "bfloat16":
             unit = (terms + 8) * U32 + 4 * U16  # x, W or left, right, and x right^T are rounded
         elif splits(isa):
-            unit = (3 * terms + 8) * U32 + (2 if rank > 0 else 1) * U_SPLIT
+            lost = U_TF32X3 if isa == "tf32x3" else U_SPLIT
+            unit = (3 * terms + 8) * U32 + (2 if rank > 0 else 1) * lost
         else:
             unit = (terms + 8) * U32
         offset = 0 if bias is None else bias.double()

@@ -198,7 +198,7 @@ def test_backend_names(monkeypatch: pytest.MonkeyPatch) -> None:
     assert backend("reference").score_tail is ops.score_tail_ref
     with pytest.raises(ValueError, match="expected one of auto, reference, native, triton, cuda; got 'tpu'"):
         backend("tpu")
-    with pytest.raises(NotImplementedError, match="'cuda' is not in this version; use 'triton', 'native'"):
+    with pytest.raises(RuntimeError, match=r"'cuda' cannot be used, this build of rledit has no CUDA ops"):
         backend("cuda")
     monkeypatch.setenv("RLEDIT_BACKEND", "reference")
     assert backend("auto").name == "reference"

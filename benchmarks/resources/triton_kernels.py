@@ -16,11 +16,13 @@ import torch
 import triton
 import triton.language as tl
 from rledit.kernels import apply_lowrank, population_linear, score_tail, tally_logits
-from rledit.kernels.launch import INTERPRETED, member_bits
+from rledit.kernels.launch import INTERPRETED
 from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource
+
+from rledit.ops.gpu import member_bits
 
 from .limits import ARCHITECTURES, Resources
 
@@ -229,7 +231,7 @@ def _tallies() -> Iterator[tuple[str, str, Launch]]:
 
         def call(logits: Tensor = logits, labels: Tensor = labels, masks: Tensor = masks,
                  wanted: Any = wanted) -> None:  # fmt: skip
-            tally_logits.tally_logits(logits, labels, masks, wanted, 1024, 16.0)
+            tally_logits.tally_logits(logits, labels, member_bits(masks), len(masks), wanted, 1024, 16.0)
 
         for launch in launches(tally_logits, "tally_logits_kernel", call):
             yield "tally_logits", f"{classes} classes, {groups} groups", launch

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from . import native, triton_backend
+from . import cuda_backend, native, triton_backend
 from .apply_lowrank import apply_lowrank_ref
 from .counts import Counts
+from .gpu import GpuOps
 from .score_tail import score_tail_ref
 from .tally_logits import tally_logits_ref
 
@@ -95,14 +96,17 @@ class Backend(NamedTuple):
 
 _REFERENCE = Backend("reference", apply_lowrank_ref, score_tail_ref, tally_logits_ref, ReferenceTail)
 _NATIVE = Backend("native", native.apply_lowrank_, native.score_tail, native.tally_logits, native.NativeTail)
-_TRITON = Backend(
-    "triton",
-    triton_backend.apply_lowrank_,
-    triton_backend.score_tail,
-    triton_backend.tally_logits,
-    triton_backend.TritonTail,
-    triton_backend.population_linear,
-)
+
+
+def _of_gpu(ops: GpuOps, population_linear: Callable[..., Tensor] | None = None) -> Backend:
+    parts = (ops.apply_lowrank_, ops.score_tail, ops.tally_logits, ops.prepare_tail)
+    return Backend(ops.name, *parts, population_linear)
+
+
+_TRITON = _of_gpu(triton_backend.OPS, triton_backend.population_linear)
+_CUDA = _of_gpu(cuda_backend.OPS)
+_GPU = ((_CUDA, cuda_backend.missing), (_TRITON, triton_backend.missing))
+"""By preference, each with why it cannot be used here."""
 
 
 def backend(name: str = "auto", device: str = "cpu") -> Backend:
@@ -110,13 +114,13 @@ def backend(name: str = "auto", device: str = "cpu") -> Backend:
 
     Args:
         name: "auto" takes the environment variable RLEDIT_BACKEND, else the best for the device: "native" on
-            the CPU, "triton" on a GPU if Triton is installed, else "reference".
+            the CPU, on a GPU "cuda" in builds that have it, "triton" if that is installed, else
+            "reference".
         device: the type of the tensors' device.
 
     Raises:
         ValueError: for an unknown name, with the valid ones.
-        RuntimeError: for "triton" where it cannot be used; says why.
-        NotImplementedError: for "cuda", which this version does not have.
+        RuntimeError: for "triton" or "cuda" where it cannot be used; says why.
     """
     asked = name
     if name == "auto":
@@ -125,31 +129,28 @@ def backend(name: str = "auto", device: str = "cpu") -> Backend:
     if name == "auto":
         if device == "cpu":
             return _NATIVE
-        return _REFERENCE if device != "cuda" or triton_backend.missing() else _TRITON
+        usable = [known for known, reason in _GPU if device == "cuda" and not reason()]
+        return usable[0] if usable else _REFERENCE
     if name == "native":
         return _NATIVE
     if name == "reference":
         return _REFERENCE
-    if name == "triton":
-        if reason := triton_backend.missing():
-            raise RuntimeError(f"backend: {asked!r} cannot be used, {reason}")
-        return _TRITON
-    if name in BACKENDS:
-        raise NotImplementedError(
-            f"backend: {asked!r} is not in this version; use 'triton', 'native' or 'reference'"
-        )
+    for known, missing in _GPU:
+        if name == known.name:
+            if reason := missing():
+                raise RuntimeError(f"backend: {asked!r} cannot be used, {reason}")
+            return known
     raise ValueError(f"backend: expected one of {', '.join(BACKENDS)}; got {asked!r}")
 
 
 def _on_gpu(op: str) -> Callable[..., Any]:
-    """The registered op for CUDA tensors: in Triton where that is installed and knows the dtype."""
+    """The registered op for CUDA tensors: of the first backend that is there and knows the dtype."""
 
     def run(*arguments: Any) -> Any:
-        chosen = backend("auto", "cuda")
-        first = arguments[0]
-        if chosen is _TRITON and not triton_backend.takes(first):
-            chosen = _REFERENCE
-        return getattr(chosen, op)(*arguments)
+        for ops, (_, missing) in zip((cuda_backend.OPS, triton_backend.OPS), _GPU, strict=True):
+            if ops.takes(arguments[0]) and not missing():
+                return getattr(ops, op)(*arguments)
+        return getattr(_REFERENCE, op)(*arguments)
 
     return run
 

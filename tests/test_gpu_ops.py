@@ -3,21 +3,31 @@ interpreter."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import ctypes
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 from exact_tails import CASES, U16, U32, Case, exact_tail
+from gpu_backends import DEVICE, NAMES, cuda_on_host, gpu_backend
 from torch import Tensor, nn
 
 import rledit
-from rledit.ops import TALLY_PARTS, Counts, backend
+from rledit.ops import TALLY_PARTS, Backend, Counts, backend
 
-pytest.importorskip("triton")
-
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-TRITON = backend("triton")
 REFERENCE = backend("reference")
+PRODUCTS = {"triton": "", "cuda": "tf32x3"}
+"""Of float32, see exact_tail."""
+
+
+@pytest.fixture(params=NAMES)
+def gpu(request: pytest.FixtureRequest) -> Backend:
+    return gpu_backend(request.param)
+
+
+@pytest.fixture
+def triton() -> Backend:
+    return gpu_backend("triton")
 
 
 def on_device(arguments: tuple) -> tuple:
@@ -29,25 +39,25 @@ def on_device(arguments: tuple) -> tuple:
     return tuple(move(value) for value in arguments)
 
 
-def score(case: Case, arguments: tuple, world: str, precision: str) -> Counts:
-    counts = TRITON.score_tail(*on_device(arguments), world, case.scale, precision, list(case.parts))
+def score(ops: Backend, case: Case, arguments: tuple, world: str, precision: str) -> Counts:
+    counts = ops.score_tail(*on_device(arguments), world, case.scale, precision, list(case.parts))
     return Counts(*(part.cpu() for part in counts))
 
 
 @pytest.mark.parametrize("world", ["shift", "mask"])
 @pytest.mark.parametrize("name", CASES)
-def test_score_tail(name: str, world: str, assert_counts: Callable[..., float]) -> None:
+def test_score_tail(gpu: Backend, name: str, world: str, assert_counts: Callable[..., float]) -> None:
     case = CASES[name]
     if case.candidates > 100:
         case = case.but(candidates=40)  # the interpreter is slow
     arguments = case.build()
-    logits, bound = exact_tail(arguments, world, case.scale, "float32")
-    assert_counts(score(case, arguments, world, "float32"), logits, bound, *arguments[4:6])
+    logits, bound = exact_tail(arguments, world, case.scale, "float32", PRODUCTS[gpu.name])
+    assert_counts(score(gpu, case, arguments, world, "float32"), logits, bound, *arguments[4:6])
 
 
 @pytest.mark.parametrize("world", ["shift", "mask"])
 @pytest.mark.parametrize("samples", [1, 3, 129, 151, 372])
-def test_awkward_shapes(samples: int, world: str, assert_counts: Callable[..., float]) -> None:
+def test_awkward_shapes(gpu: Backend, samples: int, world: str, assert_counts: Callable[..., float]) -> None:
     shapes = [
         ((129, 37), 2, 1, (1, 7)),
         ((21, 43), 10, 64, (2, 99)),
@@ -61,19 +71,21 @@ def test_awkward_shapes(samples: int, world: str, assert_counts: Callable[..., f
             )
             case = case.but(parts=tuple(case.wanted()))
             arguments = case.build()
-            logits, bound = exact_tail(arguments, world, case.scale, "float32")
-            assert_counts(score(case, arguments, world, "float32"), logits, bound, *arguments[4:6])
+            logits, bound = exact_tail(arguments, world, case.scale, "float32", PRODUCTS[gpu.name])
+            assert_counts(score(gpu, case, arguments, world, "float32"), logits, bound, *arguments[4:6])
 
 
 @pytest.mark.parametrize("world", ["shift", "mask"])
 @pytest.mark.parametrize(
     "name", ["paper", "all layers", "full rank", "two classes", "own weights with factors"]
 )
-def test_score_tail_bfloat16(name: str, world: str, assert_counts: Callable[..., float]) -> None:
+def test_score_tail_bfloat16(
+    gpu: Backend, name: str, world: str, assert_counts: Callable[..., float]
+) -> None:
     case = CASES[name]
     arguments = case.build()
     logits, bound = exact_tail(arguments, world, case.scale, "bfloat16")
-    ours = score(case, arguments, world, "bfloat16")
+    ours = score(gpu, case, arguments, world, "bfloat16")
     assert_counts(ours, logits, bound, *arguments[4:6])
     exact = REFERENCE.tally_logits(logits, *arguments[4:6], ["correct"]).correct
     assert (ours.correct - exact).abs().max() <= max(1, 0.02 * case.samples)
@@ -82,7 +94,7 @@ def test_score_tail_bfloat16(name: str, world: str, assert_counts: Callable[...,
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("world", ["shift", "mask"])
 def test_models_in_half_precision(
-    dtype: torch.dtype, world: str, assert_counts: Callable[..., float]
+    triton: Backend, dtype: torch.dtype, world: str, assert_counts: Callable[..., float]
 ) -> None:
     """Rounded inputs, then at least the accuracy of bfloat16 products."""
     case = CASES["paper"]
@@ -103,21 +115,23 @@ def test_models_in_half_precision(
         for value in rounded
     )
     logits, bound = exact_tail(widened, world, case.scale, "bfloat16")
-    assert_counts(score(case, rounded, world, "float32"), logits, bound, *rounded[4:6])
+    assert_counts(score(triton, case, rounded, world, "float32"), logits, bound, *rounded[4:6])
 
 
 @pytest.mark.parametrize(
     "shape",
     [(1, 1, 2, 1), (3, 65, 5, 64), (2, 300, 10, 3), (40, 64, 2, 2), (2, 151, 1000, 2), (60, 3, 4, 1)],
 )
-def test_tally_logits(shape: tuple[int, int, int, int], assert_counts: Callable[..., float]) -> None:
+def test_tally_logits(
+    gpu: Backend, shape: tuple[int, int, int, int], assert_counts: Callable[..., float]
+) -> None:
     n, s, c, g = shape
     random = torch.Generator().manual_seed(0)
     logits = 3 * torch.randn(n, s, c, generator=random)
     labels = torch.randint(c, (s,), generator=random)
     groups = torch.rand(g, s, generator=random) < torch.linspace(0.02, 1, g)[:, None]
     wanted = [part for part in TALLY_PARTS if part not in ("histogram", "concordant") or c == 2]
-    counts = TRITON.tally_logits(*on_device((logits, labels, groups)), wanted, 77, 5.0)
+    counts = gpu.tally_logits(*on_device((logits, labels, groups)), wanted, 77, 5.0)
     ours = Counts(*(part.cpu() for part in counts))
     exactly = torch.zeros(n, s, dtype=torch.float64)
     assert_counts(ours, logits.double(), exactly, labels, groups, bins=77, margin_limit=5.0)
@@ -127,13 +141,13 @@ def test_tally_logits(shape: tuple[int, int, int, int], assert_counts: Callable[
             assert torch.equal(mine, theirs), part
 
 
-def test_ties_bins_and_what_is_not_finite() -> None:
+def test_ties_bins_and_what_is_not_finite(gpu: Backend) -> None:
     logits = torch.tensor([[[1.0, 1.0], [0.0, 0.5], [0.5, 0.0], [-9.0, 9.0], [9.0, -9.0]]])
     broken = logits.clone()
     broken[0, 1, 0], broken[0, 3, 1] = torch.nan, torch.inf
     labels, groups = torch.tensor([0, 1, 1, 1, 0]), torch.ones(1, 5, dtype=torch.bool)
     for values in (logits, broken):
-        counts = TRITON.tally_logits(*on_device((values, labels, groups)), list(TALLY_PARTS), 4, 1.0)
+        counts = gpu.tally_logits(*on_device((values, labels, groups)), list(TALLY_PARTS), 4, 1.0)
         expected = REFERENCE.tally_logits(values, labels, groups, list(TALLY_PARTS), 4, 1.0)
         for mine, theirs in zip(counts, expected, strict=True):
             torch.testing.assert_close(mine.cpu(), theirs, rtol=1e-6, atol=1e-6)
@@ -145,7 +159,11 @@ def test_ties_bins_and_what_is_not_finite() -> None:
     [(1, 1, 1, 1), (3, 5, 7, 2), (2, 17, 33, 17), (9, 10, 10, 1), (2, 129, 151, 4), (2, 3, 2_001, 40)],
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_apply_lowrank(shape: tuple[int, int, int, int], world: str, dtype: torch.dtype) -> None:
+def test_apply_lowrank(
+    gpu: Backend, shape: tuple[int, int, int, int], world: str, dtype: torch.dtype
+) -> None:
+    if gpu.name == "cuda" and dtype != torch.float32:
+        pytest.skip("the CUDA ops are for float32")
     n, o, i, r = shape
     random = torch.Generator().manual_seed(0)
     weight = torch.randn(n, o, i, generator=random).to(dtype)
@@ -156,7 +174,7 @@ def test_apply_lowrank(shape: tuple[int, int, int, int], world: str, dtype: torc
     reach = 0.7 * left.double().abs() @ right.double().abs()
     size = weight.double().abs() + reach if world == "shift" else weight.double().abs() * (1 + reach)
     ours = weight.to(DEVICE)
-    TRITON.apply_lowrank_(ours, left.to(DEVICE), right.to(DEVICE), world, 0.7)
+    gpu.apply_lowrank_(ours, left.to(DEVICE), right.to(DEVICE), world, 0.7)
     # The interpreter cuts bfloat16 off where a GPU rounds it.
     stored = {
         torch.float32: 0.0,
@@ -167,25 +185,25 @@ def test_apply_lowrank(shape: tuple[int, int, int, int], world: str, dtype: torc
     assert ((ours.cpu().double() - exact).abs() <= ((r + 4) * U32 + stored) * size + tiny).all()
 
 
-def test_a_weight_that_is_not_contiguous_is_edited_too() -> None:
+def test_a_weight_that_is_not_contiguous_is_edited_too(gpu: Backend) -> None:
     weight = torch.randn(4, 6, 3, device=DEVICE).transpose(1, 2)  # [4, 3, 6]
     left, right = torch.randn(4, 3, 2, device=DEVICE), torch.randn(4, 2, 6, device=DEVICE)
     expected = weight.clone()
     REFERENCE.apply_lowrank_(expected, left, right, "mask", 0.5)
-    TRITON.apply_lowrank_(weight, left, right, "mask", 0.5)
+    gpu.apply_lowrank_(weight, left, right, "mask", 0.5)
     torch.testing.assert_close(weight, expected)
 
 
 @pytest.mark.parametrize(
     "shape", [(1, 1, 1, 1), (7, 3, 5, 2), (33, 4, 70, 17), (65, 2, 129, 4)]
 )  # S, N, O, R
-def test_population_linear(shape: tuple[int, int, int, int]) -> None:
+def test_population_linear(triton: Backend, shape: tuple[int, int, int, int]) -> None:
     s, n, o, r = shape
     random = torch.Generator().manual_seed(0)
     shared, reduced = torch.randn(s, o, generator=random), torch.randn(s, n, r, generator=random)
     left = torch.randn(n, o, r, generator=random)
-    assert TRITON.population_linear is not None
-    ours = TRITON.population_linear(*on_device((shared, reduced, left)), 0.3)
+    assert triton.population_linear is not None
+    ours = triton.population_linear(*on_device((shared, reduced, left)), 0.3)
     expected = shared.double() + 0.3 * torch.einsum("snr,nor->nso", reduced.double(), left.double())
     torch.testing.assert_close(ours.cpu().double(), expected, rtol=1e-5, atol=1e-5)
 
@@ -207,7 +225,13 @@ class Residual(nn.Module):
 
 @pytest.mark.parametrize("kind", ["tail", "suffix"])
 @pytest.mark.parametrize("world", ["shift", "mask"])
-def test_a_scorer_on_triton_counts_what_the_reference_counts(kind: str, world: str) -> None:
+def test_a_scorer_counts_what_the_reference_counts(
+    gpu: Backend, kind: str, world: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "rledit.scoring.scorer.find_backend",
+        lambda name, *rest: gpu if name == "auto" else backend(name, *rest),
+    )
     torch.manual_seed(0)
     model = Residual() if kind == "suffix" else nn.Sequential(nn.Linear(9, 12), nn.Tanh(), nn.Linear(12, 3))
     inputs, labels = torch.randn(50, 9), torch.randint(3, (50,))
@@ -216,27 +240,70 @@ def test_a_scorer_on_triton_counts_what_the_reference_counts(kind: str, world: s
     task = rledit.Task(model.to(DEVICE), [target], samples, rledit.Unlearning())
     factors = {target: (0.5 * torch.randn(6, 12, 2), torch.randn(6, 2, 12 if kind == "suffix" else 9))}
     factors = {name: (left.to(DEVICE), right.to(DEVICE)) for name, (left, right) in factors.items()}
-    ours = task.scorer(backend="triton")
+    ours = task.scorer(backend="auto")
     assert ours.way == kind
-    assert ours.backend == "triton"
+    assert ours.backend == gpu.name
     mine, theirs = (scorer.score(factors, world) for scorer in (ours, task.scorer(backend="reference")))
     for group in ("forget", "retain"):
         assert torch.equal(mine.correct[group].cpu(), theirs.correct[group].cpu())
 
 
-def test_what_is_not_this_backends_is_named() -> None:
+def test_what_is_not_this_backends_is_named(triton: Backend) -> None:
     weight = torch.randn(2, 3, 4, dtype=torch.float64)
     with pytest.raises(TypeError, match="weight: the triton backend expects float32, float16 or bfloat16"):
-        TRITON.apply_lowrank_(weight, weight[:, :, :1], weight[:, :1], "shift", 1.0)
+        triton.apply_lowrank_(weight, weight[:, :, :1], weight[:, :1], "shift", 1.0)
     mixed = torch.randn(2, 3, 4, device=DEVICE)
     with pytest.raises(TypeError, match=r"left: expected torch\.float32"):
-        TRITON.apply_lowrank_(mixed, mixed[:, :, :1].half(), mixed[:, :1], "shift", 1.0)
+        triton.apply_lowrank_(mixed, mixed[:, :, :1].half(), mixed[:, :1], "shift", 1.0)
 
 
-def test_no_samples_or_groups() -> None:
-    counts = TRITON.tally_logits(
+def test_no_samples_or_groups(gpu: Backend) -> None:
+    counts = gpu.tally_logits(
         torch.zeros(2, 0, 3, device=DEVICE), torch.zeros(0, dtype=torch.int64, device=DEVICE),
         torch.zeros(2, 0, dtype=torch.bool, device=DEVICE), ["correct", "loss"],
     )  # fmt: skip
     assert counts.correct.tolist() == [[0, 0], [0, 0]]
     assert counts.loss.tolist() == [[0.0, 0.0], [0.0, 0.0]]
+
+
+# ------------------------------------------------------------------------------- the CPU in a GPU's place
+
+
+@pytest.fixture
+def shim() -> Iterator[ctypes.CDLL]:
+    if DEVICE == "cuda":
+        pytest.skip("there is a GPU")
+    library = ctypes.CDLL(str(cuda_on_host().__file__))
+    yield library
+    library.shim_set_order(0)
+
+
+@pytest.mark.parametrize("order", range(1, 6))
+@pytest.mark.parametrize("name", ["odd sizes", "all layers", "two classes", "own weights with factors"])
+def test_threads_may_run_in_any_order(
+    name: str, order: int, shim: ctypes.CDLL, assert_counts: Callable[..., float]
+) -> None:
+    """What lacks a barrier is right in one order and wrong in another."""
+    shim.shim_set_order(order)
+    ops, case = gpu_backend("cuda"), CASES[name]
+    arguments = case.build()
+    for precision in ("float32", "bfloat16"):
+        logits, bound = exact_tail(arguments, "mask", case.scale, precision, "tf32x3")
+        assert_counts(score(ops, case, arguments, "mask", precision), logits, bound, *arguments[4:6])
+
+
+def test_the_shim_finds_what_it_is_there_for(shim: ctypes.CDLL) -> None:
+    assert shim.shim_finds_a_missing_thread() == 1
+    assert shim.shim_shows_a_missing_wait() == 0
+    shim.shim_set_order(1)
+    assert shim.shim_shows_a_missing_barrier() > 10
+
+
+def test_many_items_for_one_block(shim: ctypes.CDLL, assert_counts: Callable[..., float]) -> None:
+    """More candidates than blocks: blocks take several, and start each from zero."""
+    case = Case(samples=3, sizes=(4, 3, 2), rank=1, candidates=1100, parts=TALLY_PARTS)
+    arguments = case.build()
+    logits, bound = exact_tail(arguments, "shift", case.scale, "float32", "tf32x3")
+    assert_counts(
+        score(gpu_backend("cuda"), case, arguments, "shift", "float32"), logits, bound, *arguments[4:6]
+    )

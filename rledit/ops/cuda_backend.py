@@ -1,0 +1,145 @@
+"""The ops in CUDA C++ (``rledit._cuda``), in builds that have it: float32 tensors on a GPU.
+
+The extension gets DLPack capsules and torch's current stream. It allocates nothing and never waits; outputs
+and scratch come from torch's allocator, so that calls can be captured in a CUDA graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.dlpack import to_dlpack  # type: ignore[attr-defined]
+
+from .counts import concordant_pairs
+from .gpu import GpuOps, Kernels, Parts
+
+BUILD = "-C cmake.define.RLEDIT_CUDA=ON"
+
+
+def missing() -> str:
+    """Why the backend cannot be used on this machine, or ""."""
+    if find_spec("rledit._cuda") is None:
+        return f"this build of rledit has no CUDA ops (pip install . {BUILD})"
+    if not torch.cuda.is_available():
+        return "no GPU is available"
+    return ""
+
+
+class CudaKernels:
+    """The extension's functions with tensors.
+
+    Args:
+        module: ``rledit._cuda``, or a build of it that runs on the CPU, for tests.
+    """
+
+    def __init__(self, module: ModuleType) -> None:
+        self._module: Any = module
+
+    def _stream(self, tensor: Tensor) -> int:
+        return 0 if self._module.on_host else int(torch.cuda.current_stream(tensor.device).cuda_stream)
+
+    def apply_lowrank_(self, weight: Tensor, left: Tensor, right: Tensor, world: str, scale: float) -> None:
+        self._module.apply_lowrank_(
+            to_dlpack(weight), to_dlpack(left), to_dlpack(right), world, scale, self._stream(weight)
+        )
+
+    def score_tail(
+        self,
+        activations: Tensor,
+        weights: Sequence[Tensor],
+        biases: Sequence[Tensor | None],
+        nonlinearities: Sequence[str],
+        labels: Tensor,
+        members: Tensor,
+        groups: int,
+        lefts: Sequence[Tensor | None],
+        rights: Sequence[Tensor | None],
+        candidates: int,
+        world: str,
+        scale: float,
+        precision: str,
+        wanted: Sequence[str],
+        bins: int,
+        margin_limit: float,
+    ) -> Parts:
+        outputs = [weight.shape[-2] for weight in weights]
+        counts = _Outputs(candidates, groups, outputs[-1], wanted, bins, activations.device)
+        scratch = activations.new_empty(
+            self._module.scratch_floats(len(activations), candidates, outputs), dtype=torch.float32
+        )
+        self._module.score_tail(
+            to_dlpack(activations), _capsules(weights), _capsules(biases), list(nonlinearities),
+            to_dlpack(labels), to_dlpack(members), groups, _capsules(lefts), _capsules(rights), candidates,
+            world, scale, precision, *counts.capsules(), bins, margin_limit, to_dlpack(scratch),
+            self._stream(activations),
+        )  # fmt: skip
+        return counts.parts()
+
+    def tally_logits(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        members: Tensor,
+        groups: int,
+        wanted: Sequence[str],
+        bins: int,
+        margin_limit: float,
+    ) -> Parts:
+        counts = _Outputs(logits.shape[0], groups, logits.shape[2], wanted, bins, logits.device)
+        self._module.tally_logits(
+            to_dlpack(logits), to_dlpack(labels), to_dlpack(members), groups, *counts.capsules(), bins,
+            margin_limit, self._stream(logits),
+        )  # fmt: skip
+        return counts.parts()
+
+
+class _Outputs:
+    """Zeroed tensors that the kernels add to."""
+
+    def __init__(
+        self, n: int, groups: int, classes: int, wanted: Sequence[str], bins: int, device: torch.device
+    ) -> None:
+        self._wanted = set(wanted)
+        self._none = torch.empty(0, dtype=torch.int64, device=device)
+
+        def table(part: bool, *shape: int, dtype: torch.dtype = torch.int64) -> Tensor | None:
+            return torch.zeros(n, groups, *shape, dtype=dtype, device=device) if part else None
+
+        self.correct = table("correct" in self._wanted)
+        self.predicted = table("predicted" in self._wanted, classes)
+        self.confusion = table("confusion" in self._wanted, classes, classes)
+        self.histogram = table(bool(self._wanted & {"histogram", "concordant"}), 2, bins)
+        self.loss = table("loss" in self._wanted, dtype=torch.float64)
+
+    def capsules(self) -> list[Any]:
+        return _capsules([self.correct, self.predicted, self.confusion, self.histogram, self.loss])
+
+    def parts(self) -> Parts:
+        concordant, histogram = self._none, self.histogram
+        if histogram is not None:
+            if "concordant" in self._wanted:
+                concordant = concordant_pairs(histogram)
+            if "histogram" not in self._wanted:
+                histogram = None
+        found = (self.correct, self.predicted, self.confusion, self.loss, histogram)
+        dtypes = (torch.int64, torch.int64, torch.int64, torch.float64, torch.int64)
+        return (
+            *(self._none.to(t) if part is None else part for part, t in zip(found, dtypes, strict=True)),
+            concordant,
+        )
+
+
+def _capsules(tensors: Sequence[Tensor | None]) -> list[Any]:
+    return [None if tensor is None else to_dlpack(tensor) for tensor in tensors]
+
+
+def _kernels() -> Kernels:
+    return CudaKernels(import_module("rledit._cuda"))
+
+
+OPS = GpuOps("cuda", (torch.float32,), lambda: False, _kernels)

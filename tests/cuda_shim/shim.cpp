@@ -1,0 +1,263 @@
+#include "shim.hpp"
+
+#include <setjmp.h>
+#include <ucontext.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <exception>
+#include <limits>
+#include <memory>
+#include <numeric>
+#include <random>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/common_interface_defs.h>
+#define SHIM_ASAN 1
+#else
+#define SHIM_ASAN 0
+#endif
+
+namespace shim {
+namespace {
+
+constexpr size_t kStack = size_t{256} << 10;
+
+struct Copy {
+  void* to;
+  const void* from;
+  int bytes;
+  bool valid;
+};
+
+struct Barrier {
+  int arrived = 0;
+  int generation = 0;
+};
+
+struct Fiber {
+  ucontext_t context{};
+  std::unique_ptr<char[]> stack;
+  Place place;
+  int warp = 0;
+  bool done = false;
+  bool started = false;
+  const Barrier* waits_for = nullptr;  // until its generation is another
+  int generation = 0;
+  std::vector<std::vector<Copy>> copies;  // committed groups, oldest first
+  std::vector<Copy> uncommitted;
+  bool second = false;         // of the matrices
+  void* fake_stack = nullptr;  // AddressSanitizer's
+  jmp_buf jump;
+};
+
+struct Warp {
+  Barrier barrier;
+  int alive = 0;
+  uint64_t exchange[kWarp] = {};
+  float matrices[2][2 * 16 * 16] = {};
+};
+
+struct Block {
+  std::vector<Fiber> fibers;
+  std::vector<Warp> warps;
+  std::vector<unsigned char> shared;
+  unsigned char* aligned = nullptr;
+  Barrier barrier;
+  int alive = 0;
+  ucontext_t scheduler{};
+  jmp_buf jump;
+  void* scheduler_fake_stack = nullptr;
+  const void* scheduler_stack = nullptr;
+  size_t scheduler_stack_size = 0;
+  const std::function<void()>* kernel = nullptr;
+  std::exception_ptr error;
+};
+
+Block* block = nullptr;
+Fiber* current = nullptr;
+unsigned order_seed = 0;
+
+void to_scheduler(bool for_good) {
+  Fiber* self = current;
+#if SHIM_ASAN
+  __sanitizer_start_switch_fiber(for_good ? nullptr : &self->fake_stack, block->scheduler_stack,
+                                 block->scheduler_stack_size);
+  swapcontext(&self->context, &block->scheduler);
+  __sanitizer_finish_switch_fiber(self->fake_stack, nullptr, nullptr);
+#else
+  (void)for_good;
+  if (_setjmp(self->jump) == 0) _longjmp(block->jump, 1);
+#endif
+}
+
+void open_if_complete(Barrier& barrier, int alive) {
+  if (barrier.arrived > 0 && barrier.arrived == alive) {
+    barrier.arrived = 0;
+    ++barrier.generation;
+  }
+}
+
+void wait(Barrier& barrier, int alive) {
+  ++barrier.arrived;
+  const int generation = barrier.generation;
+  open_if_complete(barrier, alive);
+  if (barrier.generation != generation) return;
+  current->waits_for = &barrier;
+  current->generation = generation;
+  to_scheduler(false);
+}
+
+void entry() {
+#if SHIM_ASAN
+  __sanitizer_finish_switch_fiber(nullptr, &block->scheduler_stack, &block->scheduler_stack_size);
+#endif
+  try {
+    (*block->kernel)();
+    if (!current->uncommitted.empty())
+      throw std::logic_error("a thread ended with copies that it never committed");
+  } catch (...) {
+    if (!block->error) block->error = std::current_exception();
+  }
+  current->done = true;
+  Warp& warp = block->warps[current->warp];
+  open_if_complete(warp.barrier, --warp.alive);
+  open_if_complete(block->barrier, --block->alive);
+  to_scheduler(true);
+}
+
+void resume(Fiber& fiber) {
+  current = &fiber;
+#if SHIM_ASAN
+  __sanitizer_start_switch_fiber(&block->scheduler_fake_stack, fiber.stack.get(), kStack);
+  swapcontext(&block->scheduler, &fiber.context);
+  __sanitizer_finish_switch_fiber(block->scheduler_fake_stack, nullptr, nullptr);
+#else
+  // Jumps between stacks; setcontext would ask the system for the signal mask each time.
+  if (_setjmp(block->jump) == 0) {
+    if (fiber.started) _longjmp(fiber.jump, 1);
+    fiber.started = true;
+    setcontext(&fiber.context);
+  }
+#endif
+  current = nullptr;
+}
+
+void run(Block& running, std::mt19937& random) {
+  std::vector<size_t> order(running.fibers.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  while (running.alive > 0) {
+    if (order_seed != 0) std::shuffle(order.begin(), order.end(), random);
+    bool progress = false;
+    for (const size_t i : order) {
+      Fiber& fiber = running.fibers[i];
+      if (fiber.done) continue;
+      if (fiber.waits_for != nullptr && fiber.waits_for->generation == fiber.generation) continue;
+      fiber.waits_for = nullptr;
+      resume(fiber);
+      if (running.error) std::rethrow_exception(running.error);
+      progress = true;
+    }
+    if (!progress) {
+      const auto waiting = std::count_if(running.fibers.begin(), running.fibers.end(),
+                                         [](const Fiber& fiber) { return !fiber.done; });
+      throw std::logic_error(std::to_string(waiting) + " threads of a block wait for others that never come");
+    }
+  }
+}
+
+}  // namespace
+
+const Place& here() { return current->place; }
+
+void launch(dim3 grid, dim3 block_size, size_t shared_bytes, const std::function<void()>& kernel) {
+  const unsigned threads = block_size.x * block_size.y * block_size.z;
+  if (threads == 0 || threads > 1024) throw std::invalid_argument("a block has 1 to 1024 threads");
+  std::mt19937 random(order_seed);
+  Block own;
+  own.kernel = &kernel;
+  own.fibers = std::vector<Fiber>(threads);
+  for (Fiber& fiber : own.fibers) fiber.stack = std::make_unique<char[]>(kStack);
+  own.shared.resize(shared_bytes + 128);
+  own.aligned = own.shared.data() + (128 - reinterpret_cast<uintptr_t>(own.shared.data()) % 128) % 128;
+  for (unsigned b = 0; b < grid.x * grid.y * grid.z; ++b) {
+    std::fill(own.shared.begin(), own.shared.end(), static_cast<unsigned char>(0xff));  // NaN
+    own.barrier = Barrier();
+    own.alive = static_cast<int>(threads);
+    own.warps.assign((threads + kWarp - 1) / kWarp, Warp());
+    for (unsigned t = 0; t < threads; ++t) {
+      Fiber& fiber = own.fibers[t];
+      fiber.done = false;
+      fiber.started = false;
+      fiber.second = false;
+      fiber.waits_for = nullptr;
+      fiber.copies.clear();
+      fiber.uncommitted.clear();
+      fiber.fake_stack = nullptr;
+      fiber.warp = static_cast<int>(t / kWarp);
+      ++own.warps[fiber.warp].alive;
+      fiber.place.thread =
+          dim3(t % block_size.x, t / block_size.x % block_size.y, t / block_size.x / block_size.y);
+      fiber.place.block = dim3(b % grid.x, b / grid.x % grid.y, b / grid.x / grid.y);
+      fiber.place.block_size = block_size;
+      fiber.place.grid_size = grid;
+      getcontext(&fiber.context);
+      fiber.context.uc_stack.ss_sp = fiber.stack.get();
+      fiber.context.uc_stack.ss_size = kStack;
+      fiber.context.uc_link = nullptr;
+      makecontext(&fiber.context, entry, 0);
+    }
+    block = &own;
+    try {
+      run(own, random);
+    } catch (...) {
+      block = nullptr;
+      throw;  // stacks of fibers that have not ended are dropped as they are
+    }
+    block = nullptr;
+  }
+}
+
+unsigned char* dynamic_shared() { return block->aligned; }
+void wait_for_block() { wait(block->barrier, block->alive); }
+void wait_for_warp() {
+  Warp& warp = block->warps[current->warp];
+  wait(warp.barrier, warp.alive);
+}
+
+void copy_async(void* to, const void* from, int bytes, bool valid) {
+  if (reinterpret_cast<uintptr_t>(to) % bytes != 0 || (valid && reinterpret_cast<uintptr_t>(from) % bytes != 0))
+    throw std::logic_error("an asynchronous copy at an address that is no multiple of its size");
+  current->uncommitted.push_back({to, from, bytes, valid});
+  std::memset(to, 0xff, bytes);  // what was there must not be read any more
+}
+
+void commit_copies() {
+  current->copies.push_back(std::move(current->uncommitted));
+  current->uncommitted.clear();
+}
+
+void wait_for_copies(int pending) {
+  auto& groups = current->copies;
+  while (static_cast<int>(groups.size()) > pending) {
+    for (const Copy& copy : groups.front())
+      if (copy.valid)
+        std::memcpy(copy.to, copy.from, copy.bytes);
+      else
+        std::memset(copy.to, 0, copy.bytes);
+    groups.erase(groups.begin());
+  }
+}
+
+uint64_t* exchange() { return block->warps[current->warp].exchange; }
+float* matrices() {
+  current->second = !current->second;
+  return block->warps[current->warp].matrices[current->second ? 1 : 0];
+}
+void set_order(unsigned seed) { order_seed = seed; }
+
+}  // namespace shim
