@@ -14,27 +14,32 @@ from ..record import write
 from .limits import ARCHITECTURES, Resources
 
 
-def main(check: bool = False, first_config: bool = False) -> int:
+def main(check: bool = False, quick: bool = False) -> int:
     """Compile every kernel and report.
 
     Args:
         check: write nothing; exit status 1 if a kernel spills, needs more shared memory than there is or has
             no matrix instruction where there should be some.
-        first_config: only the first block sizes of each kernel, which is several times as fast.
+        quick: the first block sizes of each kernel, and fewer dtypes: a tenth of the time.
     """
+    from . import cuda_kernels
     from .triton_kernels import cases, resources
 
     console = Console(stderr=True)
     jobs = [
         (kernel, case, launch, config, capability)
-        for kernel, case, launch in cases()
-        for config in (launch.configs[:1] if first_config else launch.configs)
+        for kernel, case, launch in cases(quick)
+        for config in (launch.configs[:1] if quick else launch.configs)
         for capability in ARCHITECTURES
     ]
     with ThreadPoolExecutor(max_workers=2) as pool:
         found = list(
             track(pool.map(lambda job: resources(*job), jobs), "compiling", len(jobs), console=console)
         )
+    if cuda_kernels.compiler() is None:
+        console.print("no nvcc: the CUDA kernels are left out", highlight=False)
+    else:
+        found += cuda_kernels.resources()
     faults = [fault for each in found for fault in each.faults()]
     for fault in faults:
         console.print(fault, style="red", highlight=False)

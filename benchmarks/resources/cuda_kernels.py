@@ -1,0 +1,94 @@
+"""The CUDA kernels, compiled by nvcc."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from .. import ROOT
+from .limits import ARCHITECTURES, Resources
+
+SOURCES = ("score_tail", "tally_logits", "apply_lowrank")
+WARPS = 4
+# What a launch asks for: the size of each file's struct Shared, printed by a program that includes the file.
+SIZES = """
+#include "{source}.cu"
+#include <cstdio>
+int main() {{ {prints} }}
+"""
+PRINTS = {
+    "score_tail": 'std::printf("%zu %zu\\n", sizeof(rledit::cuda::Shared<rledit::Precision::float32>), '
+    "sizeof(rledit::cuda::Shared<rledit::Precision::bfloat16>));",
+    "tally_logits": 'std::printf("%zu\\n", sizeof(rledit::cuda::Shared));',
+    "apply_lowrank": 'std::printf("0\\n");',
+}
+PRECISIONS = ("float32", "bfloat16")
+
+
+def compiler() -> str | None:
+    """nvcc, if it is installed."""
+    return shutil.which("nvcc")
+
+
+def resources() -> Iterator[Resources]:
+    """Of every kernel, for every architecture."""
+    for source in SOURCES:
+        shared = _shared_bytes(source)
+        for capability in ARCHITECTURES:
+            yield from _of(source, capability, shared)
+
+
+def _shared_bytes(source: str) -> list[int]:
+    """By precision, where the kernel has one."""
+    with tempfile.TemporaryDirectory() as scratch:
+        program = Path(scratch) / "sizes.cpp"
+        program.write_text(SIZES.format(source=source, prints=PRINTS[source]))
+        folders = [f"-I{ROOT / name}" for name in ("tests/cuda_shim", "csrc/include", "csrc/cuda")]
+        command = ["c++", "-std=c++17", "-w", *folders, str(program), str(ROOT / "tests/cuda_shim/shim.cpp")]
+        subprocess.run([*command, "-o", f"{scratch}/sizes"], check=True)
+        return [int(size) for size in subprocess.check_output([f"{scratch}/sizes"], text=True).split()]
+
+
+def _of(source: str, capability: int, shared: list[int]) -> Iterator[Resources]:
+    nvcc = compiler()
+    assert nvcc is not None
+    with tempfile.TemporaryDirectory() as scratch:
+        cubin = Path(scratch) / "kernel.cubin"
+        command = [nvcc, "-std=c++17", f"-arch=sm_{capability}", "-cubin", "-Xptxas", "-v", "-o", str(cubin)]
+        command += [f"-I{ROOT / 'csrc/include'}", str(ROOT / "csrc/cuda" / f"{source}.cu")]
+        report = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+        matrix = _matrix_instructions(cubin)
+    entries = re.findall(
+        r"Compiling entry function '(\w+)'.*?(\d+) bytes spill stores, (\d+) bytes spill loads"
+        r".*?Used (\d+) registers",
+        report,
+        re.DOTALL,
+    )
+    assert entries, report
+    for name, stores, loads, registers in entries:
+        # The template argument of the mangled name; kernels without one have one size of shared memory.
+        found = re.search(r"PrecisionE(\d)E", name)
+        kind = int(found[1]) if found else 0
+        yield Resources(
+            f"{source} (CUDA)", PRECISIONS[kind] if found else "float32", ARCHITECTURES[capability],
+            int(registers), shared[kind], int(stores) + int(loads), WARPS, matrix.get(name, 0),
+            source == "score_tail",
+        )  # fmt: skip
+
+
+def _matrix_instructions(cubin: Path) -> dict[str, int]:
+    """By function, from the disassembly."""
+    from .triton_kernels import BIN
+
+    code = subprocess.run(
+        [str(BIN / "nvdisasm"), str(cubin)], capture_output=True, text=True, check=True
+    ).stdout
+    parts = re.split(r"\.section\s+\.text\.(\w+)", code)
+    return {
+        name: len(re.findall(r"\bH(?:G)?MMA\b", body))
+        for name, body in zip(parts[1::2], parts[2::2], strict=True)
+    }
