@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The core's tests in builds that check every access, every shift and every lock:
-#   address  the extension and the C++ tests with AddressSanitizer and UndefinedBehaviorSanitizer
+#   address  the extension, the C++ tests and the CUDA kernels on the CPU with AddressSanitizer and
+#            UndefinedBehaviorSanitizer
 #   thread   the C++ tests with ThreadSanitizer
 # on every instruction set of this machine and on emulated AMX tiles.
 #
@@ -76,7 +77,13 @@ python_address() {
 parity_address() {
   checked "$bin/pytest" -q -p no:cacheprovider -k "not reference" tests/test_ops_parity.py
 }
+# Out of bounds there is out of bounds on a GPU. The largest cases would take as long as all others.
+cuda_address() {
+  RLEDIT_SHIM_FLAGS="-O1 -g1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer" \
+    checked "$bin/pytest" -q -p no:cacheprovider tests/test_gpu_ops.py \
+    -k "(cuda and not wide and not many and not deep and not mask) or finds"
+}
 
 mkdir -p "$out"
 at_once build_address build_thread
-at_once cpp_thread cpp_address python_address parity_address
+at_once cpp_thread cpp_address python_address parity_address cuda_address
