@@ -1,0 +1,86 @@
+"""Parity on the GPU, and compute-sanitizer."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+
+import torch
+
+from rledit.ops import Backend, backend
+
+from .problems import Problem
+
+# What the sanitizer runs: small, with sizes that nothing divides.
+PROGRAM = """
+import torch
+from benchmarks.gpu.checks import undecided_share
+from benchmarks.gpu.problems import Problem, Shape
+from rledit.ops import backend
+for world in ("shift", "mask"):
+    for shape in (Shape(151, 37, 19, 5, 3, 3), Shape(65, 33, 2, 0, 5, 1), Shape(129, 70, 130, 100, 2, 17)):
+        undecided_share(backend("{name}"), Problem(shape, world, torch.float32, "cuda"))
+"""
+
+
+def undecided_share(ops: Backend, problem: Problem) -> float:
+    """Compare an op's counts with float64 arithmetic on the same device.
+
+    Returns:
+        the share of samples so close to a tie that rounding may decide.
+
+    Raises:
+        AssertionError: if counts differ by more than those.
+    """
+    ours = ops.score_tail(*problem.arguments()).correct
+    worst = 0.0
+    for n in range(problem.shape.candidates):
+        delta = problem.left[n].double() @ problem.right[n].double()
+        weight = problem.weights[0].double()
+        weight = weight + delta if problem.world == "shift" else weight * (1 + delta)
+        hidden = problem.activations.double() @ weight.T + problem.biases[0].double()
+        if len(problem.weights) == 2:
+            hidden = hidden.relu() @ problem.weights[1].double().T + problem.biases[1].double()
+        top = hidden.topk(2, -1).values
+        band = {torch.float32: 1e-4, torch.float16: 3e-2, torch.bfloat16: 2e-1}[problem.activations.dtype]
+        unsure = top[:, 0] - top[:, 1] < band * hidden.std()
+        hits = hidden.argmax(-1) == problem.labels
+        expected = (hits & problem.masks & ~unsure).sum(-1)
+        slack = (unsure & problem.masks).sum(-1)
+        assert bool(((ours[n] >= expected) & (ours[n] <= expected + slack)).all()), (
+            f"{ops.name}, {problem.shape}, {problem.world}, candidate {n}: {ours[n].tolist()}, expected "
+            f"{expected.tolist()} and at most {slack.tolist()} more"
+        )
+        worst = max(worst, float(unsure.float().mean()))
+    return worst
+
+
+def sanitize(name: str) -> str:
+    """What compute-sanitizer's memory check says of a backend: "clean", "not installed", or its report."""
+    tool = shutil.which("compute-sanitizer")
+    if tool is None:
+        return "not installed"
+    command = [
+        tool,
+        "--tool",
+        "memcheck",
+        "--error-exitcode",
+        "9",
+        sys.executable,
+        "-c",
+        PROGRAM.format(name=name),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return "clean" if done.returncode == 0 else done.stdout[-2000:] + done.stderr[-2000:]
+
+
+def usable() -> list[Backend]:
+    """The GPU backends that can be used here."""
+    found = []
+    for name in ("triton", "cuda"):
+        try:
+            found.append(backend(name))
+        except RuntimeError as error:
+            print(f"{name}: left out, {error}", file=sys.stderr)
+    return found

@@ -1,0 +1,112 @@
+"""The shapes, with numbers in them, and the opponents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class Shape:
+    """S samples x I -> O (-> classes, if any), N candidates of rank R."""
+
+    samples: int
+    inputs: int
+    outputs: int
+    classes: int
+    candidates: int
+    rank: int
+
+    def __str__(self) -> str:
+        tail = f" -> {self.classes}" if self.classes else ""
+        return f"{self.samples:,} x {self.inputs} -> {self.outputs}{tail}, N {self.candidates}, R {self.rank}"
+
+
+SHAPES = [
+    Shape(10_000, 128, 32, 10, 256, 4),
+    Shape(10_000, 16, 2, 0, 1_024, 2),
+    Shape(4_096, 768, 768, 10, 64, 8),
+    Shape(2_048, 1_024, 4_096, 1_000, 16, 8),
+]
+
+
+class Problem:
+    """A tail whose first layer is edited.
+
+    Attributes:
+        weights, biases: of one or two layers, ReLU between them.
+        masks: bool [2, S].
+    """
+
+    def __init__(self, shape: Shape, world: str, dtype: torch.dtype, device: str) -> None:
+        random = torch.Generator().manual_seed(0)
+
+        def normal(*size: int) -> Tensor:
+            return torch.randn(*size, generator=random).to(device, dtype)
+
+        self.shape = shape
+        self.world = world
+        sizes = [shape.inputs, shape.outputs, *([shape.classes] if shape.classes else [])]
+        self.activations = normal(shape.samples, shape.inputs)
+        self.weights = [normal(o, i) / i**0.5 for i, o in pairwise(sizes)]
+        self.biases = [normal(o) for o in sizes[1:]]
+        self.left = normal(shape.candidates, shape.outputs, shape.rank) / (shape.rank * shape.inputs) ** 0.5
+        self.right = normal(shape.candidates, shape.rank, shape.inputs)
+        self.labels = torch.randint(sizes[-1], (shape.samples,), generator=random).to(device)
+        self.masks = (torch.rand(2, shape.samples, generator=random) < 0.5).to(device)
+
+    def arguments(self) -> tuple[object, ...]:
+        """Of score_tail."""
+        nothing = [None] * (len(self.weights) - 1)
+        functions = ["relu"] * (len(self.weights) - 1) + ["identity"]
+        return (
+            self.activations, self.weights, self.biases, functions, self.labels, self.masks,
+            [self.left, *nothing], [self.right, *nothing], self.world, 1.0, "float32", ["correct"],
+        )  # fmt: skip
+
+
+Count = Callable[[Problem, Tensor, Tensor], Tensor]
+"""Of a problem and some candidates' factors: correct [n, 2]."""
+
+
+def _finish(problem: Problem, hidden: Tensor) -> Tensor:
+    # hidden: [n, S, O] before the nonlinearity, or the logits.
+    if len(problem.weights) == 2:
+        hidden = F.linear(F.relu(hidden), problem.weights[1], problem.biases[1])
+    hits = hidden.argmax(-1) == problem.labels
+    return (hits[:, None] & problem.masks).sum(-1)
+
+
+def eager(problem: Problem, left: Tensor, right: Tensor) -> Tensor:
+    delta = left @ right
+    weight = problem.weights[0] + delta if problem.world == "shift" else problem.weights[0] * (1 + delta)
+    hidden = problem.activations @ weight.transpose(1, 2) + problem.biases[0]
+    return _finish(problem, hidden)
+
+
+def low_rank(problem: Problem, left: Tensor, right: Tensor) -> Tensor:
+    n, rank = right.shape[:2]
+    shared = F.linear(problem.activations, problem.weights[0], problem.biases[0])
+    reduced = F.linear(problem.activations, right.flatten(0, 1)).unflatten(1, (n, rank)).transpose(0, 1)
+    return _finish(problem, torch.baddbmm(shared.expand(n, -1, -1), reduced, left.transpose(1, 2)))
+
+
+def expand(problem: Problem, left: Tensor, right: Tensor) -> Tensor:
+    shared = F.linear(problem.activations, problem.weights[0], problem.biases[0])
+    shrunk = problem.activations @ right.transpose(1, 2)  # one small product for each adapter
+    return _finish(problem, shared + shrunk @ left.transpose(1, 2))
+
+
+OPPONENTS: dict[str, Count] = {"eager": eager, "low-rank": low_rank, "expand": expand}
+SHIFT_ONLY = ("low-rank", "expand")
+
+
+def in_chunks(count: Count, problem: Problem, chunk: int) -> Tensor:
+    """All candidates, some at a time."""
+    parts = zip(problem.left.split(chunk), problem.right.split(chunk), strict=True)
+    return torch.cat([count(problem, left, right) for left, right in parts])
