@@ -78,12 +78,13 @@ def reweighing(problem: Problem) -> Iterator[Setting]:
     yield from fine_tune(problem, _reward_inputs(problem), samples.labels, weights, ("fc1", "fc2", "fc3"))
 
 
-def counterfactuals(problem: Problem) -> Iterator[Setting]:
+def counterfactuals(problem: Problem, with_reward: bool) -> Iterator[Setting]:
     terms = [term for names in IDENTITY_TERMS.values() for term in names]
     chance = random.Random(problem.config.seed)
-    reward = problem.data.splits["reward"].both
-    known = [*problem.data.train.texts, *reward.texts]
-    labels = torch.cat([problem.data.train.labels, reward.labels])
+    known, labels = list(problem.data.train.texts), problem.data.train.labels
+    if with_reward:
+        reward = problem.data.splits["reward"].both
+        known, labels = [*known, *reward.texts], torch.cat([labels, reward.labels])
     texts, swapped = [], []
     for text, label in zip(known, labels.tolist(), strict=True):
         words = f" {text.lower()} "
@@ -110,8 +111,6 @@ def thresholds(problem: Problem) -> Iterator[Setting]:
 
     class Scores(BaseEstimator):  # type: ignore[misc]
         """What fairlearn takes for an estimator."""
-
-        fitted_ = True
 
         def fit(self, *_: Any) -> Scores:
             return self
@@ -176,7 +175,8 @@ METHODS = {
     "rledit": rledit_edits,
     "rledit, fc2": partial(rledit_edits, layer=("fc2",), budgets=BUDGETS),
     "last layer": last_layer,
-    "counterfactuals": counterfactuals,
+    "counterfactuals": partial(counterfactuals, with_reward=False),
+    "counterfactuals, more data": partial(counterfactuals, with_reward=True),
     "reweighing": reweighing,
     "thresholds": thresholds,
     "LEACE": leace,
