@@ -69,6 +69,7 @@ def cuda_on_host() -> ModuleType:
         "-fvisibility=hidden",
         "-Wno-unknown-pragmas",
         "-U_FORTIFY_SOURCE",
+        "-DRLEDIT_CUDA_BLOCKS=6",
     ]
     flags += shlex.split(os.environ.get("RLEDIT_SHIM_FLAGS", ""))
     folders = [

@@ -10,7 +10,8 @@ half of the budget, or the best at all if none does. The front shows the mean te
 there opponents may even choose by the test split.
 
 last layer        the last layer fine-tuned on the reward split, the only baseline of Malik 2026
-counterfactuals   fine-tuning on training comments, and on copies in which identity terms are swapped for others;
+counterfactuals   fine-tuning on training comments, and on copies in which identity terms are swapped for
+others;
                   with "more data" on the reward split as well
 reweighing        fine-tuning on the reward split with every group and label equally heavy (F. Kamiran and
                   T. Calders, KAIS 2012)

@@ -10,6 +10,12 @@
 
 namespace rledit::cuda {
 
+// Enough for every GPU. Tests have fewer, so that a block has several candidates and tiles.
+#ifndef RLEDIT_CUDA_BLOCKS
+#define RLEDIT_CUDA_BLOCKS 1024
+#endif
+constexpr int kMostBlocks = RLEDIT_CUDA_BLOCKS;
+
 constexpr int kThreads = 128;
 constexpr int kWarps = kThreads / 32;
 constexpr unsigned kAllLanes = 0xffffffffU;

@@ -1,5 +1,5 @@
-// The three ops on an NVIDIA GPU: device pointers in, counts added in place. Nothing here allocates or waits; all
-// work goes to the caller's stream, and a call may be captured in a CUDA graph.
+// The three ops on an NVIDIA GPU: device pointers in, counts added in place. Nothing here allocates or waits;
+// all work goes to the caller's stream, and a call may be captured in a CUDA graph.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -60,7 +60,7 @@ cudaError_t tally_logits(const float* logits, const int64_t* labels, const uint6
                          cudaStream_t stream);
 
 // weight: [candidates, outputs, inputs], changed in place.
-cudaError_t apply_lowrank(float* weight, const float* left, const float* right, int64_t candidates,
-                          int outputs, int inputs, int rank, World world, float scale, cudaStream_t stream);
+cudaError_t apply_lowrank(float* weight, const float* left, const float* right, int64_t candidates, int outputs,
+                          int inputs, int rank, World world, float scale, cudaStream_t stream);
 
 }  // namespace rledit::cuda

@@ -8,7 +8,7 @@
 namespace rledit::cuda {
 namespace {
 
-constexpr int64_t kBlocks = 1024;  // at most: enough for every GPU, and scratch does not grow beyond
+constexpr int64_t kBlocks = kMostBlocks;  // scratch does not grow beyond
 
 template <Precision precision>
 struct Shared {

@@ -6,7 +6,7 @@
 namespace rledit::cuda {
 namespace {
 
-constexpr int64_t kBlocks = 4096;
+constexpr int64_t kBlocks = 4 * kMostBlocks;
 constexpr int kRows = 64;
 constexpr int kColumns = 64;
 

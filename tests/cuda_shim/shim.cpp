@@ -147,20 +147,35 @@ void resume(Fiber& fiber) {
   current = nullptr;
 }
 
+bool may_run(const Fiber& fiber) {
+  return !fiber.done && (fiber.waits_for == nullptr || fiber.waits_for->generation != fiber.generation);
+}
+
+// In the order of their numbers (seed 0), in another order each time (even seeds), or one warp as far ahead of
+// all others as barriers allow, then the next (odd seeds).
 void run(Block& running, std::mt19937& random) {
   std::vector<size_t> order(running.fibers.size());
   std::iota(order.begin(), order.end(), size_t{0});
+  const bool ahead = order_seed % 2 == 1;
+  if (ahead) {
+    std::vector<size_t> warps(running.warps.size());
+    std::iota(warps.begin(), warps.end(), size_t{0});
+    std::shuffle(warps.begin(), warps.end(), random);
+    std::stable_sort(order.begin(), order.end(),
+                     [&](size_t i, size_t j) { return warps[i / kWarp] < warps[j / kWarp]; });
+  }
   while (running.alive > 0) {
-    if (order_seed != 0) std::shuffle(order.begin(), order.end(), random);
+    if (!ahead && order_seed != 0) std::shuffle(order.begin(), order.end(), random);
     bool progress = false;
-    for (const size_t i : order) {
-      Fiber& fiber = running.fibers[i];
-      if (fiber.done) continue;
-      if (fiber.waits_for != nullptr && fiber.waits_for->generation == fiber.generation) continue;
+    for (size_t i = 0; i < order.size(); ++i) {
+      Fiber& fiber = running.fibers[order[i]];
+      if (!may_run(fiber)) continue;
       fiber.waits_for = nullptr;
       resume(fiber);
       if (running.error) std::rethrow_exception(running.error);
       progress = true;
+      const bool warp_is_through = (i + 1) % kWarp == 0 || i + 1 == order.size();
+      if (ahead && warp_is_through) break;  // and begin again with the first
     }
     if (!progress) {
       const auto waiting = std::count_if(running.fibers.begin(), running.fibers.end(),
