@@ -7,7 +7,7 @@ VENV := .venv
 TEST_VENV := .venv-test
 PIP := -m pip --disable-pip-version-check install --quiet
 SOURCES := pyproject.toml CMakeLists.txt $(shell find csrc kernels rledit -type f -not -name '*.pyc')
-CPP := $(shell find csrc tests/native -name '*.cpp' -o -name '*.hpp')
+CPP := $(shell find csrc tests/native tests/cuda_shim -name '*.[ch]*' -type f)
 
 .PHONY: demo test environment develop check quick sanitize clean
 

@@ -33,9 +33,10 @@ def apply_lowrank_kernel(
     BI: tl.constexpr,
 ):
     """One tile of one candidate per program. Every tile is read once and written once."""
-    n = tl.program_id(1).to(tl.int64)
     across: tl.constexpr = (I + BI - 1) // BI
-    tile = tl.program_id(0)
+    tiles: tl.constexpr = (O + BO - 1) // BO * across
+    n = (tl.program_id(0) // tiles).to(tl.int64)
+    tile = tl.program_id(0) % tiles
     rows = (tile // across) * BO + tl.arange(0, BO)
     columns = (tile % across) * BI + tl.arange(0, BI)
     weight += n * (O * I)
@@ -63,8 +64,8 @@ def apply_lowrank_(weight: Tensor, left: Tensor, right: Tensor, world: str, scal
     if weight.numel() == 0:
         return
 
-    def grid(block: dict[str, int]) -> tuple[int, int]:
-        return triton.cdiv(o, block["BO"]) * triton.cdiv(i, block["BI"]), n
+    def grid(block: dict[str, int]) -> tuple[int]:
+        return (triton.cdiv(o, block["BO"]) * triton.cdiv(i, block["BI"]) * n,)
 
     apply_lowrank_kernel[grid](
         weight, left, right, scale, o, i, left.shape[2], world == "mask", float32_products(), RANKS

@@ -20,8 +20,8 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") == "1"
 RANKS = 16
 """Of the factors at a time: the least that a product of tiles takes."""
 
-PROGRAMS = 1024
-"""That are enough to fill any GPU; with fewer candidates, their samples are shared out."""
+PROGRAMS = 6 if INTERPRETED else 1024
+"""That are enough to fill any GPU. More candidates take turns; of fewer, the samples are shared out."""
 
 SAMPLES = 64
 """That are worth a program of their own."""

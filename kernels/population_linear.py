@@ -38,9 +38,10 @@ def population_linear_kernel(
     BO: tl.constexpr,
 ):
     """One tile of one candidate per program: a load, a small product and a store."""
-    n = tl.program_id(1).to(tl.int64)
     across: tl.constexpr = (O + BO - 1) // BO
-    tile = tl.program_id(0)
+    tiles = (samples + BS - 1) // BS * across
+    n = (tl.program_id(0) // tiles).to(tl.int64)
+    tile = tl.program_id(0) % tiles
     rows = (tile // across) * BS + tl.arange(0, BS)
     columns = (tile % across) * BO + tl.arange(0, BO)
     inside = (rows < samples)[:, None] & (columns < O)[None, :]
@@ -82,8 +83,8 @@ def population_linear(
     if out.numel() == 0:
         return out
 
-    def grid(block: dict[str, int]) -> tuple[int, int]:
-        return triton.cdiv(samples, block["BS"]) * triton.cdiv(outputs, block["BO"]), candidates
+    def grid(block: dict[str, int]) -> tuple[int]:
+        return (triton.cdiv(samples, block["BS"]) * triton.cdiv(outputs, block["BO"]) * candidates,)
 
     population_linear_kernel[grid](
         shared, reduced, left, out, samples, candidates, scale, outputs, rank, float32_products(),

@@ -21,6 +21,7 @@ from .edited import activate, edited_tile, product
 from .launch import (
     MOST_SAMPLES,
     OPERANDS,
+    PROGRAMS,
     RANKS,
     Outputs,
     float32_products,
@@ -36,7 +37,7 @@ CONFIGS = [
     triton.Config({"BS": 64, "BO": 32, "BI": 32}, num_warps=4),
     triton.Config({"BS": 64, "BO": 64, "BI": 32}, num_warps=8),
     triton.Config({"BS": 128, "BO": 32, "BI": 32}, num_warps=8),
-    triton.Config({"BS": 16, "BO": 16, "BI": 32}, num_warps=8),  # for a thousand classes
+    triton.Config({"BS": 16, "BO": 16, "BI": 16}, num_warps=8),  # for a thousand classes
 ]
 
 
@@ -93,13 +94,15 @@ def score_tail_kernel(
     biases,  # per layer [O], or anything
     lefts,  # per layer [N, O, R], or anything
     rights,  # per layer [N, R, I], or anything
-    scratch,  # float32 [N * P, 2, BS, WIDEST]
+    scratch,  # float32 [programs, 2, BS, WIDEST]
     correct,  # int32 [N, P, G]
     loss,  # float64 [N, P, G]
     predicted,
     confusion,
     histogram,
     samples,
+    candidates,
+    parts,  # P
     scale,
     margin_limit,
     bins_per_unit,
@@ -124,79 +127,82 @@ def score_tail_kernel(
     BO: tl.constexpr,
     BI: tl.constexpr,
 ):
-    """One candidate and every P-th tile of the samples per program."""
+    """One candidate at a time and every P-th tile of the samples."""
     LAYERS: tl.constexpr = len(RANKS_OF)
     C: tl.constexpr = SIZES[LAYERS]
-    part, parts = tl.program_id(0), tl.num_programs(0)
-    n = tl.program_id(1).to(tl.int64)
-    own = scratch + (n * parts + part) * (2 * BS * WIDEST)
-    hits = tl.zeros((GP,), tl.int32)
-    losses = tl.zeros((GP,), tl.float64)
+    own = scratch + tl.program_id(0).to(tl.int64) * (2 * BS * WIDEST)
     classes = tl.arange(0, BC)
-    for first in range(part * BS, samples, parts * BS):
-        rows = first + tl.arange(0, BS)
-        valid = rows < samples
-        # What goes through scratch: all but the last two.
-        x = activations
-        x_rows = rows
-        x_valid = valid
-        for k in tl.static_range(0, LAYERS - 2):
-            to = own + (k % 2) * (BS * WIDEST)
-            for start in tl.range(0, SIZES[k + 1], BO):
-                columns = start + tl.arange(0, BO)
-                tile = layer_tile(
-                    x, x_rows, x_valid, weights[k] + n * strides[k], biases[k],
-                    lefts[k] + n * (SIZES[k + 1] * RANKS_OF[k]), rights[k] + n * (RANKS_OF[k] * SIZES[k]),
-                    columns, scale, SIZES[k + 1], SIZES[k], RANKS_OF[k], BIASES[k], FUNCTIONS_OF[k],
-                    MASK_WORLD, PRODUCTS, OPERAND, BR, BS, BO, BI,
-                )  # fmt: skip
-                at = to + tl.arange(0, BS)[:, None] * SIZES[k + 1] + columns[None, :]
-                tl.store(at, tile, mask=(columns < SIZES[k + 1])[None, :] & valid[:, None])
-            tl.debug_barrier()  # the next layer's threads read what these have written
-            x = to
-            x_rows = tl.arange(0, BS)
+    for item in range(tl.program_id(0), candidates * parts, tl.num_programs(0)):
+        part = item % parts
+        n = (item // parts).to(tl.int64)
+        hits = tl.zeros((GP,), tl.int32)
+        losses = tl.zeros((GP,), tl.float64)
+        for first in range(part * BS, samples, parts * BS):
+            rows = first + tl.arange(0, BS)
+            valid = rows < samples
+            # What goes through scratch: all but the last two.
+            x = activations
+            x_rows = rows
             x_valid = valid
-        K: tl.constexpr = LAYERS - 1
-        weight = weights[K] + n * strides[K]
-        left = lefts[K] + n * (C * RANKS_OF[K])
-        right = rights[K] + n * (RANKS_OF[K] * SIZES[K])
-        if LAYERS == 1:
-            logits = layer_tile(
-                x, x_rows, x_valid, weight, biases[K], left, right, classes, scale, C, SIZES[K], RANKS_OF[K],
-                BIASES[K], FUNCTIONS_OF[K], MASK_WORLD, PRODUCTS, OPERAND, BR, BS, BC, BI,
+            for k in tl.static_range(0, LAYERS - 2):
+                to = own + (k % 2) * (BS * WIDEST)
+                for start in tl.range(0, SIZES[k + 1], BO):
+                    columns = start + tl.arange(0, BO)
+                    tile = layer_tile(
+                        x, x_rows, x_valid, weights[k] + n * strides[k], biases[k],
+                        lefts[k] + n * (SIZES[k + 1] * RANKS_OF[k]), rights[k] + n * (RANKS_OF[k] * SIZES[k]),
+                        columns, scale, SIZES[k + 1], SIZES[k], RANKS_OF[k], BIASES[k], FUNCTIONS_OF[k],
+                        MASK_WORLD, PRODUCTS, OPERAND, BR, BS, BO, BI,
+                    )  # fmt: skip
+                    at = to + tl.arange(0, BS)[:, None] * SIZES[k + 1] + columns[None, :]
+                    tl.store(at, tile, mask=(columns < SIZES[k + 1])[None, :] & valid[:, None])
+                tl.debug_barrier()  # the next layer's threads read what these have written
+                x = to
+                x_rows = tl.arange(0, BS)
+                x_valid = valid
+            K: tl.constexpr = LAYERS - 1
+            weight = weights[K] + n * strides[K]
+            left = lefts[K] + n * (C * RANKS_OF[K])
+            right = rights[K] + n * (RANKS_OF[K] * SIZES[K])
+            if LAYERS == 1:
+                logits = layer_tile(
+                    x, x_rows, x_valid, weight, biases[K], left, right, classes, scale, C, SIZES[K],
+                    RANKS_OF[K], BIASES[K], FUNCTIONS_OF[K], MASK_WORLD, PRODUCTS, OPERAND, BR, BS, BC, BI,
+                )  # fmt: skip
+            else:
+                H: tl.constexpr = LAYERS - 2
+                logits = tl.zeros((BS, BC), tl.float32)
+                for start in tl.range(0, SIZES[K], BO):
+                    columns = start + tl.arange(0, BO)
+                    hidden = layer_tile(
+                        x, x_rows, x_valid, weights[H] + n * strides[H], biases[H],
+                        lefts[H] + n * (SIZES[K] * RANKS_OF[H]), rights[H] + n * (RANKS_OF[H] * SIZES[H]),
+                        columns, scale, SIZES[K], SIZES[H], RANKS_OF[H], BIASES[H], FUNCTIONS_OF[H],
+                        MASK_WORLD, PRODUCTS, OPERAND, BR, BS, BO, BI,
+                    )  # fmt: skip
+                    hidden = tl.where((columns < SIZES[K])[None, :], hidden, 0.0)
+                    edited = edited_tile(
+                        weight, left, right, classes, columns, scale, C, SIZES[K], RANKS_OF[K], BR,
+                        MASK_WORLD, PRODUCTS,
+                    )  # fmt: skip
+                    logits += product(hidden, tl.trans(edited), OPERAND, PRODUCTS)
+                if BIASES[K]:
+                    logits += tl.load(biases[K] + classes, mask=classes < C, other=0.0).to(tl.float32)[
+                        None, :
+                    ]
+                logits = activate(logits, FUNCTIONS_OF[K])
+            hits, losses = count_tile(
+                logits, rows, valid, labels, members,
+                predicted + n * (G * C), confusion + n * (G * C * C), histogram + n * (2 * G * BINS),
+                hits, losses, margin_limit, bins_per_unit,
+                C, G, GP, BC, BINS, LOSS, PREDICTED, CONFUSION, HISTOGRAM,
             )  # fmt: skip
-        else:
-            H: tl.constexpr = LAYERS - 2
-            logits = tl.zeros((BS, BC), tl.float32)
-            for start in tl.range(0, SIZES[K], BO):
-                columns = start + tl.arange(0, BO)
-                hidden = layer_tile(
-                    x, x_rows, x_valid, weights[H] + n * strides[H], biases[H],
-                    lefts[H] + n * (SIZES[K] * RANKS_OF[H]), rights[H] + n * (RANKS_OF[H] * SIZES[H]),
-                    columns, scale, SIZES[K], SIZES[H], RANKS_OF[H], BIASES[H], FUNCTIONS_OF[H],
-                    MASK_WORLD, PRODUCTS, OPERAND, BR, BS, BO, BI,
-                )  # fmt: skip
-                hidden = tl.where((columns < SIZES[K])[None, :], hidden, 0.0)
-                edited = edited_tile(
-                    weight, left, right, classes, columns, scale, C, SIZES[K], RANKS_OF[K], BR, MASK_WORLD,
-                    PRODUCTS,
-                )  # fmt: skip
-                logits += product(hidden, tl.trans(edited), OPERAND, PRODUCTS)
-            if BIASES[K]:
-                logits += tl.load(biases[K] + classes, mask=classes < C, other=0.0).to(tl.float32)[None, :]
-            logits = activate(logits, FUNCTIONS_OF[K])
-        hits, losses = count_tile(
-            logits, rows, valid, labels, members,
-            predicted + n * (G * C), confusion + n * (G * C * C), histogram + n * (2 * G * BINS),
-            hits, losses, margin_limit, bins_per_unit,
-            C, G, GP, BC, BINS, LOSS, PREDICTED, CONFUSION, HISTOGRAM,
-        )  # fmt: skip
-        if LAYERS > 2:
-            tl.debug_barrier()  # before the next tile overwrites what slower threads still read
-    groups = tl.arange(0, GP)
-    out = (n * parts + part) * G + groups
-    tl.store(correct + out, hits, mask=groups < G)
-    tl.store(loss + out, losses, mask=groups < G)
+            if LAYERS > 2:
+                tl.debug_barrier()  # before the next tile overwrites what slower threads still read
+        groups = tl.arange(0, GP)
+        out = (n * parts + part) * G + groups
+        tl.store(correct + out, hits, mask=groups < G)
+        tl.store(loss + out, losses, mask=groups < G)
 
 
 def score_tail(
@@ -233,18 +239,19 @@ def score_tail(
         outputs.nothing()
         return outputs.counts()
     widest = max(sizes[1:-2], default=0)
-    scratch = torch.empty(candidates * parts * 2 * MOST_SAMPLES * widest, device=activations.device)
+    started = min(candidates * parts, PROGRAMS)
+    scratch = torch.empty(started * 2 * MOST_SAMPLES * widest, device=activations.device)
     operands = OPERANDS[torch.bfloat16 if precision == "bfloat16" else activations.dtype]
 
     def or_any(tensors: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
         return tuple(activations if tensor is None else tensor for tensor in tensors)
 
-    score_tail_kernel[(parts, candidates)](
+    score_tail_kernel[(started,)](
         activations, labels, members, tuple(weights),
         tuple(0 if weight.dim() == 2 else weight.stride(0) for weight in weights),
         or_any(biases), or_any(lefts), or_any(rights), scratch,
         outputs.correct, outputs.loss, outputs.predicted, outputs.confusion, outputs.histogram,
-        samples, scale, margin_limit, bins / (2 * margin_limit),
+        samples, candidates, parts, scale, margin_limit, bins / (2 * margin_limit),
         sizes, ranks, tuple(bias is not None for bias in biases),
         tuple(FUNCTIONS[name] for name in nonlinearities), widest, world == "mask", float32_products(),
         operands, groups, power_of_two(groups, 1), power_of_two(classes), bins, **outputs.flags, BR=RANKS,

@@ -9,7 +9,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .counting import count_tile
-from .launch import Outputs, power_of_two, programs, tuned
+from .launch import PROGRAMS, Outputs, power_of_two, programs, tuned
 
 CONFIGS = [
     triton.Config({"BS": 64}, num_warps=4),
@@ -36,6 +36,8 @@ def tally_logits_kernel(
     confusion,
     histogram,
     samples,
+    candidates,
+    parts,  # P
     margin_limit,
     bins_per_unit,
     C: tl.constexpr,
@@ -49,27 +51,28 @@ def tally_logits_kernel(
     HISTOGRAM: tl.constexpr,
     BS: tl.constexpr,
 ):
-    """One candidate and every P-th tile of its samples per program."""
-    part, parts = tl.program_id(0), tl.num_programs(0)
-    n = tl.program_id(1).to(tl.int64)
-    hits = tl.zeros((GP,), tl.int32)
-    losses = tl.zeros((GP,), tl.float64)
+    """One candidate at a time and every P-th tile of its samples."""
     classes = tl.arange(0, BC)
-    for start in range(part * BS, samples, parts * BS):
-        rows = start + tl.arange(0, BS)
-        valid = rows < samples
-        at = logits + (n * samples + rows)[:, None] * C + classes[None, :]
-        tile = tl.load(at, mask=valid[:, None] & (classes < C)[None, :], other=0.0).to(tl.float32)
-        hits, losses = count_tile(
-            tile, rows, valid, labels, members,
-            predicted + n * (G * C), confusion + n * (G * C * C), histogram + n * (2 * G * BINS),
-            hits, losses, margin_limit, bins_per_unit,
-            C, G, GP, BC, BINS, LOSS, PREDICTED, CONFUSION, HISTOGRAM,
-        )  # fmt: skip
-    groups = tl.arange(0, GP)
-    out = (n * parts + part) * G + groups
-    tl.store(correct + out, hits, mask=groups < G)
-    tl.store(loss + out, losses, mask=groups < G)
+    for item in range(tl.program_id(0), candidates * parts, tl.num_programs(0)):
+        part = item % parts
+        n = (item // parts).to(tl.int64)
+        hits = tl.zeros((GP,), tl.int32)
+        losses = tl.zeros((GP,), tl.float64)
+        for start in range(part * BS, samples, parts * BS):
+            rows = start + tl.arange(0, BS)
+            valid = rows < samples
+            at = logits + (n * samples + rows)[:, None] * C + classes[None, :]
+            tile = tl.load(at, mask=valid[:, None] & (classes < C)[None, :], other=0.0).to(tl.float32)
+            hits, losses = count_tile(
+                tile, rows, valid, labels, members,
+                predicted + n * (G * C), confusion + n * (G * C * C), histogram + n * (2 * G * BINS),
+                hits, losses, margin_limit, bins_per_unit,
+                C, G, GP, BC, BINS, LOSS, PREDICTED, CONFUSION, HISTOGRAM,
+            )  # fmt: skip
+        groups = tl.arange(0, GP)
+        out = (n * parts + part) * G + groups
+        tl.store(correct + out, hits, mask=groups < G)
+        tl.store(loss + out, losses, mask=groups < G)
 
 
 def tally_logits(
@@ -86,9 +89,9 @@ def tally_logits(
     parts = programs(samples, n)
     outputs = Outputs(n, parts, groups, classes, wanted, bins, logits.device)
     if n and samples and groups:
-        tally_logits_kernel[(parts, n)](
+        tally_logits_kernel[(min(n * parts, PROGRAMS),)](
             logits, labels, members, outputs.correct, outputs.loss, outputs.predicted,
-            outputs.confusion, outputs.histogram, samples, margin_limit, bins / (2 * margin_limit),
+            outputs.confusion, outputs.histogram, samples, n, parts, margin_limit, bins / (2 * margin_limit),
             classes, groups, power_of_two(groups, 1), power_of_two(classes, 2), bins, **outputs.flags,
         )  # fmt: skip
     else:
