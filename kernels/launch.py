@@ -49,7 +49,8 @@ MOST_SUMS = 64
 
 
 def fitting(configs: Sequence[triton.Config], arguments: dict[str, Any], **more: Any) -> list[triton.Config]:
-    """The configs whose sums, of BS samples and BC classes and BO outputs, stay in registers."""
+    """The configs whose sums, of BS samples and BC classes and BO outputs, stay in registers; those for wide
+    tails, of an eighth of the samples or fewer, only where no other does."""
     classes = (arguments | more).get("BC", 0)
 
     def sums(config: triton.Config) -> float:
@@ -58,7 +59,8 @@ def fitting(configs: Sequence[triton.Config], arguments: dict[str, Any], **more:
         return block.get("BS", 1) * columns / (32 * config.num_warps)
 
     kept = [config for config in configs if sums(config) <= MOST_SUMS]
-    return kept or [min(configs, key=sums)]
+    most = max((config.kwargs.get("BS", 1) for config in kept), default=0)
+    return [config for config in kept if 8 * config.kwargs.get("BS", 1) > most] or [min(configs, key=sums)]
 
 
 def float32_products() -> str:

@@ -34,9 +34,8 @@ FUNCTIONS = {"identity": 0, "relu": 1, "gelu": 2, "gelu_tanh": 3, "tanh": 4, "si
 
 CONFIGS = [
     triton.Config({"BS": 32, "BO": 32, "BI": 32}, num_warps=4),
-    triton.Config({"BS": 64, "BO": 32, "BI": 32}, num_warps=4),
-    triton.Config({"BS": 64, "BO": 64, "BI": 32}, num_warps=8),
-    triton.Config({"BS": 128, "BO": 32, "BI": 32}, num_warps=8),
+    triton.Config({"BS": 64, "BO": 32, "BI": 32}, num_warps=8),
+    triton.Config({"BS": 128, "BO": 32, "BI": 16}, num_warps=8),
     triton.Config({"BS": 16, "BO": 16, "BI": 16}, num_warps=8),  # for a thousand classes
 ]
 

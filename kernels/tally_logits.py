@@ -13,7 +13,7 @@ from .launch import PROGRAMS, Outputs, power_of_two, programs, tuned
 
 CONFIGS = [
     triton.Config({"BS": 64}, num_warps=4),
-    triton.Config({"BS": 16}, num_warps=4),
+    triton.Config({"BS": 32}, num_warps=4),
     triton.Config({"BS": 128}, num_warps=8),
     triton.Config({"BS": 4}, num_warps=8),  # for a thousand classes
 ]
