@@ -57,8 +57,8 @@ def main(
         row = _search(DebiasConfig(dataset, seed=seed, layer=("fc3",)), data_root, generations, console)
         rows.append({"seed": seed, **row})
         table.add_row(
-            str(seed), f"{row['before']:.4f}", f"{row['best']:.4f}", f"{row['best'] / row['before'] - 1:+.1%}",
-            f"{row['auc']:+.4f}", f"{row['accuracy']:+.4f}",
+            str(seed), f"{row['before']:.4f}", f"{row['best']:.4f}",
+            f"{row['best'] / row['before'] - 1:+.1%}", f"{row['auc']:+.4f}", f"{row['accuracy']:+.4f}",
         )  # fmt: skip
     mean = statistics.mean(row["best"] for row in rows) / statistics.mean(row["before"] for row in rows) - 1
     note = f"Relative change of the mean over seeds: {mean:+.1%}."
