@@ -44,8 +44,12 @@ def score(ops: Backend, case: Case, arguments: tuple, world: str, precision: str
     return Counts(*(part.cpu() for part in counts))
 
 
+# Those that are there for the CPU's algebra take the interpreter longest.
+GPU_CASES = [name for name in CASES if "formed once" not in name]
+
+
 @pytest.mark.parametrize("world", ["shift", "mask"])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", GPU_CASES)
 def test_score_tail(gpu: Backend, name: str, world: str, assert_counts: Callable[..., float]) -> None:
     case = CASES[name]
     if case.candidates > 100:
@@ -250,7 +254,7 @@ def test_a_scorer_counts_what_the_reference_counts(
 
 def test_what_is_not_this_backends_is_named(triton: Backend) -> None:
     weight = torch.randn(2, 3, 4, dtype=torch.float64)
-    with pytest.raises(TypeError, match="weight: the triton backend expects float32, float16 or bfloat16"):
+    with pytest.raises(TypeError, match="weight: the triton backend expects float32 or float16 or bfloat16"):
         triton.apply_lowrank_(weight, weight[:, :, :1], weight[:, :1], "shift", 1.0)
     mixed = torch.randn(2, 3, 4, device=DEVICE)
     with pytest.raises(TypeError, match=r"left: expected torch\.float32"):

@@ -140,7 +140,7 @@ def _front(rows: Sequence[Row]) -> None:
             axes.plot(x, y, marker="D" if ours else "o", markersize=7 if ours else 3, label=name,
                       linewidth=2.2 if ours else 1.1)  # fmt: skip
     axes.axvline(-0.5, color="grey", linewidth=1, linestyle="--")
-    axes.set_xlim(-4, 0.6)
+    axes.set_xlim(-2.6, 0.6)
     axes.set_xlabel("change of utility AUC in points (dashed: the budget)")
     axes.set_ylabel("BPSN AUC, power mean")
     axes.grid(alpha=0.3)
