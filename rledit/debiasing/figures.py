@@ -21,7 +21,8 @@ RATES = {
 
 
 def error_rates(test: Mapping[str, Any], name: str) -> Plot | None:
-    """A rate of :data:`RATES` per group before and after, with intervals; the groups that changed most."""
+    """A rate of :data:`RATES` per group before and after, with intervals; the groups that changed
+    most, without those where both are zero."""
     title, label = RATES[name]
     first, last = (
         {group: figures[name] for group, figures in test.get(when, {}).get("per_group", {}).items()}
@@ -29,7 +30,8 @@ def error_rates(test: Mapping[str, Any], name: str) -> Plot | None:
     )
     if not first or not last:
         return None
-    shown = sorted(first, key=lambda group: -abs(first[group] - last[group]))[:MOST_GROUPS]
+    wrong = [group for group in first if first[group] > 0 or last[group] > 0] or list(first)[:1]
+    shown = sorted(wrong, key=lambda group: -abs(first[group] - last[group]))[:MOST_GROUPS]
     shown.sort(key=lambda group: -first[group])
 
     def draw(figure: Figure, axes: Axes) -> None:
@@ -78,7 +80,7 @@ def front(
         axes.plot(*place([after]), "D", color=ORANGE, label="chosen")
         axes.plot(*place([before]), "s", color="black", markersize=5, label="before")
         axes.axvline(-budget, color=GREY, linewidth=1, linestyle="--")
-        axes.set_xlabel("change of utility AUC (dashed: the budget, part of which is held back)")
+        axes.set_xlabel("change of utility AUC (dashed: the budget)")
         axes.set_ylabel("BPSN AUC, power mean")
         axes.grid()
         head(figure, axes, "Utility and bias on the validation split")

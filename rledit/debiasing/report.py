@@ -67,9 +67,9 @@ def trials_table(trials: Sequence[Mapping[str, Any]], chosen: Sequence[str]) -> 
         name = escape(", ".join(trial["layer"]))
         if list(trial["layer"]) == list(chosen):
             name = f"<b>{name}</b>"
-        figures = [trial["after"]["value"], trial["after"]["bpsn_auc"]]
-        figures.append(trial["after"]["utility_auc"] - trial["before"]["utility_auc"])
-        cells = "".join(f'<td class="number">{figure:+.4f}</td>' for figure in figures)
+        after, change = trial["after"], trial["after"]["utility_auc"] - trial["before"]["utility_auc"]
+        figures = (f"{after['value']:+.4f}", f"{after['bpsn_auc']:.4f}", f"{change:+.4f}")
+        cells = "".join(f'<td class="number">{figure}</td>' for figure in figures)
         rows.append(f'<tr><th scope="row">{name}</th>{cells}</tr>')
     return (
         '<h2>Layers tried</h2><div class="scroll"><table><thead><tr><th scope="col">layers</th>'
