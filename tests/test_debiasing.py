@@ -151,6 +151,8 @@ def test_group_names_are_data_and_never_markup() -> None:
         ({"encoder": "x"}, "encoder: expected a folder"),
         ({"budget": -0.1}, "budget: expected a number"),
         ({"candidates": 0}, "candidates: expected at least 1"),
+        ({"layer": ("fc2", "fc2")}, "layer: expected different ones"),
+        ({"vocabulary": 10}, "vocabulary: expected at least 5"),
         ({"layer": ("fc9",)}, "layer: expected some of fc1, fc2, fc3; got fc9"),
         ({"seed": -1}, "seed: expected at least 0"),
     ],

@@ -261,6 +261,33 @@ def test_what_is_not_this_backends_is_named(triton: Backend) -> None:
         triton.apply_lowrank_(mixed, mixed[:, :, :1].half(), mixed[:, :1], "shift", 1.0)
 
 
+def test_activations_may_begin_anywhere(gpu: Backend, assert_counts: Callable[..., float]) -> None:
+    """A view into a larger tensor is contiguous, and at any address."""
+    case = Case(samples=70, sizes=(8, 5, 3))
+    arguments = case.build()
+    flat = torch.empty(arguments[0].numel() + 1)
+    view = flat[1:].view(arguments[0].shape).copy_(arguments[0])
+    logits, bound = exact_tail(arguments, "shift", case.scale, "float32", PRODUCTS[gpu.name])
+    ours = score(gpu, case, (view, *arguments[1:]), "shift", "float32")
+    assert_counts(ours, logits, bound, *arguments[4:6])
+
+
+def test_too_many_classes_for_triton_are_named(triton: Backend) -> None:
+    with pytest.raises(ValueError, match="at most 1024 classes, got 1025"):
+        triton.score_tail(
+            *on_device(Case(sizes=(4, 1025), samples=3).build()), "shift", 1.0, "float32", ["correct"]
+        )
+
+
+def test_own_weights_say_how_many_candidates(gpu: Backend) -> None:
+    x, labels = torch.randn(5, 4, device=DEVICE), torch.zeros(5, dtype=torch.int64, device=DEVICE)
+    groups = torch.ones(1, 5, dtype=torch.bool, device=DEVICE)
+    weight = torch.randn(3, 4, device=DEVICE)
+    tail = gpu.prepare_tail(x, [weight], [None], ["identity"], labels, groups, "float32")
+    with pytest.raises(ValueError, match="candidates: expected 1"):
+        tail.score([weight[None]], [None], [None], 5, "shift", 1.0, ["correct"])
+
+
 def test_no_samples_or_groups(gpu: Backend) -> None:
     counts = gpu.tally_logits(
         torch.zeros(2, 0, 3, device=DEVICE), torch.zeros(0, dtype=torch.int64, device=DEVICE),

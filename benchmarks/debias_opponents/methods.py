@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from rledit.data import IDENTITY_TERMS
 from rledit.debiasing.layers import choose_layers
 from rledit.debiasing.task import make_task, make_trainer
+from rledit.models.bag_of_words import words_of
 from rledit.samples import Samples
 
 from .problem import SHARES, Problem, Setting
@@ -87,7 +88,7 @@ def counterfactuals(problem: Problem, with_reward: bool) -> Iterator[Setting]:
         known, labels = [*known, *reward.texts], torch.cat([labels, reward.labels])
     texts, swapped = [], []
     for text, label in zip(known, labels.tolist(), strict=True):
-        words = f" {text.lower()} "
+        words = f" {' '.join(words_of(text))} "
         for term in terms:
             if f" {term} " in words:
                 texts.append(words.replace(f" {term} ", f" {chance.choice(terms)} "))

@@ -68,7 +68,10 @@ def main(quick: bool = False, dtypes: tuple[str, ...] = ("float32", "bfloat16"))
         {"device": device, "sanitizer": notes, "rows": rows},
         note,
     )
-    return 0
+    bad = [name for name, said in notes.items() if said not in ("clean", "skipped", "not installed")]
+    for name in bad:
+        console.print(f"{name}: {notes[name]}", style="red", highlight=False)
+    return 1 if bad else 0
 
 
 def compare(problem: Problem, backends: list[Backend], timer: Timer, compiled: bool) -> Row:
@@ -91,18 +94,22 @@ def compare(problem: Problem, backends: list[Backend], timer: Timer, compiled: b
             continue
         row["times"][name] = best_chunk(count, problem, timer)
         if compiled:
-            row["times"][f"compiled {name}"] = best_chunk(torch.compile(count), problem, timer)
+            row["times"][f"compiled {name}"] = best_chunk(count, problem, timer, compiled=True)
     return row
 
 
-def best_chunk(count: Callable[..., Tensor], problem: Problem, timer: Timer) -> float:
+def best_chunk(count: Callable[..., Tensor], problem: Problem, timer: Timer, compiled: bool = False) -> float:
     """The least time over numbers of candidates at a time; what does not fit into memory is left out."""
     times = []
     for chunk in CHUNKS:
         if chunk > 4 * problem.shape.candidates:
             break
+        run = count
+        if compiled:  # anew for each size, which is a constant then
+            torch._dynamo.reset()
+            run = torch.compile(count, dynamic=False, fullgraph=True)
         try:
-            times.append(timer(partial(in_chunks, count, problem, chunk)))
+            times.append(timer(partial(in_chunks, run, problem, chunk)))
         except torch.cuda.OutOfMemoryError:
             break
     return min(times)

@@ -43,7 +43,7 @@ def main(check: bool = False, quick: bool = False) -> int:
     faults = [fault for each in found for fault in each.faults()]
     for fault in faults:
         console.print(fault, style="red", highlight=False)
-    if not check:
+    if not check and cuda_kernels.compiler() is not None:
         write("gpu-resources", "python -m benchmarks.resources", _table(found), {"kernels": len(found)})
     console.print(f"{len(found)} kernels, {len(faults)} faults", highlight=False)
     return 1 if faults else 0

@@ -58,6 +58,7 @@ rledit::cuda::DeviceTail tail_of(const py::capsule& activations, const std::vect
   tail.activations = elements<float>("activations", activations, kDevice, shape);
   tail.samples = shape[0];
   int64_t inputs = shape[1];
+  if (inputs < 1) throw py::value_error("activations: expected at least one input");
   tail.candidates = as_int("candidates", candidates);
   tail.groups = static_cast<int>(groups);
   tail.world = world_of(world);
@@ -73,6 +74,7 @@ rledit::cuda::DeviceTail tail_of(const py::capsule& activations, const std::vect
         own ? std::vector<int64_t>{candidates, -1, inputs} : std::vector<int64_t>{-1, inputs};
     layer.weight = elements<float>("weights" + at, weights[l], kDevice, weight);
     const int64_t outputs = weight[own ? 1 : 0];
+    if (outputs < 1) throw py::value_error("weights" + at + ": expected at least one output");
     layer.weight_stride = own ? outputs * inputs : 0;
     layer.bias = optional_elements<float>("biases" + at, biases[l], {outputs});
     layer.inputs = as_int("weights" + at, inputs);
@@ -89,7 +91,6 @@ rledit::cuda::DeviceTail tail_of(const py::capsule& activations, const std::vect
     }
     inputs = outputs;
   }
-  if (inputs < 1) throw py::value_error("weights: expected at least one class");
   std::vector<int64_t> count{tail.samples};
   tail.labels = elements<int64_t>("labels", labels, kDevice, count);
   tail.members = reinterpret_cast<const uint64_t*>(elements<int64_t>("members", members, kDevice, count));

@@ -25,14 +25,16 @@ SparseRows::SparseRows(const float* activations, int64_t samples, int64_t inputs
     }
     starts.push_back(static_cast<int64_t>(values_.size()));
     if (starts.back() > most) {
-      inputs_ = {};
-      values_ = {};
+      std::vector<int32_t>().swap(inputs_);  // an empty list assigned would keep the memory
+      std::vector<float>().swap(values_);
       return;
     }
   }
   const int64_t padded = (samples + kTile - 1) / kTile * kTile;
   starts.resize(padded + 1, starts.back());
   starts_ = std::move(starts);
+  inputs_.shrink_to_fit();
+  values_.shrink_to_fit();
 }
 
 int64_t SparseRows::bytes() const {

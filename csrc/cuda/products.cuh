@@ -46,7 +46,8 @@ struct Rows {
 
 // Some columns of a tile's rows on their way into shared memory; zeros beyond.
 __device__ inline void fetch(const Rows& rows, int column, float (&to)[kSamples][kPitch]) {
-  if (rows.pitch % 4 == 0 && rows.depth % 4 == 0) {
+  const bool aligned = reinterpret_cast<uintptr_t>(rows.from) % 16 == 0;  // a view may begin anywhere
+  if (aligned && rows.pitch % 4 == 0 && rows.depth % 4 == 0) {
 #pragma unroll 1
     for (int i = threadIdx.x; i < kSamples * kDepth / 4; i += kThreads) {
       const int row = i / (kDepth / 4), k = i % (kDepth / 4) * 4;

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
-from ..data import COMMENT_NAMES
+from ..data import COMMENT_NAMES, IDENTITY_TERMS
 from ..fairness import Debias
+from ..models.bag_of_words import words_of
 from ..runs.config import EditingConfig
 
 LAYERS = {
@@ -76,6 +78,15 @@ class DebiasConfig(EditingConfig):
         if unknown := [name for name in self.layer if name not in LAYERS[self.model]]:
             raise ValueError(
                 f"layer: expected some of {', '.join(LAYERS[self.model])}; got {', '.join(unknown)}"
+            )
+        if len(set(self.layer)) != len(self.layer):
+            raise ValueError(f"layer: expected different ones, got {', '.join(self.layer)}")
+        if self.encoder and not Path(self.encoder).expanduser().is_dir():
+            raise FileNotFoundError(f"encoder: expected the folder of an encoder, {self.encoder} is none")
+        least = len({word for terms in IDENTITY_TERMS.values() for term in terms for word in words_of(term)})
+        if self.model == "bag-of-words" and self.vocabulary < least:
+            raise ValueError(
+                f"vocabulary: expected at least {least}, the words of identity terms; got {self.vocabulary}"
             )
         for name in ("rank", "vocabulary"):
             if getattr(self, name) < 1:

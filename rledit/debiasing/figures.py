@@ -61,9 +61,13 @@ def error_rates(test: Mapping[str, Any], name: str) -> Plot | None:
 
 
 def front(
-    choices: Sequence[Mapping[str, float]], validation: Mapping[str, Mapping[str, float]], budget: float
+    choices: Sequence[Mapping[str, float]], validation: Mapping[str, Mapping[str, float]], spent: float
 ) -> Plot | None:
-    """Utility against bias of the edits that were compared on the validation split, and of the chosen one."""
+    """Utility against bias of the edits that were compared on the validation split, and of the chosen one.
+
+    Args:
+        spent: what utility may lose there, the budget without its reserve.
+    """
     if not choices:
         return None
     before, after = validation["before"], validation["after"]
@@ -75,12 +79,12 @@ def front(
     def draw(figure: Figure, axes: Axes) -> None:
         kept = [point for point in choices if point["admissible"]]
         dear = [point for point in choices if not point["admissible"]]
-        axes.plot(*place(dear), "o", color=GREY, markersize=3, alpha=0.5, label="beyond the budget")
+        axes.plot(*place(dear), "o", color=GREY, markersize=3, alpha=0.5, label="beyond what may be spent")
         axes.plot(*place(kept), "o", color=BLUE, markersize=3, alpha=0.7, label="within")
         axes.plot(*place([after]), "D", color=ORANGE, label="chosen")
         axes.plot(*place([before]), "s", color="black", markersize=5, label="before")
-        axes.axvline(-budget, color=GREY, linewidth=1, linestyle="--")
-        axes.set_xlabel("change of utility AUC (dashed: the budget)")
+        axes.axvline(-spent, color=GREY, linewidth=1, linestyle="--")
+        axes.set_xlabel("change of utility AUC (dashed: what may be spent)")
         axes.set_ylabel("BPSN AUC, power mean")
         axes.grid()
         head(figure, axes, "Utility and bias on the validation split")

@@ -23,7 +23,7 @@ SHARE = 0.1
 """Of a run's candidates, for each set that is tried."""
 
 Trial = Mapping[str, Any]
-"""``layer``: the names; ``candidates``; ``before`` and ``after``: validation metrics with "value"."""
+"""``layer``: the names; ``candidates``; ``seconds``; ``before`` and ``after``: validation metrics."""
 
 
 def choose_layers(
@@ -52,6 +52,13 @@ def _read(path: Path) -> list[Trial]:
     try:
         trials = json.loads(path.read_text(encoding="utf-8"))
         best = max(float(trial["after"]["value"]) for trial in trials)
+        for trial in trials:
+            for figure in (
+                trial["candidates"],
+                trial["seconds"],
+                *(trial[when][name] for when in ("before", "after") for name in ("bpsn_auc", "utility_auc")),
+            ):
+                float(figure)
         layers = [tuple(str(name) for name in trial["layer"]) for trial in trials]
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: is no list of trials: {error!r}") from error
@@ -86,4 +93,6 @@ def _try(
         f"{result.candidates:,} candidates, value {after['value']:+.3f}",
         highlight=False,
     )
-    return {"layer": list(layer), "candidates": result.candidates, "before": before, "after": after}
+    seconds = sum(result.seconds.values())
+    return {"layer": list(layer), "candidates": result.candidates, "seconds": seconds,
+            "before": before, "after": after}  # fmt: skip

@@ -27,7 +27,7 @@ from .evaluation import evaluate, margins_of
 from .figures import RATES, error_rates, front
 from .layers import choose_layers
 from .report import HEADLINE, LIMITS, other_sets, per_group_table, trials_table
-from .task import make_task, make_trainer
+from .task import make_task, make_trainer, with_fitting_rank
 
 
 def run(
@@ -57,6 +57,7 @@ def run(
         classifier, seconds = train_or_load(config, data, folder.model, bar)
         config, trials = choose_layers(config, classifier, data, folder.layers, console)
         task = make_task(config, classifier, data)
+        config = with_fitting_rank(config, task)
         ppo = make_trainer(config, task)
         console.print(
             f"Editing {', '.join(config.layer)}, scored on {len(task.samples):,} texts and "
@@ -77,10 +78,11 @@ def run(
         metrics: dict[str, Any] = {
             "test": measure(classifier, edited, data, config.seed),
             "validation": result.edit.metrics["validation"],
-            "candidates": result.candidates,
+            "candidates": result.candidates + sum(trial["candidates"] for trial in trials),
             "origin": result.origin,
             "stopped": result.stopped,
-            "seconds": seconds_of(result, seconds, started),
+            "seconds": seconds_of(result, seconds, started)
+            | {"trials": sum(trial["seconds"] for trial in trials)},
             "layer": list(config.layer),
             "layers_tried": trials,
             "front": result.choices,
@@ -115,7 +117,7 @@ def _report(
     test = metrics["test"]
     drawn = [
         *[error_rates(test, name) for name in RATES],
-        front(metrics["front"], metrics["validation"], config.budget),
+        front(metrics["front"], metrics["validation"], config.budget * (1 - config.objective().reserve)),
         curve(history, "reward"),
         curve(history, "AUC"),
         *[heat_map(name, delta) for name, delta in edit.deltas(task.weights()).items()],

@@ -27,7 +27,12 @@ def make_task(config: DebiasConfig, classifier: Classifier, data: DebiasData) ->
     )
 
 
-def make_trainer(config: DebiasConfig, task: Task) -> PPO:
+def with_fitting_rank(config: DebiasConfig, task: Task) -> DebiasConfig:
     """With as much of the rank as the smallest target has."""
     smallest = min(min(weight.shape) for weight in task.weights().values())
-    return runs_config.make_trainer(replace(config, rank=min(config.rank, smallest)), task)
+    return replace(config, rank=min(config.rank, smallest))
+
+
+def make_trainer(config: DebiasConfig, task: Task) -> PPO:
+    """Of a rank that fits."""
+    return runs_config.make_trainer(with_fitting_rank(config, task), task)

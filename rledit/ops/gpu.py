@@ -1,14 +1,15 @@
 """What the backends for GPUs have in common: checks, layouts, and a tail that is prepared once.
 
 A backend is a set of kernels behind the three ops. Whatever means to wait for the GPU, such as looking at
-labels, is done when a tail is prepared and not in its calls.
+labels, is done when a tail is prepared and not in its calls; the ops by themselves look at labels each time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -77,12 +78,14 @@ class GpuOps:
         dtypes: of the tensors that it takes.
         anywhere: whether tensors of any device will do, as in an interpreter.
         kernels: imports them; called with the first op.
+        most_classes: of a tail; 0 for any number.
     """
 
     name: str
     dtypes: tuple[torch.dtype, ...]
     anywhere: Callable[[], bool]
     kernels: Callable[[], Kernels]
+    most_classes: int = 0
 
     def takes(self, tensor: Tensor) -> bool:
         """Whether tensors like this one are this backend's."""
@@ -114,7 +117,8 @@ class GpuOps:
         self.check(weight=weight, left=left, right=right)
         edited = dense(weight)
         if edited.numel():
-            self.kernels().apply_lowrank_(edited, dense(left), dense(right), world, scale)
+            with on_device(weight):
+                self.kernels().apply_lowrank_(edited, dense(left), dense(right), world, scale)
         if not weight.is_contiguous():
             weight.detach().copy_(edited)
 
@@ -171,12 +175,14 @@ class GpuOps:
         self.check(logits=logits)
         check_labels(labels, logits.shape[2])
         check_bins(wanted, bins, margin_limit)
+        _check_place(logits, labels=labels, groups=groups)
         members, count = member_bits(groups), len(groups)
-        return Counts(
-            *self.kernels().tally_logits(
-                dense(logits), labels.contiguous(), members, count, wanted, bins, margin_limit
+        with on_device(logits):
+            return Counts(
+                *self.kernels().tally_logits(
+                    dense(logits), labels.contiguous(), members, count, wanted, bins, margin_limit
+                )
             )
-        )
 
 
 class GpuTail:
@@ -200,7 +206,14 @@ class GpuTail:
             precision, [],
         )  # fmt: skip
         ops.check(activations=activations, **named("weights", weights), **named("biases", biases))
-        check_labels(labels, weights[-1].shape[-2])
+        _check_place(activations, labels=labels, groups=groups)
+        classes = weights[-1].shape[-2]
+        check_labels(labels, classes)
+        if 0 < ops.most_classes < classes:
+            raise ValueError(
+                f"weights: the {ops.name} backend takes at most {ops.most_classes} classes, got {classes}; "
+                "use backend='reference' or 'cuda'"
+            )
         self._ops = ops
         self._activations = dense(activations)
         self._weights = [dense(weight) for weight in weights]
@@ -232,7 +245,8 @@ class GpuTail:
             self._activations, used, self._biases, self._nonlinearities, self._labels, self._groups, lefts,
             rights, world, self._precision, wanted,
         )  # fmt: skip
-        if found != candidates and (candidates < 1 or found != 1 or any(f is not None for f in lefts)):
+        own = any(f is not None for f in lefts) or any(weight.dim() == 3 for weight in used)
+        if found != candidates and (candidates < 1 or found != 1 or own):
             raise ValueError(
                 f"candidates: expected {found}, as the factors and weights have, got {candidates}"
             )
@@ -241,13 +255,26 @@ class GpuTail:
             activations=self._activations, **named("weights", used), **named("lefts", lefts),
             **named("rights", rights),
         )  # fmt: skip
-        return Counts(
-            *self._ops.kernels().score_tail(
-                self._activations, [dense(weight) for weight in used], self._biases, self._nonlinearities,
-                self._labels, self._members, len(self._groups), optional_dense(lefts), optional_dense(rights),
-                candidates, world, scale, self._precision, wanted, bins, margin_limit,
-            )
-        )  # fmt: skip
+        with on_device(self._activations):
+            return Counts(
+                *self._ops.kernels().score_tail(
+                    self._activations, [dense(weight) for weight in used], self._biases,
+                    self._nonlinearities, self._labels, self._members, len(self._groups),
+                    optional_dense(lefts), optional_dense(rights), candidates, world, scale, self._precision,
+                    wanted, bins, margin_limit,
+                )
+            )  # fmt: skip
+
+
+def on_device(tensor: Tensor) -> AbstractContextManager[Any]:
+    """Kernels start on the current GPU, which must be the tensor's."""
+    return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
+
+
+def _check_place(like: Tensor, **others: Tensor) -> None:
+    for name, tensor in others.items():
+        if tensor.device != like.device:
+            raise ValueError(f"{name}: expected a tensor on {like.device}, got one on {tensor.device}")
 
 
 def dense(tensor: Tensor) -> Tensor:

@@ -6,12 +6,19 @@ Triton and :mod:`rledit.kernels` are imported when the first op is called, never
 from __future__ import annotations
 
 import os
+from importlib.metadata import version
 from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 
-from .gpu import GpuOps, Kernels, dense
+from .gpu import GpuOps, Kernels, dense, on_device
+
+LEAST = (3, 3)
+"""The first version whose kernels take tuples of pointers."""
+
+MOST_CLASSES = 1024
+"""Of a tail: all logits of a tile of samples are in registers at once."""
 
 
 def interpreted() -> bool:
@@ -23,6 +30,9 @@ def missing() -> str:
     """Why the backend cannot be used on this machine, or ""."""
     if find_spec("triton") is None:
         return 'the package triton is not installed: pip install "rledit[triton]"'
+    found = version("triton")
+    if tuple(int(part) for part in found.split(".")[:2]) < LEAST:
+        return f"it needs Triton {LEAST[0]}.{LEAST[1]} or later, got {found}"
     if not (interpreted() or torch.cuda.is_available()):
         return "no GPU is available (TRITON_INTERPRET=1 runs the kernels on the CPU, slowly)"
     return ""
@@ -35,7 +45,7 @@ def _kernels() -> Kernels:
     return found
 
 
-OPS = GpuOps("triton", (torch.float32, torch.float16, torch.bfloat16), interpreted, _kernels)
+OPS = GpuOps("triton", (torch.float32, torch.float16, torch.bfloat16), interpreted, _kernels, MOST_CLASSES)
 
 
 def population_linear(
@@ -62,5 +72,6 @@ def population_linear(
     if left.shape != expected:
         raise ValueError(f"left: expected shape {list(expected)}, got {list(left.shape)}")
     OPS.check(shared=shared, reduced=reduced, left=left)
-    out: Tensor = kernel.population_linear(dense(shared), dense(reduced), dense(left), scale, precision)
+    with on_device(shared):
+        out: Tensor = kernel.population_linear(dense(shared), dense(reduced), dense(left), scale, precision)
     return out

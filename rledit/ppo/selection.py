@@ -112,6 +112,7 @@ def select(world: World, agent: Agent, elites: Elites) -> Selection:
     admissible = torch.ones(len(choices), dtype=torch.bool)
     if constrained:
         admissible = episodes.scorer.objective.admissible(outcome.tally)  # type: ignore[attr-defined]
+        admissible[-1] = True  # the unedited model, whatever rounding says
     ranking = torch.sort(
         outcome.values.where(admissible, -torch.inf), descending=True, stable=True
     ).indices.tolist()
