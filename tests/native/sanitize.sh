@@ -91,4 +91,9 @@ cuda_address() {
 
 mkdir -p "$out"
 at_once build_address build_thread
-at_once cpp_thread cpp_address python_address parity_address cuda_address
+# One after the other they take as long as the parity tests, and less memory than beside each other.
+python_and_cuda() {
+  python_address
+  cuda_address
+}
+at_once cpp_thread cpp_address python_and_cuda parity_address
