@@ -20,6 +20,7 @@ sys.path.insert(0, str(ROOT))  # for the benchmarks; rledit, imported above, sta
 try:
     from benchmarks.gpu import __main__ as command
     from benchmarks.gpu.checks import sanitize, undecided_share, usable
+    from benchmarks.gpu.exercise import exercise
     from benchmarks.gpu.problems import OPPONENTS, SHIFT_ONLY, Problem, Shape, in_chunks
 finally:
     if str(ROOT) in sys.path:
@@ -100,3 +101,8 @@ def test_what_cannot_be_used_is_said(capsys: pytest.CaptureFixture[str]) -> None
 def test_the_sanitizer_is_optional(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.which", lambda name: None)
     assert sanitize("triton") == "not installed"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_the_sanitizer_watches_runs(name: str) -> None:
+    exercise(gpu_backend(name), DEVICE)

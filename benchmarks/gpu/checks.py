@@ -11,37 +11,8 @@ import torch
 
 from rledit.ops import Backend, backend
 
+from .. import ROOT
 from .problems import Problem
-
-# What the sanitizer runs: small, with sizes that nothing divides.
-PROGRAM = """
-import torch
-from benchmarks.gpu.checks import undecided_share
-from benchmarks.gpu.problems import Problem, Shape
-from rledit.ops import backend
-ops = backend("{name}")
-random = torch.Generator("cuda").manual_seed(0)
-for classes in (2, 5, 130):
-    logits = torch.randn(3, 70, classes, device="cuda", generator=random)
-    labels = torch.randint(classes, (70,), device="cuda", generator=random)
-    groups = torch.rand(9, 70, device="cuda", generator=random) < 0.5
-    wanted = ["correct", "predicted", "confusion", "loss"] + (["histogram"] if classes == 2 else [])
-    ops.tally_logits(logits, labels, groups, wanted, 64, 4.0)
-    sizes = [37, 19, 33, classes]
-    tail = [[torch.randn(o, i, device="cuda") for i, o in zip(sizes, sizes[1:])], [None] * 3, ["gelu"] * 3]
-    lefts = [torch.randn(3, o, 2, device="cuda") for o in sizes[1:]]
-    rights = [torch.randn(3, 2, i, device="cuda") for i in sizes[:-1]]
-    x = torch.randn(70, 37, device="cuda")
-    for precision in ("float32", "bfloat16"):
-        ops.score_tail(x, *tail, labels, groups, lefts, rights, "mask", 0.1, precision, wanted, 64, 4.0)
-weight = torch.randn(3, 33, 70, device="cuda")
-ops.apply_lowrank_(weight, torch.randn(3, 33, 5, device="cuda"), torch.randn(3, 5, 70, device="cuda"), "mask",
-0.1) if ops.population_linear is not None:
-    ops.population_linear(x, torch.randn(70, 3, 2, device="cuda"), torch.randn(3, 37, 2, device="cuda"), 0.1)
-for world in ("shift", "mask"):
-    for shape in (Shape(151, 37, 19, 5, 3, 3), Shape(65, 33, 2, 0, 5, 1), Shape(129, 70, 130, 100, 2, 17)):
-        undecided_share(ops, Problem(shape, world, torch.float32, "cuda"))
-"""
 
 
 def undecided_share(ops: Backend, problem: Problem) -> float:
@@ -85,11 +56,9 @@ def sanitize(name: str) -> str:
     # Each tensor its own memory: in torch's pools an access beyond one would be one of another's.
     environment = os.environ | {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
     for check in ("memcheck", "racecheck", "synccheck"):
-        command = [tool, "--tool", check, "--error-exitcode", "9", sys.executable, "-c"]
-        program = PROGRAM.replace("{name}", name)
-        done = subprocess.run(
-            [*command, program], env=environment, capture_output=True, text=True, check=False
-        )
+        command = [tool, "--tool", check, "--error-exitcode", "9"]
+        command += [sys.executable, "-m", "benchmarks.gpu.exercise", name]
+        done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             return f"{check}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
     return "clean"
