@@ -61,10 +61,9 @@ def circumstances(command: str) -> dict[str, Any]:
     }
 
 
-def write(name: str, command: str, table: Table, data: dict[str, Any], note: str = "") -> None:
-    """Print a table, and write it with its circumstances to results/NAME.md and NAME.json."""
+def write(name: str, command: str, table: Table, data: dict[str, Any], note: str = "", *more: Table) -> None:
+    """Print the tables, and write them with their circumstances to results/NAME.md and NAME.json."""
     where = circumstances(command)
-    Console().print(table)
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps({**where, **data}, indent=1) + "\n")
     lines = [
@@ -76,9 +75,15 @@ def write(name: str, command: str, table: Table, data: dict[str, Any], note: str
     ]
     if note:
         lines += [note, ""]
-    lines.append("| " + " | ".join(str(column.header) for column in table.columns) + " |")
-    lines.append("|" + "|".join("--:" if c.justify == "right" else "---" for c in table.columns) + "|")
-    lines += [
-        "| " + " | ".join(row) + " |" for row in zip(*(list(c.cells) for c in table.columns), strict=True)
-    ]
+    for each in (table, *more):
+        Console().print(each)
+        lines += [] if each is table else ["", f"## {each.title}", ""]
+        lines += _markdown(each)
     (RESULTS / f"{name}.md").write_text("\n".join(lines) + "\n")
+
+
+def _markdown(table: Table) -> list[str]:
+    head = "| " + " | ".join(str(column.header) for column in table.columns) + " |"
+    rule = "|" + "|".join("--:" if c.justify == "right" else "---" for c in table.columns) + "|"
+    rows = zip(*(list(c.cells) for c in table.columns), strict=True)
+    return [head, rule, *("| " + " | ".join(map(str, row)) + " |" for row in rows)]

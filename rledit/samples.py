@@ -42,7 +42,7 @@ def forget_groups(labels: Any, forget: Any) -> dict[str, Tensor]:
     for label in classes:
         if label not in present:
             raise ValueError(f"forget: class {label} has no sample; the labels hold {sorted(present)}")
-    mask = torch.isin(labels, torch.tensor(classes))
+    mask = torch.isin(labels, torch.tensor(classes, device=labels.device))
     if bool(mask.all()):
         raise ValueError(f"forget: {classes} are all classes there are; nothing is left to retain")
     return {"forget": mask, "retain": ~mask}

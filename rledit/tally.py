@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,17 +35,39 @@ class Grouped(Mapping[str, Tensor]):
 class LabelCount:
     """How many samples there are per group, and per group and class: the same for every tally of a split.
 
+    Known on the host, so that nothing waits for a GPU to tell, and copied to a GPU once.
+
     Attributes:
         total: samples per group.
-        classes: int64 [C] per group.
+        classes: samples of each class, per group.
     """
 
     def __init__(self, labels: Tensor, groups: Mapping[str, Tensor], classes: int) -> None:
         """``groups``: bool [S] masks by name."""
-        self.classes = {
-            name: torch.bincount(labels[mask], minlength=classes) for name, mask in groups.items()
+        counted = [torch.bincount(labels[mask], minlength=classes).cpu() for mask in groups.values()]
+        self.classes: dict[str, list[int]] = {
+            name: count.tolist() for name, count in zip(groups, counted, strict=True)
         }
-        self.total = {name: int(counted.sum()) for name, counted in self.classes.items()}
+        self.total = {name: sum(count) for name, count in self.classes.items()}
+        self._index = {name: i for i, name in enumerate(groups)}
+        self._table = torch.stack(counted)  # [G, C]
+        self._copies: dict[Any, Tensor] = {}
+
+    def table(self, groups: tuple[str, ...], device: torch.device) -> Tensor:
+        """Int64 [K, C] of K groups."""
+        return self._copy(("table", groups, device), lambda: self._table[self._rows(groups)])
+
+    def rows(self, groups: tuple[str, ...], device: torch.device) -> Tensor:
+        """Int64 [K], where K groups stand among all."""
+        return self._copy(("rows", groups, device), lambda: torch.tensor(self._rows(groups)))
+
+    def _rows(self, groups: tuple[str, ...]) -> list[int]:
+        return [self._index[name] for name in groups]
+
+    def _copy(self, key: tuple[str, tuple[str, ...], torch.device], make: Callable[[], Tensor]) -> Tensor:
+        if key not in self._copies:
+            self._copies[key] = make().to(key[2])
+        return self._copies[key]
 
 
 class Tally:
@@ -68,7 +91,7 @@ class Tally:
         self.counts = counts
         self.groups = tuple(groups)
         self.count = label_count.total
-        self._label_count = label_count.classes
+        self._labels = label_count
 
     def _part(self, name: str) -> Grouped:
         counts: Tensor = getattr(self.counts, name)
@@ -120,15 +143,36 @@ class Tally:
         shares = [(self.groups.index(group), weight, float(self.count[group])) for group, weight in terms]
         return torch.from_numpy(_native.weigh_shares(correct.numpy(), shares))
 
+    @property
+    def device(self) -> torch.device:
+        """Of the counts."""
+        return self.counts.correct.device
+
     def label_count(self, group: str) -> Tensor:
         """How many samples of the group have each label, int64 [C]: the same for all candidates."""
-        return self._label_count[group]
+        return self._labels.table((group,), self.device)[0]
+
+    def labels_of(self, group: str) -> list[int]:
+        """The same on the host."""
+        return self._labels.classes[group]
+
+    def label_table(self, groups: tuple[str, ...]) -> Tensor:
+        """The same of K groups, int64 [K, C]."""
+        return self._labels.table(groups, self.device)
+
+    def rows(self, groups: tuple[str, ...]) -> Tensor:
+        """Where K groups stand among :attr:`groups`, int64 [K]."""
+        return self._labels.rows(groups, self.device)
+
+    def clone(self) -> Tally:
+        """With counts of its own."""
+        return Tally(Counts(*(part.clone() for part in self.counts)), self.groups, self._labels)
 
     def auc(self, positives: str, negatives: str | None = None) -> Tensor:
         """Area under the ROC curve, float64 [N], of a group's positives (label 1) against the negatives of
         another, or its own; NaN where there are none of either. From margins cut into bins."""
         other = positives if negatives is None else negatives
-        pairs = int(self.label_count(positives)[1]) * int(self.label_count(other)[0])
+        pairs = self.labels_of(positives)[1] * self.labels_of(other)[0]
         concordant = self.concordant[positives][:, self.groups.index(other)].double()
         return concordant / (2 * pairs) if pairs else torch.full_like(concordant, math.nan)
 
@@ -139,7 +183,7 @@ class Tally:
     def per_class_accuracy(self, group: str) -> Tensor:
         """Recall of each class in the group, float64 [N, C]; NaN for a class without samples."""
         hits = torch.diagonal(self.confusion[group], dim1=1, dim2=2)
-        recall: Tensor = hits.double() / self._label_count[group].double()
+        recall: Tensor = hits.double() / self.label_count(group).double()
         return recall
 
     def __repr__(self) -> str:

@@ -30,8 +30,8 @@ class Task:
         TypeError: for a target that is neither Linear nor Conv2d, an objective that is no function, or
             inputs in another dtype than the model's.
         ValueError: for an unknown target (the candidates are listed), labels beyond the logits, a group that
-            the objective needs and the samples lack, weights that are not finite, inputs on another device
-            or that the model fails on, or a model whose logits cannot be reproduced: samples that depend on
+            the objective needs and the samples lack, weights that are not finite, inputs that the
+            model fails on, or a model whose logits cannot be reproduced: samples that depend on
             each other, a forward that is not deterministic, a target's weight that is used elsewhere.
     """
 

@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # for the benchmarks; rledit, imported above, stays the installed one
 try:
     from benchmarks.gpu import __main__ as command
+    from benchmarks.gpu import steps
     from benchmarks.gpu.checks import sanitize, undecided_share, usable
     from benchmarks.gpu.exercise import exercise
     from benchmarks.gpu.problems import OPPONENTS, SHIFT_ONLY, Problem, Shape, in_chunks
@@ -27,10 +28,6 @@ finally:
         sys.path.remove(str(ROOT))
 
 SMALL = [Shape(65, 21, 9, 4, 5, 3), Shape(40, 16, 2, 0, 3, 2)]
-
-
-def test_it_is_the_installed_rledit() -> None:
-    assert rledit.__file__ is not None
 
 
 @pytest.mark.skipif(DEVICE == "cuda", reason="there is a GPU")
@@ -89,6 +86,19 @@ def test_comparison_and_table() -> None:
     table = command.table(rows)
     assert [list(column.cells)[1] for column in table.columns][:3] == [str(SMALL[1]), "float32", "mask"]
     assert list(table.columns[6].cells)[1] == "eager"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_whole_steps(name: str) -> None:
+    if DEVICE != "cuda" and name == "cuda":
+        pytest.skip("the shim is not a backend that a task can name")
+    gpu_backend(name)
+    rows = steps.measure(wall, name, DEVICE, SMALL)
+    assert [row["world"] for row in rows] == ["shift", "mask", "shift", "mask"]
+    assert all(row["plain step"] > 0 and row["plain update"] > 0 for row in rows)
+    assert [next(iter(column.cells)) for column in steps.table(rows).columns][:3] == [
+        str(SMALL[0]), "shift", name,
+    ]  # fmt: skip
 
 
 def test_what_cannot_be_used_is_said(capsys: pytest.CaptureFixture[str]) -> None:

@@ -317,7 +317,7 @@ def test_an_objectives_own_floating_point_error_is_not_swallowed(
     def fails(*args: Any, **kwargs: Any) -> Any:
         raise FloatingPointError("somebody else's")
 
-    monkeypatch.setattr(ppo.env.episodes.scorer, "score", fails)
+    monkeypatch.setattr(ppo.env.episodes.scorer, "count", fails)
     with pytest.raises(FloatingPointError, match="somebody else's"):
         ppo.train(16)
     assert ppo.guard.recoveries == 0

@@ -124,7 +124,7 @@ BAD: list[tuple[type[Exception], str, dict[str, Any]]] = [
     (ValueError, r"needs a group 'forget'", {"validation": OTHER_GROUPS}),
     (TypeError, r"objective: expected an objective or a function of a tally, got int", {"objective": 3}),
     (TypeError, r"got the class; write Unlearning\(\)", {"objective": Unlearning}),
-    (ValueError, r"inputs: expected the model's device cpu, got meta", {"samples": ON_META}),
+    (ValueError, r"inputs: expected values, got a tensor on the meta device", {"samples": ON_META}),
     (ValueError, r"'0.weight' is on the meta device", {"model": mlp().to("meta")}),
     (ValueError, r"model: expected finite weights, '3.weight' has NaN or infinity", {"model": nan_model()}),
     (TypeError, r"inputs: expected the model's dtype torch.float64, got torch.float32",

@@ -231,14 +231,14 @@ def test_results_belong_to_the_caller(env: World) -> None:
 
 def test_async_returns_at_once(env: World, monkeypatch: pytest.MonkeyPatch) -> None:
     go = threading.Event()
-    score = env.episodes.scorer.score
+    count = env.episodes.scorer.count
 
     def slow(*args: Any, **kwargs: Any) -> Any:
         assert go.wait(10)
-        return score(*args, **kwargs)
+        return count(*args, **kwargs)
 
     env.reset()
-    monkeypatch.setattr(env.episodes.scorer, "score", slow)
+    monkeypatch.setattr(env.episodes.scorer, "count", slow)
     env.step_async(actions_for(env))  # would hang if it waited
     with pytest.raises(RuntimeError, match="has not been waited for"):
         env.step_async(actions_for(env))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from concurrent.futures import Executor, Future
-from typing import Any
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 
 import torch
+from torch import Tensor
 
 from rledit import PPO, Task
 from rledit.ppo.selection import mean_actions
@@ -15,6 +15,8 @@ from rledit.scoring import Scorer
 from rledit.unlearning import UnlearningConfig
 from rledit.unlearning.data import UnlearningData
 from rledit.unlearning.run import make_task, make_trainer
+from rledit.worlds import episodes
+from rledit.worlds.workers import Pending, Work
 
 from .goal import Goal, Outcome, Stopwatch
 
@@ -66,19 +68,25 @@ def accuracies(trainer: PPO, validation: Scorer) -> list[tuple[float, float]]:
     return list(zip(forget, retain, strict=True))
 
 
-class _Inline(Executor):
+class _Inline:
     """Does what is submitted at once, on the caller's thread."""
 
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        future: Future[Any] = Future()
+    def submit(self, work: Work, actions: Tensor) -> Future[episodes.Outcome]:
+        future: Future[episodes.Outcome] = Future()
         try:
-            future.set_result(fn(*args, **kwargs))
+            future.set_result(work(actions).check())
         except Exception as error:
             future.set_exception(error)
         return future
 
+    def settle(self, pending: Sequence[Pending]) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
 
 def _score_inline(trainer: PPO) -> None:
     """A profiler sees one thread; a world scores on another, so its Python would go unseen."""
-    trainer.env._threads.shutdown()
-    trainer.env._threads = _Inline()  # type: ignore[assignment]
+    trainer.env._worker.close()
+    trainer.env._worker = _Inline()

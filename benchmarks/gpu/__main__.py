@@ -17,6 +17,7 @@ from torch import Tensor
 from rledit.ops import Backend
 
 from ..record import write
+from . import steps
 from .checks import sanitize, undecided_share, usable
 from .problems import OPPONENTS, SHAPES, SHIFT_ONLY, Problem, in_chunks
 
@@ -59,14 +60,17 @@ def main(quick: bool = False, dtypes: tuple[str, ...] = ("float32", "bfloat16"))
                 row = compare(problem, backends, partial(milliseconds, repeats=repeats), compiled=not quick)
                 rows.append({"dtype": name, **row})
                 console.print(rows[-1], highlight=False)
+    timer = partial(milliseconds, repeats=repeats)
+    whole = [row for ops in backends for row in steps.measure(timer, ops.name, "cuda")]
     device = torch.cuda.get_device_name()
     note = f"On {device}. Milliseconds of one call, medians; compute-sanitizer: {notes}."
     write(
         "gpu",
         "python -m benchmarks.gpu",
         table(rows),
-        {"device": device, "sanitizer": notes, "rows": rows},
+        {"device": device, "sanitizer": notes, "rows": rows, "steps": whole},
         note,
+        steps.table(whole),
     )
     bad = [name for name, said in notes.items() if said not in ("clean", "skipped", "not installed")]
     for name in bad:

@@ -56,19 +56,17 @@ class GroupMetrics:
         self.everyone = everyone
         self.utility = utility
         self.identities = tuple(
-            name
-            for name in identities
-            if not lacking(tally.label_count(name).tolist(), tally.label_count(everyone).tolist())
+            name for name in identities if not lacking(tally.labels_of(name), tally.labels_of(everyone))
         )
         if not self.identities:
             raise ValueError(
                 "identities: expected at least one with positives and negatives, in it and beside it"
             )
-        self._rows = [tally.groups.index(name) for name in self.identities]
+        self._rows = tally.rows(self.identities)
         self._all = tally.groups.index(everyone)
-        labels = torch.stack([tally.label_count(name) for name in self.identities]).double()  # [K, 2]
+        labels = tally.label_table(self.identities).double()  # [K, 2]
         self._negatives, self._positives = labels.unbind(1)
-        self._all_negatives, self._all_positives = tally.label_count(everyone).double().tolist()
+        self._all_negatives, self._all_positives = map(float, tally.labels_of(everyone))
 
     # -------------------------------------------------------------------------------------- utility
 
@@ -84,7 +82,7 @@ class GroupMetrics:
     def utility_f1(self) -> Tensor:
         """F1 of the positive class; 0 where nothing is positive or predicted so."""
         true_positives = self.tally.confusion[self.utility][:, 1, 1].double()
-        negatives, positives = self.tally.label_count(self.utility).double().tolist()
+        negatives, positives = map(float, self.tally.labels_of(self.utility))
         false_positives = negatives - self.tally.confusion[self.utility][:, 0, 0].double()
         total = positives + true_positives + false_positives
         return torch.where(total > 0, 2 * true_positives / total.clamp(min=1), 0.0)
@@ -142,7 +140,7 @@ class GroupMetrics:
 
     # --------------------------------------------------------------------- error rates, per group
 
-    def _rate(self, label: int, group: int | list[int], of: Tensor | float) -> Tensor:
+    def _rate(self, label: int, group: int | Tensor, of: Tensor | float) -> Tensor:
         """Share of the samples with this label that are predicted otherwise."""
         right = self.tally.confusion.counts[:, group, label, label].double()
         return 1 - right / of

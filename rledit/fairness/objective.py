@@ -141,7 +141,7 @@ class Debias:
         if self.before is None:
             raise ValueError("objective: Debias compares with the unedited model; call relative_to() first")
         metrics = self.of(tally)
-        value = torch.zeros(tally.candidates, dtype=torch.float64)
+        value = torch.zeros(tally.candidates, dtype=torch.float64, device=tally.device)
         for name, weight in self.bias.items():
             value += weight * METRICS[name].direction * (metrics[name] - self.before[name])
         for overspent in self._overspent(metrics, self.before):

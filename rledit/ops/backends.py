@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -84,23 +85,57 @@ class ReferenceTail:
         )  # fmt: skip
 
 
+class PreparedTally(Protocol):
+    """The arguments of tally_logits that stay the same from call to call."""
+
+    def count(
+        self, logits: Tensor, rows: slice, wanted: list[str], bins: int = 1024, margin_limit: float = 16.0
+    ) -> Counts:
+        """tally_logits of logits [N, s, C] of some of the samples."""
+        ...
+
+
+class PlainTally:
+    """Keeps the arguments and calls the op."""
+
+    def __init__(self, op: Callable[..., Counts], labels: Tensor, groups: Tensor, classes: int) -> None:
+        self._op = op
+        self._labels = labels
+        self._groups = groups
+
+    def count(
+        self, logits: Tensor, rows: slice, wanted: list[str], bins: int = 1024, margin_limit: float = 16.0
+    ) -> Counts:
+        return self._op(logits, self._labels[rows], self._groups[:, rows], wanted, bins, margin_limit)
+
+
 class Backend(NamedTuple):
     name: str
     apply_lowrank_: Callable[..., None]
     score_tail: Callable[..., Counts]
     tally_logits: Callable[..., Counts]
     prepare_tail: Callable[..., PreparedTail]
+    prepare_tally: Callable[[Tensor, Tensor, int], PreparedTally]
+    """From labels [S], groups [G, S] and the number of classes."""
     population_linear: Callable[..., Tensor] | None = None
     """Of a suffix's shifted Linear layers; None: torch does it."""
 
 
-_REFERENCE = Backend("reference", apply_lowrank_ref, score_tail_ref, tally_logits_ref, ReferenceTail)
-_NATIVE = Backend("native", native.apply_lowrank_, native.score_tail, native.tally_logits, native.NativeTail)
+_REFERENCE = Backend(
+    "reference", apply_lowrank_ref, score_tail_ref, tally_logits_ref, ReferenceTail,
+    partial(PlainTally, tally_logits_ref),
+)  # fmt: skip
+_NATIVE = Backend(
+    "native", native.apply_lowrank_, native.score_tail, native.tally_logits, native.NativeTail,
+    partial(PlainTally, native.tally_logits),
+)  # fmt: skip
 
 
 def _of_gpu(ops: GpuOps, population_linear: Callable[..., Tensor] | None = None) -> Backend:
-    parts = (ops.apply_lowrank_, ops.score_tail, ops.tally_logits, ops.prepare_tail)
-    return Backend(ops.name, *parts, population_linear)
+    return Backend(
+        ops.name, ops.apply_lowrank_, ops.score_tail, ops.tally_logits, ops.prepare_tail, ops.prepare_tally,
+        population_linear,
+    )  # fmt: skip
 
 
 _TRITON = _of_gpu(triton_backend.OPS, triton_backend.population_linear)

@@ -172,15 +172,36 @@ class GpuOps:
     ) -> Counts:
         """See :func:`rledit.ops.tally_logits_ref`. TypeError for tensors that are not this backend's."""
         check_logits(logits, labels, groups, wanted)
-        self.check(logits=logits)
-        check_labels(labels, logits.shape[2])
+        samples = self.prepare_tally(labels, groups, logits.shape[2])
+        return samples.count(logits, slice(None), wanted, bins, margin_limit)
+
+    def prepare_tally(self, labels: Tensor, groups: Tensor, classes: int) -> GpuTally:
+        """A :class:`rledit.ops.backends.PreparedTally` on the GPU."""
+        return GpuTally(self, labels, groups, classes)
+
+
+class GpuTally:
+    """Labels and groups, looked at once. Made by :meth:`GpuOps.prepare_tally`."""
+
+    def __init__(self, ops: GpuOps, labels: Tensor, groups: Tensor, classes: int) -> None:
+        check_labels(labels, classes)
+        self._ops = ops
+        self._labels = labels.contiguous()
+        self._groups = groups
+        self._members = member_bits(groups)
+
+    def count(
+        self, logits: Tensor, rows: slice, wanted: list[str], bins: int = 1024, margin_limit: float = 16.0
+    ) -> Counts:
+        labels, members, groups = self._labels[rows], self._members[rows], self._groups[:, rows]
+        check_logits(logits, labels, groups, wanted)
+        self._ops.check(logits=logits)
         check_bins(wanted, bins, margin_limit)
         _check_place(logits, labels=labels, groups=groups)
-        members, count = member_bits(groups), len(groups)
         with on_device(logits):
             return Counts(
-                *self.kernels().tally_logits(
-                    dense(logits), labels.contiguous(), members, count, wanted, bins, margin_limit
+                *self._ops.kernels().tally_logits(
+                    dense(logits), labels, members, len(groups), wanted, bins, margin_limit
                 )
             )
 

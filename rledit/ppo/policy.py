@@ -108,7 +108,8 @@ class Agent(nn.Module):
 
     def __init__(self, observation_size: int, right: Tensor, config: PPOConfig, seed: int) -> None:
         super().__init__()
-        with seeded(seed, torch.device("cpu")):
+        cpu = torch.device("cpu")
+        with seeded(seed, cpu), cpu:  # the same numbers, wherever tensors are made by default
             self.policy = GaussianPolicy(observation_size, right, config)
             self.value = ValueFunction(observation_size, config)
 

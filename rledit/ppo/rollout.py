@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..worlds import World
-from ..worlds.episodes import Outcome
+from ..worlds.workers import Pending
 from .config import PPOConfig
 from .policy import Agent, NotFiniteError, ValueFunction, one_thread
 
@@ -97,7 +96,7 @@ def start(world: World, agent: Agent, config: PPOConfig, generator: torch.Genera
     outcomes = world.score_parts(actions, 2)
     log_probs = agent.policy.log_prob(means, actions)
 
-    def half(outcome: Future[Outcome], taken: Tensor, densities: Tensor) -> Rollout:
+    def half(outcome: Pending, taken: Tensor, densities: Tensor) -> Rollout:
         started = time.perf_counter()
         arrived = outcome.result()
         return Rollout(
@@ -119,7 +118,7 @@ def _act(agent: Agent, rows: Tensor, candidates: int, generator: torch.Generator
     """Means [1 or N, A] and actions [N, A]."""
     with one_thread():
         means = agent.policy(rows)
-        noise = torch.randn(candidates, means.shape[1], generator=generator)
+        noise = torch.randn(candidates, means.shape[1], generator=generator, device=generator.device)
         actions = means + agent.policy.log_std.exp() * noise
         if not bool(actions.isfinite().all()):
             raise NotFiniteError("the policy's actions are not finite")
@@ -146,7 +145,7 @@ def collect(world: World, agent: Agent, generator: torch.Generator) -> Rollout:
             rows = world.observe(world.episodes.weights)
         means, action = _act(agent, rows, world.num_envs, generator)
         started = time.perf_counter()
-        world.step_async(action.numpy())
+        world.start(action)
         # While the world scores, everything else that the update needs of this step.
         log_probs.append(agent.policy.log_prob(means, action))
         observations.append(rows)
@@ -184,7 +183,7 @@ def advantages(
     steps, envs = rollout.rewards.shape
     values = torch.stack([value.expand(envs) for value in expected])
     out = torch.empty_like(values)
-    next_value = following = torch.zeros(envs)
+    next_value = following = rollout.rewards.new_zeros(envs)
     for t in reversed(range(steps)):
         delta = rollout.rewards[t] + gamma * next_value - values[t]
         out[t] = following = delta + gamma * gae_lambda * following

@@ -23,10 +23,10 @@ class Elites:
         actions: float32 [k, T, A], clipped to the world's bounds.
     """
 
-    def __init__(self, size: int, steps: int, actions: int) -> None:
+    def __init__(self, size: int, steps: int, actions: int, device: torch.device | str = "cpu") -> None:
         self._size = size
-        self.returns = torch.empty(0, dtype=torch.float64)
-        self.actions = torch.empty(0, steps, actions)
+        self.returns = torch.empty(0, dtype=torch.float64, device=device)
+        self.actions = torch.empty(0, steps, actions, device=device)
 
     def add(self, rollout: Rollout, world: World) -> None:
         best = torch.sort(rollout.returns, descending=True, stable=True).indices[: self._size]
@@ -36,7 +36,7 @@ class Elites:
         self.returns, self.actions = returns[order], actions[order]
 
     def load(self, returns: Tensor, actions: Tensor) -> None:
-        self.returns, self.actions = returns, actions
+        self.returns, self.actions = returns.to(self.returns.device), actions.to(self.actions.device)
 
 
 @torch.no_grad()
@@ -55,7 +55,7 @@ def replay(world: World, actions: Tensor, split: str) -> tuple[Episodes, Outcome
     scorer = world.task.scorer(world.episodes.scorer.backend, world.episodes.scorer.precision, split)
     episodes = Episodes(scorer, world.layout, world.world, world.scale, world.episode_length)
     for t in range(world.episode_length):
-        outcome = episodes.step(actions[:, t])
+        outcome = episodes.step(actions[:, t]).check()
     return episodes, outcome
 
 
@@ -96,20 +96,19 @@ def select(world: World, agent: Agent, elites: Elites) -> Selection:
     its improvement: what an edit does beyond need, it does to samples that nobody has measured. (The rule of
     one standard error of L. Breiman et al., Classification and Regression Trees, 1984, has the same reason.)
     """
-    choices = [(f"elite {i}", actions) for i, actions in enumerate(elites.actions, start=1)]
+    origins, actions = [f"elite {i}" for i in range(1, len(elites.actions) + 1)], elites.actions
     if agent.finite():
-        choices.insert(0, ("policy mean", mean_actions(world, agent)[0]))
-    whole = len(choices)
+        origins.insert(0, "policy mean")
+        actions = torch.cat([mean_actions(world, agent), actions])
+    whole = len(actions)
     constrained = hasattr(world.task.objective, "admissible")
-    choices += [
-        (f"{origin}, shrunk to {share:g}", _shrunk(world, actions, share))
-        for share in (SHRINKAGE if constrained else ())
-        for origin, actions in choices
-    ]
-    choices.append(("no edit", torch.zeros(elites.actions.shape[1:])))
-    actions = torch.stack([actions for _, actions in choices])
+    shares = SHRINKAGE if constrained else ()
+    origins += [f"{origin}, shrunk to {share:g}" for share in shares for origin in origins]
+    origins.append("no edit")
+    smaller = [_shrunk(world, actions, share) for share in shares]
+    actions = torch.cat([actions, *smaller, elites.actions.new_zeros(1, *elites.actions.shape[1:])])
     episodes, outcome = replay(world, actions, "validation")
-    admissible = torch.ones(len(choices), dtype=torch.bool)
+    admissible = torch.ones(len(actions), dtype=torch.bool, device=world.device)
     if constrained:
         admissible = episodes.scorer.objective.admissible(outcome.tally)  # type: ignore[attr-defined]
         admissible[-1] = True  # the unedited model, whatever rounding says
@@ -117,14 +116,16 @@ def select(world: World, agent: Agent, elites: Elites) -> Selection:
         outcome.values.where(admissible, -torch.inf), descending=True, stable=True
     ).indices.tolist()
     best = next(i for i in ranking if _applicable(world, actions[i]))
-    if constrained and best < len(choices) - 1:
-        enough = episodes.initial_value + ENOUGH * (float(outcome.values[best]) - episodes.initial_value)
-        versions = range(best % whole, len(choices) - 1, whole)  # from large to small
-        best = max(i for i in versions if admissible[i] and float(outcome.values[i]) >= enough)
-    origin = choices[best][0]
-    edit = world.edit(actions[best])
     figures = {**outcome.metrics, "value": outcome.values, "admissible": admissible.double()}
-    compared = [{name: float(figure[i]) for name, figure in figures.items()} for i in range(len(choices))]
+    columns = {name: figure.tolist() for name, figure in figures.items()}
+    if constrained and best < len(actions) - 1:
+        values = columns["value"]
+        enough = episodes.initial_value + ENOUGH * (values[best] - episodes.initial_value)
+        versions = range(best % whole, len(actions) - 1, whole)  # from large to small
+        best = max(i for i in versions if columns["admissible"][i] and values[i] >= enough)
+    origin = origins[best]
+    edit = world.edit(actions[best])
+    compared = [{name: column[i] for name, column in columns.items()} for i in range(len(actions))]
     before: dict[str, Json] = {**episodes.initial_metrics, "value": episodes.initial_value}
     after: dict[str, Json] = {name: compared[best][name] for name in before}
     edit.metrics["validation"] = {"before": before, "after": after}
@@ -133,8 +134,8 @@ def select(world: World, agent: Agent, elites: Elites) -> Selection:
 
 
 def _shrunk(world: World, actions: Tensor, share: float) -> Tensor:
-    """The actions [T, A] with every change of the weights scaled."""
-    return torch.where(world.layout.right_mask(), actions, share * actions)
+    """The actions [K, T, A] with every change of the weights scaled."""
+    return torch.where(world.layout.right_mask().to(actions.device), actions, share * actions)
 
 
 def _applicable(world: World, actions: Tensor) -> bool:

@@ -53,7 +53,7 @@ class Result:
 
 
 class PPO:
-    """Learns a policy over a world's edits.
+    """Learns a policy over a world's edits, on the world's device.
 
     The same seed gives the same edit, bit for bit, on the same machine and number of threads.
 
@@ -75,13 +75,14 @@ class PPO:
         self.env = env
         self.seed = seed
         self.config = config or PPOConfig()
-        self.agent = Agent(env.observe.size, env.layout.right_mask(), self.config, seed)
+        # On the world's device: actions and rewards never leave it.
+        self.agent = Agent(env.observe.size, env.layout.right_mask(), self.config, seed).to(env.device)
         # Adam with epsilon 1e-5 (detail 3 of Huang et al.)
         self.optimizer = torch.optim.Adam(
             self.agent.parameters(), lr=self.config.learning_rate, eps=1e-5, fused=True
         )
-        self.generator = torch.Generator().manual_seed(seed)
-        self.elites = Elites(self.config.elites, env.episode_length, env.layout.size)
+        self.generator = torch.Generator(env.device).manual_seed(seed)
+        self.elites = Elites(self.config.elites, env.episode_length, env.layout.size, env.device)
         self.guard = Guard(self.agent, self.optimizer)
         self.history: list[Row] = []
         self.candidates = 0
@@ -239,7 +240,7 @@ class PPO:
         tensors["elites.actions"] = self.elites.actions
         columns = list(self.history[0]) if self.history else []
         tensors["history"] = torch.tensor(
-            [[row[name] for name in columns] for row in self.history], dtype=torch.float64
+            [[row[name] for name in columns] for row in self.history], dtype=torch.float64, device="cpu"
         ).view(len(self.history), len(columns))
         state: dict[str, Json] = {
             "trainer": self._identity(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -43,18 +43,19 @@ def update(
         NotFiniteError: if a loss, a gradient or a parameter is not finite, or the policy is far beyond the
             target KL; the agent is then of no use, see :class:`rledit.ppo.guard.Guard`.
     """
-    stats = UpdateStats()
+    steps = 0
+    last: Sequence[float | Tensor] = (0.0, 0.0, 0.0)
     with_value = value_matters(arriving, config)
     for rollout, index, advantage, target in _minibatches(agent, arriving, config, generator, with_value):
         log_ratio = log_ratios(agent, rollout, index)
         # Detail 12, early stopping; before the first step the distance is zero.
-        if stats.steps > 0 and not kl_estimate(log_ratio) <= config.target_kl:
+        if steps > 0 and not kl_estimate(log_ratio) <= config.target_kl:
             break
         if config.normalize_advantage and advantage.numel() > 1:
             advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
         policy_loss, clipped = clipped_loss(log_ratio, advantage, config.clip)
         loss = policy_loss
-        value_loss = torch.zeros(())
+        value_loss = torch.zeros_like(policy_loss)
         if with_value:
             value_loss = 0.5 * (values(agent, rollout, index) - target).square().mean()
             loss = loss + config.value_weight * value_loss
@@ -62,17 +63,18 @@ def update(
             loss = loss - config.entropy_weight * agent.policy.entropy()
         optimizer.zero_grad()
         loss.backward()
-        _clip_gradients(agent, config.max_grad_norm)
-        if not bool(loss.isfinite()):
-            raise NotFiniteError("the loss is not finite")
+        norms = _clip_gradients(agent, config.max_grad_norm)
+        # One question for all of them: on a GPU each would wait by itself.
+        if not bool(torch.stack([loss.detach(), *norms]).isfinite().all()):
+            raise NotFiniteError("the loss or a gradient is not finite")
         optimizer.step()
         agent.policy.clamp_log_std_()
-        stats = UpdateStats(
-            policy_loss=float(policy_loss.detach()),
-            value_loss=float(value_loss.detach()),
-            clipped=clipped,
-            steps=stats.steps + 1,
-        )
+        last = (policy_loss.detach(), value_loss.detach(), clipped)
+        steps += 1
+    names = ("policy_loss", "value_loss", "clipped")
+    stats = UpdateStats(
+        steps=steps, **{name: float(figure) for name, figure in zip(names, last, strict=True)}
+    )
     return _checked(agent, arriving.whole(), config, stats)
 
 
@@ -93,19 +95,21 @@ def _minibatches(
     parts = list(arriving.sizes)
     envs = sum(parts)
     number = max(1, min(config.minibatches, envs // 2))  # one candidate alone has no advantage over others
-    expected = expected_returns(agent.value, arriving.observations) if with_value else [torch.zeros(1)]
+    nothing = [torch.zeros(1, device=generator.device)]
+    expected = expected_returns(agent.value, arriving.observations) if with_value else nothing
     known = []
     for i, rollout in enumerate(arriving):
         advantage, target = advantages(rollout, expected, config.gamma, config.gae_lambda)
         known.append((advantage, target))
         share = max(1, min(number // len(parts) + (i < number % len(parts)), parts[i] // 2))
-        order = torch.randperm(parts[i], generator=generator)
+        order = torch.randperm(parts[i], generator=generator, device=generator.device)
         for index in order.tensor_split(share):
             yield rollout, index, advantage[:, index], target[:, index]
     rollout = arriving.whole()
     advantage, target = (torch.cat(values, 1) for values in zip(*known, strict=True))
     for _ in range(1, config.epochs):
-        for index in torch.randperm(envs, generator=generator).tensor_split(number):
+        order = torch.randperm(envs, generator=generator, device=generator.device)
+        for index in order.tensor_split(number):
             yield rollout, index, advantage[:, index], target[:, index]
 
 
@@ -130,25 +134,24 @@ def kl_estimate(log_ratio: Tensor) -> float:
         return float((log_ratio.expm1() - log_ratio).mean())
 
 
-def clipped_loss(log_ratio: Tensor, advantage: Tensor, clip: float) -> tuple[Tensor, float]:
+def clipped_loss(log_ratio: Tensor, advantage: Tensor, clip: float) -> tuple[Tensor, Tensor]:
     """The policy's loss (arXiv:1707.06347, equation 7), and the share of ratios out of the clip range."""
     ratio = log_ratio.exp()
     loss = -torch.min(advantage * ratio, advantage * ratio.clamp(1 - clip, 1 + clip)).mean()
-    return loss, float(((ratio - 1).abs() > clip).float().mean())
+    return loss, ((ratio.detach() - 1).abs() > clip).float().mean()
 
 
-def _clip_gradients(agent: Agent, max_norm: float) -> None:
-    """Policy and value function share nothing, so each is clipped by its own norm.
+def _clip_gradients(agent: Agent, max_norm: float) -> list[Tensor]:
+    """Policy and value function share nothing, so each is clipped by its own norm, which is returned.
 
     One norm over both would let the value loss, which grows with the square of the objective's scale, drown
     the policy's gradient.
     """
-    for network in (agent.policy, agent.value):
-        if next(network.parameters()).grad is None:
-            continue  # it plays no part
-        norm = nn.utils.clip_grad_norm_(network.parameters(), max_norm)
-        if not bool(norm.isfinite()):
-            raise NotFiniteError("a gradient is not finite")
+    return [
+        nn.utils.clip_grad_norm_(network.parameters(), max_norm)
+        for network in (agent.policy, agent.value)
+        if next(network.parameters()).grad is not None  # else it plays no part
+    ]
 
 
 @torch.no_grad()

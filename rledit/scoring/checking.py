@@ -39,8 +39,8 @@ def check_population(
     for name, target in targets.items():
         weight = as_matrix(target.weight)
         size = float(weight.square().mean().sqrt()) or weight.shape[1] ** -0.5
-        left = size * torch.randn(weight.shape[0], 1, generator=generator).to(weight)
-        right = torch.randn(1, weight.shape[1], generator=generator).to(weight)
+        left = size * torch.randn(weight.shape[0], 1, generator=generator, device="cpu").to(weight)
+        right = torch.randn(1, weight.shape[1], generator=generator, device="cpu").to(weight)
         factors[name] = (torch.stack([0 * left, left]), torch.stack([right, right]))
         twin = edited.get_submodule(name)
         assert isinstance(twin, (nn.Linear, nn.Conv2d))

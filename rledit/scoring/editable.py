@@ -89,9 +89,10 @@ class EditableModel:
         return network, find_tail(parts, cached[0])
 
     def as_input(self, inputs: Tensor) -> Tensor:
-        """Inputs as the private copy takes them: half precision becomes float32."""
-        if inputs.device != self.device:
-            raise ValueError(f"inputs: expected the model's device {self.device}, got {inputs.device}")
+        """Inputs as the private copy takes them: on its device, half precision as float32."""
+        if inputs.is_meta:
+            raise ValueError("inputs: expected values, got a tensor on the meta device")
+        inputs = inputs.to(self.device)
         if inputs.dtype in (torch.float16, torch.bfloat16):
             inputs = inputs.float()
         if inputs.is_floating_point() and inputs.dtype != self.dtype:

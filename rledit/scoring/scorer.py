@@ -116,7 +116,8 @@ class Scorer:
     def _choose_way(self, cached: tuple[Tensor, ...]) -> Way:
         labels, masks = (part.to(self.editable.device) for part in (self.samples.labels, self.samples.masks))
         if self.editable.tail is None:
-            return SuffixWay(self.editable.network, cached, labels, masks, self._backend)
+            classes = self.editable.classes
+            return SuffixWay(self.editable.network, cached, labels, masks, self._backend, classes)
         return TailWay(self.editable.tail, cached[0], labels, masks, self._backend, self.precision)
 
     def _check(self, cached: tuple[Tensor, ...]) -> None:
@@ -174,18 +175,36 @@ class Scorer:
         sizes = {left.shape[0] for left, _ in checked.values()} | {w.shape[0] for w in own.values()}
         if len(sizes) > 1:
             raise ValueError(f"factors: expected one number of candidates, got {sorted(sizes)}")
-        population = Population(
-            size=sizes.pop() if sizes else 1,
-            factors=checked,
-            weights=own,
-            world=world,
-            scale=float(scale),
-            backend=self._backend,
-            precision=self.precision,
-        )
+        return self.count(checked, world, float(scale), own, parts)
+
+    @torch.no_grad()
+    def count(
+        self,
+        factors: Factors,
+        world: str,
+        scale: float,
+        weights: Mapping[str, Tensor] | None = None,
+        parts: list[str] | None = None,
+    ) -> Tally:
+        """:meth:`score` of arguments known to be sound, contiguous, on the model's device and in its dtype.
+
+        Nobody looks at their numbers, so nothing waits for a GPU (but the first time that bins are needed).
+        """
+        own = weights or {}
+        sizes = [left.shape[0] for left, _ in factors.values()] + [w.shape[0] for w in own.values()]
+        parts = self._parts(None) if parts is None else parts
         limit = self.margin_limit if BINNED.intersection(parts) else 1.0
+        population = self._population(sizes[0] if sizes else 1, factors, world, scale, own)
         counts = self._way.score(population, parts, limit)
         return Tally(counts, self.samples.group_names, self._label_count)
+
+    def _population(
+        self, size: int, factors: Factors, world: str, scale: float, weights: Mapping[str, Tensor]
+    ) -> Population:
+        return Population(
+            size=size, factors=factors, weights=weights, world=world, scale=scale, backend=self._backend,
+            precision=self.precision,
+        )  # fmt: skip
 
     @property
     def margin_limit(self) -> float:
@@ -199,15 +218,7 @@ class Scorer:
         return self._margin_limit
 
     def _find_margin_limit(self) -> float:
-        unedited = Population(
-            size=1,
-            factors={},
-            weights={},
-            world="shift",
-            scale=1.0,
-            backend=self._backend,
-            precision=self.precision,
-        )
+        unedited = self._population(1, {}, "shift", 1.0, {})
         limit = 16.0
         grown = False
         while 1e-6 < limit < 1e6:

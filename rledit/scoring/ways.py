@@ -92,13 +92,18 @@ class SuffixWay:
     """The rest of the network, traced or whole, for some samples and some candidates at a time."""
 
     def __init__(
-        self, network: Network, cached: tuple[Tensor, ...], labels: Tensor, masks: Tensor, backend: Backend
+        self,
+        network: Network,
+        cached: tuple[Tensor, ...],
+        labels: Tensor,
+        masks: Tensor,
+        backend: Backend,
+        classes: int,
     ) -> None:
         self._network = network
         self._cached = cached
-        self._labels = labels
-        self._masks = masks
-        self._backend = backend
+        self._samples = len(labels)
+        self._tally = backend.prepare_tally(labels, masks, classes)
 
     @property
     def cached_bytes(self) -> int:
@@ -111,11 +116,11 @@ class SuffixWay:
         asked = wanted
         if "concordant" in asked:  # pairs of samples from two passes count, too
             wanted = sorted({*asked, "histogram"} - {"concordant"})
-        for start in range(0, len(self._labels), samples):
+        for start in range(0, self._samples, samples):
             rows = slice(start, start + samples)
             values = tuple(value[rows] for value in self._cached)
-            batch = (values, self._labels[rows], self._masks[:, rows], wanted, margin_limit)
-            more = _in_parts(population.afresh(), candidates, partial(self._score_pass, *batch))
+            score = partial(self._score_pass, values, rows, wanted, margin_limit)
+            more = _in_parts(population.afresh(), candidates, score)
             counts = more if counts is None else counts + more
         assert counts is not None
         if "concordant" in asked:
@@ -127,18 +132,17 @@ class SuffixWay:
     def _score_pass(
         self,
         values: tuple[Tensor, ...],
-        labels: Tensor,
-        masks: Tensor,
+        rows: slice,
         wanted: list[str],
         margin_limit: float,
         part: Population,
     ) -> Counts:
         logits = self._network.suffix(values, part).unflatten(0, (part.size, -1))
-        return self._backend.tally_logits(logits, labels, masks, wanted, HISTOGRAM_BINS, margin_limit)
+        return self._tally.count(logits, rows, wanted, HISTOGRAM_BINS, margin_limit)
 
     def _pass_size(self, population: Population) -> tuple[int, int]:
         """How many samples of how many candidates run at once, so that activations stay in cache."""
-        samples = len(self._labels)
+        samples = self._samples
         rows = PASS_BYTES * torch.get_num_threads() // self._network.row_bytes
         rows = min(max(rows, LEAST_SAMPLES), MOST_ROWS)
         together = min(population.size, SHIFTED_TOGETHER) if population.world == "shift" else 1

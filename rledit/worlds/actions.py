@@ -45,17 +45,14 @@ class ActionLayout:
         factors = {}
         start = 0
         n = len(actions)
-        # In NumPy: one core is quick enough here, and torch's threads would go on spinning for milliseconds
-        # on the cores that the native core is about to score on.
-        flat = actions.detach().numpy()
+        flat = actions.detach()
         for name, (outputs, inputs) in self.shapes.items():
             middle = start + outputs * self.rank
             end = middle + self.rank * inputs
-            left = np.float32(self.gains[name]) * flat[:, start:middle]
-            right = np.ascontiguousarray(flat[:, middle:end])
+            left, right = _times(flat[:, start:middle], self.gains[name]), _dense(flat[:, middle:end])
             factors[name] = (
-                torch.from_numpy(left).reshape(n, outputs, self.rank).to(self.dtype),
-                torch.from_numpy(right).reshape(n, self.rank, inputs).to(self.dtype),
+                left.reshape(n, outputs, self.rank).to(self.dtype),
+                right.reshape(n, self.rank, inputs).to(self.dtype),
             )
             start = end
         return factors
@@ -63,7 +60,8 @@ class ActionLayout:
     def edit_factors(self, actions: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         """The actions [T, A] of an episode as an edit's float32 factors: [O, R], [R, I], or T in front."""
         stacked = {
-            name: (left.float(), right.float()) for name, (left, right) in self.factors(actions).items()
+            name: (left.float().cpu(), right.float().cpu())
+            for name, (left, right) in self.factors(actions).items()
         }
         if len(actions) > 1:
             return stacked
@@ -71,10 +69,30 @@ class ActionLayout:
 
     def right_mask(self) -> Tensor:
         """Bool [A]: the entries that belong to right factors."""
-        parts = []
-        for outputs, inputs in self.shapes.values():
-            parts += [torch.zeros(outputs * self.rank), torch.ones(self.rank * inputs)]
-        return torch.cat(parts).bool()
+        sizes = [
+            size
+            for outputs, inputs in self.shapes.values()
+            for size in (outputs * self.rank, self.rank * inputs)
+        ]
+        right = torch.arange(len(sizes), device="cpu") % 2 == 1
+        return right.repeat_interleave(torch.tensor(sizes, device="cpu"))
+
+
+# On the CPU in NumPy: one core is quick enough here, and torch's threads would go on spinning for
+# milliseconds, on the cores that the native core is about to score on.
+
+
+def _times(values: Tensor, gain: float) -> Tensor:
+    """Contiguous float32."""
+    if values.device.type != "cpu":
+        return (gain * values).contiguous()
+    return torch.from_numpy(np.float32(gain) * values.numpy())
+
+
+def _dense(values: Tensor) -> Tensor:
+    if values.device.type != "cpu":
+        return values.contiguous()
+    return torch.from_numpy(np.ascontiguousarray(values.numpy()))
 
 
 def initial_deviation(weights: Mapping[str, Tensor]) -> dict[str, float]:

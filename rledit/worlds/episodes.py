@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +17,7 @@ from .actions import ActionLayout
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one step gave N candidates.
+    """What one step gave N candidates, on the device that scored them.
 
     Attributes:
         rewards: improvement of the objective over the step before, float64 [N].
@@ -30,12 +31,30 @@ class Outcome:
     metrics: dict[str, Tensor]
     tally: Tally
 
+    def check(self) -> Outcome:
+        """The outcome, if its values are finite; else ValueError. Waits for a GPU."""
+        finite = self.values.isfinite()
+        if not bool(finite.all()):
+            worst = int((~finite).nonzero()[0, 0])
+            raise ValueError(f"objective: expected finite values, got {float(self.values[worst])}")
+        return self
+
+    def clone(self) -> Outcome:
+        metrics = {name: figure.clone() for name, figure in self.metrics.items()}
+        return Outcome(self.rewards.clone(), self.values.clone(), metrics, self.tally.clone())
+
+    def tensors(self) -> list[Tensor]:
+        return [self.rewards, self.values, *self.metrics.values(), *self.tally.counts]
+
 
 class Episodes:
     """N episodes of T steps in lockstep.
 
     With T = 1 the candidates are scored from their factors and no edited weight is ever stored. With T > 1
     each candidate's weights are edited in place, [N, O, I] per target, and persist until :meth:`reset`.
+
+    On a GPU a step starts kernels and waits for none: nothing is read on the host, nothing crosses the bus,
+    and state is changed in place, so that a step can be captured in a CUDA graph (:class:`StepGraph`).
     """
 
     def __init__(self, scorer: Scorer, layout: ActionLayout, world: str, scale: float, length: int) -> None:
@@ -46,52 +65,78 @@ class Episodes:
         self.length = length
         self._backend: Backend = find_backend(scorer.backend)
         unedited = scorer.score({}, world)
-        self.initial_value = float(self._values(unedited)[0])
-        self.initial_metrics = {
-            name: float(value[0]) for name, value in scorer.objective.metrics(unedited).items()
-        }
+        values = self._values(unedited)
+        first = Outcome(values, values, scorer.objective.metrics(unedited), unedited).check()
+        self.initial_value = float(first.values[0])
+        self.initial_metrics = {name: float(figure[0]) for name, figure in first.metrics.items()}
+        self._edited: dict[str, Tensor] = {}  # per target [N, O, I], kept from episode to episode
+        self._previous = torch.empty(0)  # values after the step before, float64 [N]
         self.reset()
 
     def reset(self) -> None:
         """Back to the unedited weights."""
         self.steps = 0
         self.weights: dict[str, Tensor] | None = None  # per target [N, O, I]; None: unedited
-        self._previous: Tensor | float = self.initial_value
 
     @property
     def done(self) -> bool:
         return self.steps >= self.length
 
-    def step(self, actions: Tensor) -> Outcome:
+    def step(self, actions: Tensor, advance: Callable[[Tensor], Outcome] | None = None) -> Outcome:
         """Edit and score N candidates by actions [N, A], within bounds and finite.
 
-        Raises:
-            ValueError: for an objective that is not finite. After any error the episodes are reset: weights
-                that were edited but not scored are of no use.
+        After an error the episodes are reset: weights that were edited but not scored are of no use. Values
+        that are not finite are found by :meth:`Outcome.check`.
+
+        Args:
+            advance: takes the place of :meth:`advance`.
         """
         try:
-            outcome = self._outcome(self._score(actions), self._previous)
+            self.begin(len(actions))
+            outcome = (advance or self.advance)(actions)
         except BaseException:
             self.reset()
             raise
-        self._previous = outcome.values
         self.steps += 1
         return outcome
 
+    def begin(self, candidates: int, again: bool = False) -> None:
+        """Before an episode's first step: unedited weights and values for N candidates.
+
+        ``again`` goes back to them amid an episode.
+        """
+        if self.length == 1 or (self.weights is not None and not again):
+            return
+        weights = self.scorer.editable.weights()
+        if len(self._previous) != candidates:
+            self._edited = {
+                name: weight.expand(candidates, -1, -1).clone() for name, weight in weights.items()
+            }
+            device = self.scorer.editable.device
+            self._previous = torch.empty(candidates, dtype=torch.float64, device=device)
+        else:
+            for name, weight in weights.items():
+                self._edited[name].copy_(weight)
+        self._previous.fill_(self.initial_value)
+        self.weights = self._edited
+
+    def advance(self, actions: Tensor) -> Outcome:
+        """A step after :meth:`begin`."""
+        if self.length == 1:
+            return self.score_whole(actions)
+        assert self.weights is not None
+        self._edit(actions, self.weights)
+        tally = self.scorer.count({}, self.world, self.scale, self.weights)
+        values = self._values(tally)
+        rewards = values - self._previous
+        self._previous.copy_(values)
+        return Outcome(rewards, values, self.scorer.objective.metrics(tally), tally)
+
     def score_whole(self, actions: Tensor) -> Outcome:
         """Whole episodes of one step, from actions [n, A] of any n, beside the episodes under way."""
-        tally = self.scorer.score(self.layout.factors(actions), self.world, self.scale)
-        return self._outcome(tally, self.initial_value)
-
-    def _outcome(self, tally: Tally, previous: Tensor | float) -> Outcome:
+        tally = self.scorer.count(self.layout.factors(actions), self.world, self.scale)
         values = self._values(tally)
-        return Outcome(values - previous, values, self.scorer.objective.metrics(tally), tally)
-
-    def _score(self, actions: Tensor) -> Tally:
-        if self.length == 1:
-            return self.scorer.score(self.layout.factors(actions), self.world, self.scale)
-        self.weights = self.edited(actions, self.weights)
-        return self.scorer.score({}, self.world, self.scale, weights=self.weights)
+        return Outcome(values - self.initial_value, values, self.scorer.objective.metrics(tally), tally)
 
     @torch.no_grad()
     def edited(self, actions: Tensor, weights: dict[str, Tensor] | None) -> dict[str, Tensor]:
@@ -101,9 +146,12 @@ class Episodes:
                 name: weight.expand(len(actions), -1, -1).clone()
                 for name, weight in self.scorer.editable.weights().items()
             }
+        self._edit(actions, weights)
+        return weights
+
+    def _edit(self, actions: Tensor, weights: dict[str, Tensor]) -> None:
         for name, (left, right) in self.layout.factors(actions).items():
             self._backend.apply_lowrank_(weights[name], left, right, self.world, self.scale)
-        return weights
 
     def _values(self, tally: Tally) -> Tensor:
         values = self.scorer.objective(tally).double()
@@ -112,7 +160,4 @@ class Episodes:
                 f"objective: expected one value per candidate, shape [{tally.candidates}], "
                 f"got {list(values.shape)}"
             )
-        if not bool(values.isfinite().all()):
-            worst = int((~values.isfinite()).nonzero()[0, 0])
-            raise ValueError(f"objective: expected finite values, got {float(values[worst])}")
         return values

@@ -40,7 +40,8 @@ class SingleWorld(gymnasium.Env[Array, Array]):
         if episodes.done:
             raise RuntimeError("step: the episode is over, call reset()")
         actions = self.world.as_actions(action, (self.world.layout.size,))[None]
-        outcome = episodes.step(actions)
+        self.world.start(actions)
+        outcome = self.world.wait()
         observation = self.world.edited_observation(actions)[0]
         info = {"value": float(outcome.values[0])}
         info.update({name: float(metric[0]) for name, metric in outcome.metrics.items()})

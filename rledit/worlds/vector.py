@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, ClassVar, Literal
 
 import gymnasium
@@ -18,6 +17,8 @@ from ..task import Task
 from .actions import ActionLayout
 from .episodes import Episodes, Outcome
 from .observations import make_observation
+from .step_graph import StepGraph
+from .workers import Pending, make_worker
 
 Array = NDArray[Any]
 
@@ -38,6 +39,9 @@ class World(VectorEnv[Array, Array, Array]):
 
     An error while scoring comes out of :meth:`step_wait`; the episodes then start over.
 
+    A model on a GPU is edited and scored there, on a stream of its own; what Gymnasium sees is copied to the
+    host. PPO's policy lives there, too, and reads :meth:`wait` and :meth:`score_parts`, which copy nothing.
+
     Args:
         task: what to edit, and what for.
         num_envs: N, candidates scored together.
@@ -48,9 +52,11 @@ class World(VectorEnv[Array, Array, Array]):
         observation: "weights", "neurons", or "auto" (whole weights while they are few).
         backend, precision: see :meth:`rledit.Task.scorer`.
         final_obs: whether ``infos["final_obs"]`` is filled, which costs edited weights of all candidates.
+        graph: whether steps are captured in a CUDA graph once and replayed. The objective must then compute
+            on the GPU only; those of rledit do.
 
     Raises:
-        ValueError: for a number out of range, or an unknown name.
+        ValueError: for a number out of range, an unknown name, or ``graph`` without a GPU.
     """
 
     world: ClassVar[Literal["shift", "mask"]]
@@ -71,6 +77,7 @@ class World(VectorEnv[Array, Array, Array]):
         backend: str = "auto",
         precision: str = "float32",
         final_obs: bool = True,
+        graph: bool = False,
     ) -> None:
         for name, value in (("num_envs", num_envs), ("episode_length", episode_length)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
@@ -79,6 +86,9 @@ class World(VectorEnv[Array, Array, Array]):
             if not np.isfinite(number) or number <= 0:
                 raise ValueError(f"{name}: expected a positive number, got {number!r}")
         self.task = task
+        self.device = task.editable.device
+        if graph and self.device.type != "cuda":
+            raise ValueError(f"graph: expected a model on a GPU for a CUDA graph, got one on {self.device}")
         self.num_envs = num_envs
         self.rank = rank
         self.episode_length = episode_length
@@ -92,10 +102,12 @@ class World(VectorEnv[Array, Array, Array]):
         unedited = {name: weight[None] for name, weight in task.weights().items()}
         self.initial_observation = self.observe(unedited)  # [1, D], of every candidate
         self._final_obs = final_obs
-        self._pending: Future[Outcome] | None = None
-        self._parts: list[Future[Outcome]] = []
+        self._pending: Pending | None = None
+        self._parts: list[Pending] = []
         self._actions = torch.empty(0)  # of the step under way, clipped
-        self._threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rledit-score")
+        self._worker = make_worker(self.device)
+        self._graph = graph
+        self._graphs: dict[int, StepGraph] = {}  # by number of candidates
 
         self.single_action_space = gymnasium.spaces.Box(-bound, bound, (self.layout.size,), np.float32)
         self.single_observation_space = gymnasium.spaces.Box(
@@ -132,12 +144,36 @@ class World(VectorEnv[Array, Array, Array]):
             ValueError: for a wrong shape, or NaN.
             RuntimeError: if a step is under way already, or the world is closed.
         """
+        self._check_idle()
+        self._start(self.as_actions(actions, (self.num_envs, self.layout.size)))
+
+    def start(self, actions: Tensor) -> None:
+        """:meth:`step_async` of a policy's actions, float32 [N, A] on the task's device."""
+        self._check_idle()
+        self._start(self.clip(actions))
+
+    def _check_idle(self) -> None:
         if self.closed:
             raise RuntimeError("step_async: the world is closed")
         if self._pending is not None:
             raise RuntimeError("step_async: the step before has not been waited for (step_wait)")
-        self._actions = self.as_actions(actions, (self.num_envs, self.layout.size))
-        self._pending = self._threads.submit(self.episodes.step, self._actions)
+
+    def _start(self, actions: Tensor) -> None:
+        self._actions = actions
+        self._pending = self._worker.submit(self._step, actions)
+
+    def _step(self, actions: Tensor) -> Outcome:
+        if not self._graph:
+            return self.episodes.step(actions)
+        return self.episodes.step(actions, self._captured)
+
+    def _captured(self, actions: Tensor) -> Outcome:
+        """:meth:`Episodes.advance` as a graph, captured at the first call with so many candidates."""
+        candidates = len(actions)
+        if candidates not in self._graphs:
+            self._graphs[candidates] = StepGraph(self.episodes.advance, actions)
+            self.episodes.begin(candidates, again=True)  # capturing has made steps of its own
+        return self._graphs[candidates](actions)
 
     def step_wait(self) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
         """The result of the step under way: observations, rewards, terminations, truncations, infos.
@@ -148,7 +184,7 @@ class World(VectorEnv[Array, Array, Array]):
         """
         outcome = self.wait()
         figures = {"value": outcome.values, **outcome.metrics}
-        infos = self._infos({name: figure.numpy().copy() for name, figure in figures.items()})
+        infos = self._infos({name: figure.cpu().numpy().copy() for name, figure in figures.items()})
         over = self.episodes.done
         if over:
             finals: dict[str, Any] = {"final_info": infos}
@@ -160,26 +196,30 @@ class World(VectorEnv[Array, Array, Array]):
             infos = self._initial_infos() | self._infos(finals)
         terminations = np.full(self.num_envs, over)
         truncations = np.zeros(self.num_envs, dtype=bool)
-        return self._observation(), outcome.rewards.numpy(), terminations, truncations, infos
+        return self._observation(), outcome.rewards.cpu().numpy(), terminations, truncations, infos
 
     def wait(self) -> Outcome:
-        """The outcome of the step under way, as tensors and without resetting: what PPO reads."""
+        """The outcome of the step under way, as tensors where they are, without resetting: what PPO reads."""
         if self._pending is None:
             raise RuntimeError("step_wait: no step is under way (step_async)")
         try:
             return self._pending.result()
+        except Exception:
+            self.episodes.reset()
+            raise
         finally:
             if self._pending.done():  # not so after Ctrl-C: the thread still edits, and must be waited for
                 self._pending = None
 
     @property
     def overlaps(self) -> bool:
-        """Whether scoring may go on beside a policy's update: in one-step episodes, scored by the core. What
-        torch scores may round differently while somebody changes torch's number of threads."""
+        """Whether scoring may go on beside a policy's update: in one-step episodes, scored on a GPU or by the
+        core. What torch scores on the CPU may round differently while its number of threads changes."""
         scorer = self.episodes.scorer
-        return self.episode_length == 1 and scorer.way == "tail" and scorer.backend == "native"
+        core = scorer.way == "tail" and scorer.backend == "native"
+        return self.episode_length == 1 and (core or self.device.type == "cuda")
 
-    def score_parts(self, actions: Tensor, parts: int) -> list[Future[Outcome]]:
+    def score_parts(self, actions: Tensor, parts: int) -> list[Pending]:
         """Start scoring one-step episodes, actions float32 [N, A], in parts of like size, one after another.
 
         PPO learns from the first while the second is scored.
@@ -191,18 +231,14 @@ class World(VectorEnv[Array, Array, Array]):
         if self.closed:
             raise RuntimeError("score_parts: the world is closed")
         self._abandon()
-        self._parts = [
-            self._threads.submit(self.episodes.score_whole, part)
-            for part in self.clip(actions).tensor_split(parts)
-        ]
+        score = self._captured if self._graph else self.episodes.score_whole
+        self._parts = [self._worker.submit(score, part) for part in self.clip(actions).tensor_split(parts)]
         return self._parts
 
     def _abandon(self) -> None:
         """Wait for what is under way, if anything; neither result nor error is wanted any more."""
-        if self._pending is not None:
-            wait([self._pending])
-            self._pending = None
-        wait(self._parts)
+        self._worker.settle([*self._parts, *([] if self._pending is None else [self._pending])])
+        self._pending = None
         self._parts = []
 
     def as_actions(self, actions: Array, shape: tuple[int, ...]) -> Tensor:
@@ -211,11 +247,16 @@ class World(VectorEnv[Array, Array, Array]):
             copied = np.array(np.asarray(actions), dtype=np.float32, order="C")
         if copied.shape != shape:
             raise ValueError(f"actions: expected shape {list(shape)}, got {list(copied.shape)}")
-        return self.clip(torch.from_numpy(copied))
+        return self.clip(torch.from_numpy(copied)).to(self.device)
 
     def clip(self, actions: Tensor) -> Tensor:
-        """Actions within bounds; ValueError for NaN."""
-        numbers = actions.detach().numpy()  # NumPy for the reason in ActionLayout.factors
+        """Actions within bounds; ValueError for NaN. Where they are; on a GPU it waits for them."""
+        actions = actions.detach()
+        if actions.device.type != "cpu":
+            if bool(actions.isnan().any()):
+                raise ValueError("actions: expected numbers, got NaN")
+            return actions.clamp(-self.bound, self.bound)
+        numbers = actions.numpy()  # NumPy for the reason in ActionLayout.factors
         if np.isnan(numbers).any():
             raise ValueError("actions: expected numbers, got NaN")
         return torch.from_numpy(np.clip(numbers, -self.bound, self.bound))
@@ -225,12 +266,12 @@ class World(VectorEnv[Array, Array, Array]):
         weights = self.episodes.weights
         if weights is None:  # episodes of one step never store them
             weights = self.episodes.edited(actions, None)
-        return self.observe(weights).numpy()
+        return self.observe(weights).cpu().numpy()
 
     def _observation(self) -> Array:
         if self.episodes.weights is not None:
-            return self.observe(self.episodes.weights).numpy()
-        first: Array = self.initial_observation.numpy()
+            return self.observe(self.episodes.weights).cpu().numpy()
+        first: Array = self.initial_observation.cpu().numpy()
         return np.broadcast_to(first, (self.num_envs, self.observe.size))
 
     def _initial_infos(self) -> dict[str, Any]:
@@ -253,7 +294,7 @@ class World(VectorEnv[Array, Array, Array]):
         )
 
     def close_extras(self, **kwargs: Any) -> None:
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        self._worker.close()
 
 
 class MaskWorld(World):

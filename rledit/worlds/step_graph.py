@@ -1,0 +1,42 @@
+"""A step of a world as a CUDA graph: started once by the host, instead of kernel by kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .episodes import Outcome
+
+WARM_UPS = 3
+"""Steps before the capture: kernels are tuned, libraries make their workspaces, constants go to the GPU."""
+
+
+class StepGraph:
+    """Replays one step for other actions of the same shape.
+
+    Args:
+        step: from actions on a GPU to an outcome there. It must not wait for the GPU, nor copy between it and
+            the host, once it has run a few times; state that it keeps between calls must be changed in place.
+        actions: any, of the shape to come.
+    """
+
+    def __init__(self, step: Callable[[Tensor], Outcome], actions: Tensor) -> None:
+        self._actions = actions.clone()
+        current = torch.cuda.current_stream(actions.device)
+        side = torch.cuda.Stream(actions.device)
+        side.wait_stream(current)
+        with torch.cuda.stream(side):
+            for _ in range(WARM_UPS):
+                step(self._actions)
+        current.wait_stream(side)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self._outcome = step(self._actions)
+
+    def __call__(self, actions: Tensor) -> Outcome:
+        """The outcome, in memory of its own."""
+        self._actions.copy_(actions)
+        self._graph.replay()
+        return self._outcome.clone()
