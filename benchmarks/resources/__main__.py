@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 
 import tyro
 from rich.console import Console
@@ -44,7 +45,8 @@ def main(check: bool = False, quick: bool = False) -> int:
     for fault in faults:
         console.print(fault, style="red", highlight=False)
     if not check and cuda_kernels.compiler() is not None:
-        write("gpu-resources", "python -m benchmarks.resources", _table(found), {"kernels": len(found)})
+        rows = [{**asdict(each), "architecture": each.architecture.name} for each in found]
+        write("gpu-resources", "python -m benchmarks.resources", _table(found), {"kernels": rows})
     console.print(f"{len(found)} kernels, {len(faults)} faults", highlight=False)
     return 1 if faults else 0
 

@@ -21,8 +21,10 @@ SIZES = """
 int main() {{ {prints} }}
 """
 PRINTS = {
-    "score_tail": 'std::printf("%zu %zu\\n", sizeof(rledit::cuda::Shared<rledit::Precision::float32>), '
-    "sizeof(rledit::cuda::Shared<rledit::Precision::bfloat16>));",
+    "score_tail": "using namespace rledit::cuda; using P = rledit::Precision; "
+    'std::printf("%zu %zu %zu %zu\\n", sizeof(Shared<ProductTiles<P::float32>>), '
+    "sizeof(Shared<ProductTiles<P::bfloat16>>), sizeof(Shared<HopperTiles<P::float32>>), "
+    "sizeof(Shared<HopperTiles<P::bfloat16>>));",
     "tally_logits": 'std::printf("%zu\\n", sizeof(rledit::cuda::Shared));',
     "apply_lowrank": 'std::printf("0\\n");',
 }
@@ -43,7 +45,7 @@ def resources() -> Iterator[Resources]:
 
 
 def _shared_bytes(source: str) -> list[int]:
-    """By precision, where the kernel has one."""
+    """By precision, where the kernel has one; then those for Hopper."""
     with tempfile.TemporaryDirectory() as scratch:
         program = Path(scratch) / "sizes.cpp"
         program.write_text(SIZES.format(source=source, prints=PRINTS[source]))
@@ -58,10 +60,14 @@ def _of(source: str, capability: int, shared: list[int]) -> Iterator[Resources]:
     assert nvcc is not None
     with tempfile.TemporaryDirectory() as scratch:
         cubin = Path(scratch) / "kernel.cubin"
-        command = [nvcc, "-std=c++17", f"-arch=sm_{capability}", "-cubin", "-Xptxas", "-v", "-o", str(cubin)]
+        suffix = "a" if capability == 90 else ""
+        command = [nvcc, "-std=c++17", f"-arch=sm_{capability}{suffix}", "-cubin", "-Xptxas", "-v"]
+        command += ["-o", str(cubin)]
         command += [f"-I{ROOT / 'csrc/include'}", str(ROOT / "csrc/cuda" / f"{source}.cu")]
         report = subprocess.run(command, capture_output=True, text=True, check=True).stderr
         matrix = _matrix_instructions(cubin)
+    # ptxas says so where products could not run beside other work.
+    assert "serialized" not in report, report
     entries = re.findall(
         r"Compiling entry function '(\w+)'.*?(\d+) bytes spill stores, (\d+) bytes spill loads"
         r".*?Used (\d+) registers",
@@ -73,9 +79,12 @@ def _of(source: str, capability: int, shared: list[int]) -> Iterator[Resources]:
         # The template argument of the mangled name; kernels without one have one size of shared memory.
         found = re.search(r"PrecisionE(\d)E", name)
         kind = int(found[1]) if found else 0
+        hopper = "HopperTiles" in name
+        if hopper and capability < 90:
+            continue  # empty
         yield Resources(
-            f"{source} (CUDA)", PRECISIONS[kind] if found else "float32", ARCHITECTURES[capability],
-            int(registers), shared[kind], int(stores) + int(loads), WARPS, matrix.get(name, 0),
+            f"{source} (CUDA)", (PRECISIONS[kind] if found else "float32") + (", wgmma" if hopper else ""),
+            ARCHITECTURES[capability], int(registers), shared[kind + 2 * hopper], int(stores) + int(loads), WARPS, matrix.get(name, 0),
             source == "score_tail",
         )  # fmt: skip
 

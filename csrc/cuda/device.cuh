@@ -17,8 +17,21 @@ namespace rledit::cuda {
 constexpr int kMostBlocks = RLEDIT_CUDA_BLOCKS;
 
 constexpr int kThreads = 128;
+constexpr int kSamples = 64;  // of a tile
 constexpr int kWarps = kThreads / 32;
 constexpr unsigned kAllLanes = 0xffffffffU;
+
+// Tiles of samples are shared out among so many blocks for each candidate: more where there are few candidates.
+__host__ __device__ inline int64_t parts_of(int64_t samples, int64_t candidates, int64_t most_blocks) {
+  const int64_t tiles = (samples + kSamples - 1) / kSamples;
+  const int64_t wanted = (most_blocks + candidates - 1) / candidates;
+  return tiles < wanted ? tiles : wanted;
+}
+
+inline int64_t blocks_of(int64_t samples, int64_t candidates, int64_t most_blocks) {
+  const int64_t items = candidates * parts_of(samples, candidates, most_blocks);
+  return items < most_blocks ? items : most_blocks;
+}
 
 #ifndef RLEDIT_CUDA_ON_HOST
 
@@ -28,6 +41,10 @@ constexpr unsigned kAllLanes = 0xffffffffU;
 __device__ inline unsigned char* dynamic_shared() {
   extern __shared__ __align__(128) unsigned char rledit_shared[];
   return rledit_shared;
+}
+
+__device__ inline uint64_t shared_address(const void* pointer) {
+  return static_cast<uint64_t>(__cvta_generic_to_shared(pointer));
 }
 
 // Bytes are 4 or 16; zeros are written where `valid` is false, and `from` is not read. What was copied may be
@@ -59,6 +76,9 @@ __device__ inline void wait_for_copies() {
    ::shim::launch(blocks, ::rledit::cuda::kThreads, shared, [=] { kernel(__VA_ARGS__); }))
 
 inline unsigned char* dynamic_shared() { return ::shim::dynamic_shared(); }
+inline uint64_t shared_address(const void* pointer) {
+  return static_cast<uint64_t>(static_cast<const unsigned char*>(pointer) - ::shim::dynamic_shared());
+}
 template <int Bytes>
 void copy_async(void* to, const void* from, bool valid) {
   ::shim::copy_async(to, from, Bytes, valid);

@@ -9,7 +9,6 @@
 
 namespace rledit::cuda {
 
-constexpr int kSamples = 64;  // of a tile
 constexpr int kOutputs = 64;
 constexpr int kDepth = 32;              // inputs at a time
 constexpr int kPitch = kDepth + 4;      // of float rows in shared memory: no two rows of a fragment in one bank
@@ -17,8 +16,12 @@ constexpr int kHalfPitch = kDepth + 8;  // of bfloat16 rows
 constexpr int kOutPitch = kOutputs + 4;  // of the sums
 
 // Shared memory of a product. The sums take the place of the samples, which have been multiplied by then.
-template <Precision precision>
+template <Precision precision_>
 struct ProductTiles {
+  static constexpr Precision precision = precision_;
+  static constexpr int kBlocks = 3;    // on a multiprocessor: a fourth would spill registers
+  static constexpr bool kRuns = true;  // in the code for this GPU
+
   union {
     float samples[2][kSamples][kPitch];  // one is multiplied while the other arrives
     float sums[kSamples][kOutPitch];
@@ -28,6 +31,10 @@ struct ProductTiles {
 
 template <>
 struct ProductTiles<Precision::bfloat16> {
+  static constexpr Precision precision = Precision::bfloat16;
+  static constexpr int kBlocks = 3;
+  static constexpr bool kRuns = true;
+
   union {
     float samples[2][kSamples][kPitch];
     float sums[kSamples][kOutPitch];

@@ -2,17 +2,17 @@
 // samples; it multiplies layer by layer, keeps what its tile gives between layers in its own scratch, which
 // stays in the L2 cache, and looks at the logits 64 classes at a time without keeping them.
 #include "counting.cuh"
+#include "hopper_products.cuh"
 #include "ops.hpp"
-#include "products.cuh"
 
 namespace rledit::cuda {
 namespace {
 
 constexpr int64_t kBlocks = kMostBlocks;  // scratch does not grow beyond
 
-template <Precision precision>
+template <class Tiles>
 struct Shared {
-  ProductTiles<precision> tiles;
+  Tiles tiles;
   BlockTally tally;
 };
 
@@ -23,13 +23,6 @@ __host__ __device__ inline int64_t widest_between(const DeviceTail& tail) {
   for (int l = 0; l + 1 < tail.layers; ++l)
     if (tail.layer[l].outputs > widest) widest = tail.layer[l].outputs;
   return padded(widest);
-}
-
-// Tiles are shared out among blocks where there are few candidates.
-__host__ __device__ inline int64_t parts_of(int64_t samples, int64_t candidates) {
-  const int64_t tiles = (samples + kSamples - 1) / kSamples;
-  const int64_t wanted = (kBlocks + candidates - 1) / candidates;
-  return tiles < wanted ? tiles : wanted;
 }
 
 __device__ inline EditedWeights weights_of(const DeviceTail& tail, int l, int64_t n) {
@@ -46,14 +39,14 @@ __device__ inline EditedWeights weights_of(const DeviceTail& tail, int l, int64_
   return own;
 }
 
-template <Precision precision>
-__global__ void __launch_bounds__(kThreads, 3)
-    score_tail_kernel(const DeviceTail tail, const DeviceTally tally) {
-  auto& shared = *reinterpret_cast<Shared<precision>*>(dynamic_shared());
-  ProductTiles<precision>& tiles = shared.tiles;
+// Tiles: ProductTiles or HopperTiles.
+template <class Tiles>
+__device__ void run_block(const DeviceTail& tail, const DeviceTally& tally) {
+  auto& shared = *reinterpret_cast<Shared<Tiles>*>(dynamic_shared());
+  Tiles& tiles = shared.tiles;
   const int last = tail.layers - 1, classes = tail.layer[last].outputs;
   const Counter counter(shared.tally, tally, tail.groups, classes);
-  const int64_t parts = parts_of(tail.samples, tail.candidates);
+  const int64_t parts = parts_of(tail.samples, tail.candidates, kBlocks);
   const int64_t width = widest_between(tail);
   float* scratch = tail.scratch + blockIdx.x * 2 * kSamples * width;
   for (int64_t item = blockIdx.x; item < tail.candidates * parts; item += gridDim.x) {
@@ -71,7 +64,7 @@ __global__ void __launch_bounds__(kThreads, 3)
         const EditedWeights weights = weights_of(tail, l, n);
         float* out = scratch + l % 2 * kSamples * width;
         for (int output = 0; output < layer.outputs; output += kOutputs) {
-          multiply<precision>(rows, weights, output, tiles);
+          multiply(rows, weights, output, tiles);
           const int columns = layer.outputs - output < kOutputs ? layer.outputs - output : kOutputs;
 #pragma unroll 1
           for (int i = threadIdx.x; i < kSamples * kOutputs; i += kThreads) {
@@ -98,30 +91,40 @@ __global__ void __launch_bounds__(kThreads, 3)
   }
 }
 
-template <Precision precision>
+template <class Tiles>
+__global__ void __launch_bounds__(kThreads, Tiles::kBlocks)
+    score_tail_kernel(const DeviceTail tail, const DeviceTally tally) {
+  if constexpr (Tiles::kRuns) run_block<Tiles>(tail, tally);
+}
+
+template <class Tiles>
 cudaError_t launch(const DeviceTail& tail, const DeviceTally& tally, cudaStream_t stream) {
-  const int64_t items = tail.candidates * parts_of(tail.samples, tail.candidates);
-  const int blocks = static_cast<int>(items < kBlocks ? items : kBlocks);
+  const int blocks = static_cast<int>(blocks_of(tail.samples, tail.candidates, kBlocks));
   const cudaError_t allowed =
-      cudaFuncSetAttribute(score_tail_kernel<precision>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                           static_cast<int>(sizeof(Shared<precision>)));
+      cudaFuncSetAttribute(score_tail_kernel<Tiles>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                           static_cast<int>(sizeof(Shared<Tiles>)));
   if (allowed != cudaSuccess) return allowed;
-  RLEDIT_LAUNCH(score_tail_kernel<precision>, blocks, sizeof(Shared<precision>), stream, tail, tally);
+  RLEDIT_LAUNCH(score_tail_kernel<Tiles>, blocks, sizeof(Shared<Tiles>), stream, tail, tally);
   return cudaGetLastError();
+}
+
+template <Precision precision>
+cudaError_t launch_for_gpu(const DeviceTail& tail, const DeviceTally& tally, cudaStream_t stream) {
+  return has_wgmma() ? launch<HopperTiles<precision>>(tail, tally, stream)
+                     : launch<ProductTiles<precision>>(tail, tally, stream);
 }
 
 }  // namespace
 
 int64_t scratch_floats(const DeviceTail& tail) {
   if (tail.samples == 0 || tail.candidates == 0) return 0;
-  const int64_t items = tail.candidates * parts_of(tail.samples, tail.candidates);
-  return (items < kBlocks ? items : kBlocks) * 2 * kSamples * widest_between(tail);
+  return blocks_of(tail.samples, tail.candidates, kBlocks) * 2 * kSamples * widest_between(tail);
 }
 
 cudaError_t score_tail(const DeviceTail& tail, const DeviceTally& tally, cudaStream_t stream) {
   if (tail.samples == 0 || tail.candidates == 0 || tail.groups == 0) return cudaSuccess;
-  return tail.precision == Precision::float32 ? launch<Precision::float32>(tail, tally, stream)
-                                              : launch<Precision::bfloat16>(tail, tally, stream);
+  return tail.precision == Precision::float32 ? launch_for_gpu<Precision::float32>(tail, tally, stream)
+                                              : launch_for_gpu<Precision::bfloat16>(tail, tally, stream);
 }
 
 }  // namespace rledit::cuda

@@ -23,6 +23,18 @@ enum cudaError_t { cudaSuccess = 0 };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
 using cudaStream_t = void*;
 
+enum cudaDeviceAttr { cudaDevAttrComputeCapabilityMajor, cudaDevAttrComputeCapabilityMinor };
+
+inline cudaError_t cudaGetDevice(int* device) {
+  *device = 0;
+  return cudaSuccess;
+}
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
+  const bool major = attribute == cudaDevAttrComputeCapabilityMajor;
+  *value = major ? ::shim::capability() / 10 : ::shim::capability() % 10;
+  return cudaSuccess;
+}
+
 constexpr int kMostSharedBytes = 163 * 1024;  // of a block on sm_80
 
 template <class Kernel>

@@ -7,6 +7,7 @@
 #define SHIM_EXPORT extern "C" __attribute__((visibility("default")))
 
 SHIM_EXPORT void shim_set_order(unsigned seed) { shim::set_order(seed); }
+SHIM_EXPORT void shim_set_capability(int capability) { shim::set_capability(capability); }
 
 namespace {
 

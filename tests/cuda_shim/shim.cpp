@@ -34,6 +34,13 @@ struct Copy {
   bool valid;
 };
 
+// 64 x 64 sums of 32 bytes of columns; see Operand.
+struct Product {
+  float* sums;  // this thread's 32
+  uint64_t a, b;
+  bool bfloat16;
+};
+
 struct Barrier {
   int arrived = 0;
   int generation = 0;
@@ -50,6 +57,9 @@ struct Fiber {
   int generation = 0;
   std::vector<std::vector<Copy>> copies;  // committed groups, oldest first
   std::vector<Copy> uncommitted;
+  std::vector<std::vector<Product>> products;  // committed groups, oldest first
+  std::vector<Product> started_products;
+  bool published = false;
   bool second = false;         // of the matrices
   void* fake_stack = nullptr;  // AddressSanitizer's
   jmp_buf jump;
@@ -67,6 +77,7 @@ struct Block {
   std::vector<Warp> warps;
   std::vector<unsigned char> shared;
   unsigned char* aligned = nullptr;
+  std::vector<unsigned char> published;  // shared memory, as asynchronous products see it
   Barrier barrier;
   int alive = 0;
   ucontext_t scheduler{};
@@ -81,6 +92,7 @@ struct Block {
 Block* block = nullptr;
 Fiber* current = nullptr;
 unsigned order_seed = 0;
+int told_capability = 80;
 
 void to_scheduler(bool for_good) {
   Fiber* self = current;
@@ -95,10 +107,68 @@ void to_scheduler(bool for_good) {
 #endif
 }
 
+// What all threads have published is there once a barrier of all has opened.
+void publish_for_all() {
+  for (const Fiber& fiber : block->fibers)
+    if (!fiber.done && !fiber.published) return;
+  for (Fiber& fiber : block->fibers) fiber.published = false;
+  block->published.assign(block->aligned, block->shared.data() + block->shared.size());
+}
+
 void open_if_complete(Barrier& barrier, int alive) {
   if (barrier.arrived > 0 && barrier.arrived == alive) {
     barrier.arrived = 0;
     ++barrier.generation;
+    if (&barrier == &block->barrier) publish_for_all();
+  }
+}
+
+// A matrix descriptor (PTX ISA, "Matrix Descriptor Format"), rows along memory, no swizzle.
+class Operand {
+ public:
+  Operand(uint64_t descriptor, bool bfloat16)
+      : start_((descriptor & 0x3fff) << 4),
+        across_((descriptor >> 16 & 0x3fff) << 4),
+        down_((descriptor >> 32 & 0x3fff) << 4),
+        bfloat16_(bfloat16) {
+    if ((descriptor >> 62) != 0 || (descriptor >> 49 & 7) != 0)
+      throw std::logic_error("a matrix descriptor with a swizzle or an offset");
+  }
+
+  int columns() const { return bfloat16_ ? 16 : 8; }
+
+  float at(size_t row, size_t column) const {
+    const size_t size = bfloat16_ ? 2 : 4, deep = 16 / size;
+    const size_t byte =
+        start_ + column / deep * across_ + row / 8 * down_ + row % 8 * 16 + column % deep * size;
+    if (byte + size > block->published.size()) throw std::logic_error("an operand beyond what was published");
+    uint32_t bits = 0;
+    std::memcpy(reinterpret_cast<unsigned char*>(&bits) + (bfloat16_ ? 2 : 0), &block->published[byte], size);
+    if (!bfloat16_) bits &= 0xffffe000U;  // of TF32 the lowest 13 bits are not looked at
+    float value;
+    std::memcpy(&value, &bits, sizeof(value));
+    return value;
+  }
+
+ private:
+  size_t start_, across_, down_;
+  bool bfloat16_;
+};
+
+// The part of the calling thread: PTX ISA, "WGMMA .m64nNk16 register fragment layout for accumulator matrix D".
+// Its i-th sum is in row 16 warp + lane / 4 + 8 (i / 2 % 2), column 8 (i / 4) + 2 (lane % 4) + i % 2.
+void multiply(const Product& product) {
+  const Operand a(product.a, product.bfloat16), b(product.b, product.bfloat16);
+  const unsigned thread = current->place.thread.x, row = thread / kWarp % 4 * 16 + thread % kWarp / 4;
+  const int columns = a.columns();
+  float own[2][16];
+  for (unsigned r = 0; r < 2; ++r)
+    for (int k = 0; k < columns; ++k) own[r][k] = a.at(row + 8 * r, k);
+  for (unsigned j = 0; j < 16; ++j) {
+    float other[16];
+    for (int k = 0; k < columns; ++k) other[k] = b.at(j / 2 * 8 + thread % 4 * 2 + j % 2, k);
+    for (unsigned r = 0; r < 2; ++r)
+      for (int k = 0; k < columns; ++k) product.sums[j / 2 * 4 + 2 * r + j % 2] += own[r][k] * other[k];
   }
 }
 
@@ -120,6 +190,8 @@ void entry() {
     (*block->kernel)();
     if (!current->uncommitted.empty())
       throw std::logic_error("a thread ended with copies that it never committed");
+    if (!current->started_products.empty() || !current->products.empty())
+      throw std::logic_error("a thread ended with products that it never waited for");
   } catch (...) {
     if (!block->error) block->error = std::current_exception();
   }
@@ -202,6 +274,7 @@ void launch(dim3 grid, dim3 block_size, size_t shared_bytes, const std::function
   for (unsigned b = 0; b < grid.x * grid.y * grid.z; ++b) {
     std::fill(own.shared.begin(), own.shared.end(), static_cast<unsigned char>(0xff));  // NaN
     own.barrier = Barrier();
+    own.published.clear();
     own.alive = static_cast<int>(threads);
     own.warps.assign((threads + kWarp - 1) / kWarp, Warp());
     for (unsigned t = 0; t < threads; ++t) {
@@ -212,6 +285,9 @@ void launch(dim3 grid, dim3 block_size, size_t shared_bytes, const std::function
       fiber.waits_for = nullptr;
       fiber.copies.clear();
       fiber.uncommitted.clear();
+      fiber.products.clear();
+      fiber.started_products.clear();
+      fiber.published = false;
       fiber.fake_stack = nullptr;
       fiber.warp = static_cast<int>(t / kWarp);
       ++own.warps[fiber.warp].alive;
@@ -268,11 +344,36 @@ void wait_for_copies(int pending) {
   }
 }
 
+void publish() { current->published = true; }
+
+void start_product(float* sums, uint64_t a, uint64_t b, bool bfloat16) {
+  const Product product{sums, a, b, bfloat16};
+  if (order_seed % 2 == 0)
+    multiply(product);
+  else
+    current->started_products.push_back(product);
+}
+
+void commit_products() {
+  current->products.push_back(std::move(current->started_products));
+  current->started_products.clear();
+}
+
+void wait_for_products(int pending) {
+  auto& groups = current->products;
+  while (static_cast<int>(groups.size()) > pending) {
+    for (const Product& product : groups.front()) multiply(product);
+    groups.erase(groups.begin());
+  }
+}
+
 uint64_t* exchange() { return block->warps[current->warp].exchange; }
 float* matrices() {
   current->second = !current->second;
   return block->warps[current->warp].matrices[current->second ? 1 : 0];
 }
 void set_order(unsigned seed) { order_seed = seed; }
+void set_capability(int capability) { told_capability = capability; }
+int capability() { return told_capability; }
 
 }  // namespace shim

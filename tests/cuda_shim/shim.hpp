@@ -36,6 +36,14 @@ void copy_async(void* to, const void* from, int bytes, bool valid);
 void commit_copies();
 void wait_for_copies(int pending);
 
+// Hopper's asynchronous products of operands in shared memory. They see what all threads have published, as it
+// was when the next barrier opened, and happen either at once or when they are waited for, by the order's seed:
+// whoever starts them too early, or overwrites their operands too early, gets something else.
+void publish();
+void start_product(float* sums, uint64_t a, uint64_t b, bool bfloat16);
+void commit_products();
+void wait_for_products(int pending);
+
 // Of a warp: each lane's 8 bytes, as all lanes see them after wait_for_warp().
 uint64_t* exchange();
 // Of a warp: two matrices of at most 16 x 16, for products of fragments. Every second call of a lane gives the
@@ -44,5 +52,9 @@ float* matrices();
 
 // The order in which threads run; tests try several.
 void set_order(unsigned seed);
+
+// The compute capability, times 10, that programs are told: 80 or 90.
+void set_capability(int capability);
+int capability();
 
 }  // namespace shim

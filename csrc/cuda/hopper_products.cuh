@@ -1,0 +1,105 @@
+// products.cuh for Hopper: the same products of the same operands, started as wgmma and not waited for. While
+// one slice of inputs is multiplied, the threads form the next slice's weights; `wmma` has them wait instead,
+// and each of its warps splits all weights for itself.
+#pragma once
+
+#include "products.cuh"
+#include "wgmma.cuh"
+
+namespace rledit::cuda {
+
+static_assert(kSamples == kTileRows && kOutputs == kTileRows && kDepth == kTileColumns && kThreads == 128);
+
+// Two of each operand: one is multiplied while the other is made.
+template <Precision precision>
+struct Operands;
+
+template <>
+struct Operands<Precision::float32> {
+  OperandTile<float> samples_hi, samples_lo, weights_hi, weights_lo;
+
+  __device__ static void split(float value, float& hi, float& lo) {
+    hi = wmma::__float_to_tf32(value);
+    lo = wmma::__float_to_tf32(value - hi);
+  }
+  __device__ void set_sample(int row, int column, float value) {
+    split(value, samples_hi.at(row, column), samples_lo.at(row, column));
+  }
+  __device__ void set_weight(int row, int column, float value) {
+    split(value, weights_hi.at(row, column), weights_lo.at(row, column));
+  }
+  __device__ void start(float (&sums)[32]) const {
+#pragma unroll
+    for (int k = 0; k < kDepth; k += OperandTile<float>::kStep) {
+      const uint64_t samples = samples_hi.columns_from(k), weights = weights_hi.columns_from(k);
+      start_product<Precision::float32>(sums, samples_lo.columns_from(k), weights);
+      start_product<Precision::float32>(sums, samples, weights_lo.columns_from(k));
+      start_product<Precision::float32>(sums, samples, weights);
+    }
+  }
+};
+
+template <>
+struct Operands<Precision::bfloat16> {
+  OperandTile<__nv_bfloat16> samples, weights;
+
+  __device__ void set_sample(int row, int column, float value) {
+    samples.at(row, column) = __float2bfloat16_rn(value);
+  }
+  __device__ void set_weight(int row, int column, float value) {
+    weights.at(row, column) = __float2bfloat16_rn(value);
+  }
+  __device__ void start(float (&sums)[32]) const {
+#pragma unroll
+    for (int k = 0; k < kDepth; k += OperandTile<__nv_bfloat16>::kStep)
+      start_product<Precision::bfloat16>(sums, samples.columns_from(k), weights.columns_from(k));
+  }
+};
+
+template <Precision precision_>
+struct HopperTiles {
+  static constexpr Precision precision = precision_;
+  static constexpr int kBlocks = 2;  // on a multiprocessor
+  static constexpr bool kRuns = kWithWgmma;
+
+  union {
+    float samples[2][kSamples][kPitch];  // one is read while the other arrives
+    float sums[kSamples][kOutPitch];
+  };
+  Operands<precision> operands[2];
+};
+
+// As the multiply() of ProductTiles.
+template <Precision precision>
+__device__ void multiply(const Rows& rows, const EditedWeights& layer, int output,
+                         HopperTiles<precision>& tiles) {
+  float sums[32] = {};
+  fetch(rows, 0, tiles.samples[0]);
+  int buffer = 0;
+  for (int k = 0; k < rows.depth; k += kDepth, buffer ^= 1) {
+    const bool more = k + kDepth < rows.depth;
+    if (more) fetch(rows, k + kDepth, tiles.samples[buffer ^ 1]);
+    if (more)
+      wait_for_copies<1>();
+    else
+      wait_for_copies<0>();
+    wait_for_products<1>(sums);  // those of the slice before the last one, which had these operands
+    __syncthreads();             // of all warps; and the samples are there
+    Operands<precision>& operands = tiles.operands[buffer];
+    form(layer, output, k, [&](int row, int column, float value) { operands.set_weight(row, column, value); });
+#pragma unroll 4
+    for (int i = threadIdx.x; i < kSamples * kDepth; i += kThreads)
+      operands.set_sample(i / kDepth, i % kDepth, tiles.samples[buffer][i / kDepth][i % kDepth]);
+    publish_operands();
+    __syncthreads();  // all operands are there, and the samples have been read
+    begin_products();
+    operands.start(sums);
+    commit_products();
+  }
+  wait_for_products<0>(sums);
+#pragma unroll
+  for (int i = 0; i < 32; ++i) tiles.sums[sum_row(i)][sum_column(i)] = sums[i];
+  __syncthreads();
+}
+
+}  // namespace rledit::cuda
