@@ -14,7 +14,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,14 @@ from rich.console import Console
 from rich.table import Table
 
 from rledit.debiasing import DebiasConfig
-from rledit.debiasing.classifier import train_or_load
+from rledit.debiasing.classifier import Classifier, train_or_load
 from rledit.debiasing.data import DebiasData
 from rledit.debiasing.layers import choose_layers
 from rledit.debiasing.run import measure
-from rledit.debiasing.task import make_task, make_trainer
+from rledit.debiasing.task import editing_samples, make_task, make_trainer
+from rledit.ppo import Result
 from rledit.runs.training import supervised_bar
+from rledit.samples import Samples
 
 from .record import write
 
@@ -96,6 +98,26 @@ def main(
         print(note)
 
 
+def trained(config: DebiasConfig, data: DebiasData, console: Console) -> Classifier:
+    """The classifier of a run, kept nowhere."""
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "model.safetensors"
+        classifier, _ = train_or_load(config, data, path, lambda: supervised_bar("training", console))
+    return classifier
+
+
+def edit(
+    config: DebiasConfig, classifier: Classifier, samples: Mapping[str, Samples], console: Console
+) -> tuple[tuple[str, ...], Result]:
+    """The layers and the edit of a run, kept nowhere."""
+    with tempfile.TemporaryDirectory() as scratch:
+        config, _ = choose_layers(config, classifier, samples, Path(scratch) / "layers.json", console)
+    trainer = make_trainer(config, make_task(config, classifier, samples))
+    result = trainer.train(candidates=config.candidates)
+    trainer.env.close()
+    return config.layer, result
+
+
 _CACHE: dict[Any, Any] = {}
 
 
@@ -104,22 +126,15 @@ def _run(config: DebiasConfig, data_root: Path | None, console: Console) -> dict
     if key not in _CACHE:
         _CACHE.clear()
         data = DebiasData(config, data_root)
-        with tempfile.TemporaryDirectory() as scratch:
-            path = Path(scratch) / "model.safetensors"
-            classifier, _ = train_or_load(config, data, path, lambda: supervised_bar("training", console))
-        _CACHE[key] = data, classifier
+        _CACHE[key] = data, trained(config, data, console)
     data, classifier = _CACHE[key]
     started = time.perf_counter()
-    with tempfile.TemporaryDirectory() as scratch:
-        config, _ = choose_layers(config, classifier, data, Path(scratch) / "layers.json", console)
-    trainer = make_trainer(config, make_task(config, classifier, data))
-    result = trainer.train(candidates=config.candidates)
+    layer, result = edit(config, classifier, editing_samples(classifier, data), console)
     seconds = time.perf_counter() - started
     edited = deepcopy(classifier.model)
     result.edit.apply_(edited)
     test = measure(classifier, edited, data, config.seed)
-    trainer.env.close()
-    return {"seconds": seconds, "layer": list(config.layer), "origin": result.origin,
+    return {"seconds": seconds, "layer": list(layer), "origin": result.origin,
             "test": _slim(test), "validation": result.edit.metrics["validation"]}  # fmt: skip
 
 

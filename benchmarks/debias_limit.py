@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import statistics
 import sys
-import tempfile
 from pathlib import Path
 
 import torch
@@ -22,11 +21,10 @@ from rich.table import Table
 
 import rledit
 from rledit.debiasing import DebiasConfig
-from rledit.debiasing.classifier import train_or_load
 from rledit.debiasing.data import DebiasData, Split
 from rledit.fairness import Debias
-from rledit.runs.training import supervised_bar
 
+from .debias import trained
 from .record import write
 
 SENTENCES = 12_000
@@ -71,9 +69,7 @@ def _search(
     config: DebiasConfig, data_root: Path | None, generations: int, console: Console
 ) -> dict[str, float]:
     data = DebiasData(config, data_root)
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / "model.safetensors"
-        classifier, _ = train_or_load(config, data, path, lambda: supervised_bar("training", console))
+    classifier = trained(config, data, console)
     random = torch.Generator().manual_seed(config.seed)
     test = data.splits["test"]
     some = torch.randperm(len(test.bias), generator=random)[:SENTENCES].sort().values

@@ -9,6 +9,15 @@ INVALID_LOSS = tl.constexpr(3.4028234663852886e38)
 
 
 @triton.jit
+def store_sums(correct, loss, hits, losses, item, G: tl.constexpr, GP: tl.constexpr):
+    """What a program has counted of an item (int64), one part of one candidate's samples."""
+    groups = tl.arange(0, GP)
+    out = item * G + groups
+    tl.store(correct + out, hits, mask=groups < G)
+    tl.store(loss + out, losses, mask=groups < G)
+
+
+@triton.jit
 def count_tile(
     logits,  # float32 [BS, BC]
     rows,  # [BS] which samples

@@ -110,19 +110,10 @@ class Outputs:
 
     def counts(self) -> tuple[Tensor, ...]:
         """The fields of rledit.ops.Counts."""
-        from rledit.ops.counts import concordant_pairs
+        from rledit.ops.counts import counts_of
 
-        none = torch.empty(0, dtype=torch.int64, device=self.correct.device)
-
-        def part(name: str, table: Tensor) -> Tensor:
-            return table.long() if name in self.wanted else none
-
-        histogram = self.histogram.long()
-        return (
-            self.correct.sum(1) if "correct" in self.wanted else none,
-            part("predicted", self.predicted),
-            part("confusion", self.confusion),
-            self.loss.sum(1) if "loss" in self.wanted else none.double(),
-            part("histogram", self.histogram),
-            concordant_pairs(histogram) if "concordant" in self.wanted else none,
-        )
+        return counts_of(
+            self.correct.sum(1) if "correct" in self.wanted else None, self.predicted, self.confusion,
+            self.loss.sum(1) if "loss" in self.wanted else None, self.histogram, self.wanted,
+            self.correct.device,
+        )  # fmt: skip

@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .counting import count_tile
+from .counting import count_tile, store_sums
 from .edited import activate, edited_tile, product
 from .launch import (
     MOST_SAMPLES,
@@ -44,7 +44,7 @@ CONFIGS = [
 def layer_tile(
     x,  # [S, I] activations, or [BS, I] scratch
     x_rows,  # [BS] rows of it
-    x_valid,  # [BS]
+    valid,  # [BS]
     weight,
     bias,
     left,
@@ -69,7 +69,7 @@ def layer_tile(
     for start in tl.range(0, I, BI):
         inputs = start + tl.arange(0, BI)
         at = x + x_rows[:, None].to(tl.int64) * I + inputs[None, :]
-        tile = tl.load(at, mask=x_valid[:, None] & (inputs < I)[None, :], other=0.0)
+        tile = tl.load(at, mask=valid[:, None] & (inputs < I)[None, :], other=0.0)
         edited = edited_tile(weight, left, right, columns, inputs, scale, O, I, R, BR, MASK_WORLD, PRODUCTS)
         sums += product(tile, tl.trans(edited), OPERAND, PRODUCTS)
     if BIAS:
@@ -142,13 +142,12 @@ def score_tail_kernel(
             # What goes through scratch: all but the last two.
             x = activations
             x_rows = rows
-            x_valid = valid
             for k in tl.static_range(0, LAYERS - 2):
                 to = own + (k % 2) * (BS * WIDEST)
                 for start in tl.range(0, SIZES[k + 1], BO):
                     columns = start + tl.arange(0, BO)
                     tile = layer_tile(
-                        x, x_rows, x_valid, weights[k] + n * strides[k], biases[k],
+                        x, x_rows, valid, weights[k] + n * strides[k], biases[k],
                         lefts[k] + n * (SIZES[k + 1] * RANKS_OF[k]), rights[k] + n * (RANKS_OF[k] * SIZES[k]),
                         columns, scale, SIZES[k + 1], SIZES[k], RANKS_OF[k], BIASES[k], FUNCTIONS_OF[k],
                         MASK_WORLD, PRODUCTS, OPERAND, BR, BS, BO, BI,
@@ -158,14 +157,13 @@ def score_tail_kernel(
                 tl.debug_barrier()  # the next layer's threads read what these have written
                 x = to
                 x_rows = tl.arange(0, BS)
-                x_valid = valid
             K: tl.constexpr = LAYERS - 1
             weight = weights[K] + n * strides[K]
             left = lefts[K] + n * (C * RANKS_OF[K])
             right = rights[K] + n * (RANKS_OF[K] * SIZES[K])
             if LAYERS == 1:
                 logits = layer_tile(
-                    x, x_rows, x_valid, weight, biases[K], left, right, classes, scale, C, SIZES[K],
+                    x, x_rows, valid, weight, biases[K], left, right, classes, scale, C, SIZES[K],
                     RANKS_OF[K], BIASES[K], FUNCTIONS_OF[K], MASK_WORLD, PRODUCTS, OPERAND, BR, BS, BC, BI,
                 )  # fmt: skip
             else:
@@ -174,7 +172,7 @@ def score_tail_kernel(
                 for start in tl.range(0, SIZES[K], BO):
                     columns = start + tl.arange(0, BO)
                     hidden = layer_tile(
-                        x, x_rows, x_valid, weights[H] + n * strides[H], biases[H],
+                        x, x_rows, valid, weights[H] + n * strides[H], biases[H],
                         lefts[H] + n * (SIZES[K] * RANKS_OF[H]), rights[H] + n * (RANKS_OF[H] * SIZES[H]),
                         columns, scale, SIZES[K], SIZES[H], RANKS_OF[H], BIASES[H], FUNCTIONS_OF[H],
                         MASK_WORLD, PRODUCTS, OPERAND, BR, BS, BO, BI,
@@ -198,10 +196,7 @@ def score_tail_kernel(
             )  # fmt: skip
             if LAYERS > 2:
                 tl.debug_barrier()  # before the next tile overwrites what slower threads still read
-        groups = tl.arange(0, GP)
-        out = (n * parts + part) * G + groups
-        tl.store(correct + out, hits, mask=groups < G)
-        tl.store(loss + out, losses, mask=groups < G)
+        store_sums(correct, loss, hits, losses, n * parts + part, G, GP)
 
 
 def score_tail(

@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .counting import count_tile
+from .counting import count_tile, store_sums
 from .launch import PROGRAMS, Outputs, power_of_two, programs, tuned
 
 CONFIGS = [
@@ -69,10 +69,7 @@ def tally_logits_kernel(
                 hits, losses, margin_limit, bins_per_unit,
                 C, G, GP, BC, BINS, LOSS, PREDICTED, CONFUSION, HISTOGRAM,
             )  # fmt: skip
-        groups = tl.arange(0, GP)
-        out = (n * parts + part) * G + groups
-        tl.store(correct + out, hits, mask=groups < G)
-        tl.store(loss + out, losses, mask=groups < G)
+        store_sums(correct, loss, hits, losses, n * parts + part, G, GP)
 
 
 def tally_logits(

@@ -19,7 +19,7 @@ from rledit.debiasing.config import LAYER_SETS
 from rledit.debiasing.data import DebiasData, Split
 from rledit.debiasing.evaluation import evaluate, margins_of, ranks_of, resample
 from rledit.debiasing.report import per_group_table
-from rledit.debiasing.task import make_task
+from rledit.debiasing.task import editing_samples, make_task
 
 QUICK = DebiasConfig(candidates=768, num_envs=64, vocabulary=400)
 FIGURES = {"accuracy", "utility_auc", "subgroup_auc", "bpsn_auc", "bnsp_auc", "fped", "fned", "per_group"}
@@ -220,7 +220,7 @@ def test_the_scorers_coarser_bins_are_good_enough_for_a_reward(shared_data: Path
     config = DebiasConfig(("jigsaw",), vocabulary=1500, layer=("fc2",))
     data = DebiasData(config, shared_data)
     classifier = BagOfWords.train(config, data, lambda *_: None)
-    scorer = make_task(config, classifier, data).scorer()
+    scorer = make_task(config, classifier, editing_samples(classifier, data)).scorer()
     tally = scorer.score({})
     margins = margins_of(classifier.model, classifier.encode, data.splits["reward"].both.texts)
     errors = []

@@ -41,13 +41,19 @@ def triton() -> Backend:
     return gpu_backend("triton")
 
 
-def on_device(arguments: tuple) -> tuple:
-    def move(value: object) -> object:
-        if isinstance(value, Tensor):
-            return value.to(DEVICE)
-        return [move(item) for item in value] if isinstance(value, list) else value
+def mapped(change: Callable[[Tensor], Tensor], arguments: tuple) -> tuple:
+    """The arguments with every tensor changed, those in lists, too."""
 
-    return tuple(move(value) for value in arguments)
+    def of(value: object) -> object:
+        if isinstance(value, Tensor):
+            return change(value)
+        return [of(item) for item in value] if isinstance(value, list) else value
+
+    return tuple(of(value) for value in arguments)
+
+
+def on_device(arguments: tuple) -> tuple:
+    return mapped(lambda tensor: tensor.to(DEVICE), arguments)
 
 
 def score(ops: Backend, case: Case, arguments: tuple, world: str, precision: str) -> Counts:
@@ -115,22 +121,8 @@ def test_models_in_half_precision(
 ) -> None:
     """Rounded inputs, then at least the accuracy of bfloat16 products."""
     case = CASES["paper"]
-    rounded = tuple(
-        [item.to(dtype) if isinstance(item, Tensor) else item for item in value]
-        if isinstance(value, list)
-        else value.to(dtype)
-        if isinstance(value, Tensor) and value.is_floating_point()
-        else value
-        for value in case.build()
-    )
-    widened = tuple(
-        [item.float() if isinstance(item, Tensor) else item for item in value]
-        if isinstance(value, list)
-        else value.float()
-        if isinstance(value, Tensor) and value.is_floating_point()
-        else value
-        for value in rounded
-    )
+    rounded = mapped(lambda x: x.to(dtype) if x.is_floating_point() else x, case.build())
+    widened = mapped(lambda x: x.float() if x.is_floating_point() else x, rounded)
     logits, bound = exact_tail(widened, world, case.scale, "bfloat16")
     assert_counts(score(triton, case, rounded, world, "float32"), logits, bound, *rounded[4:6])
 

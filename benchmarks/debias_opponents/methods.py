@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import random
-import tempfile
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,11 +16,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rledit.data import IDENTITY_TERMS
-from rledit.debiasing.layers import choose_layers
-from rledit.debiasing.task import make_task, make_trainer
+from rledit.debiasing.task import editing_samples
 from rledit.models.bag_of_words import words_of
 from rledit.samples import Samples
 
+from ..debias import edit
 from .problem import SHARES, Problem, Setting
 
 RATES = (3e-4, 1e-3, 3e-3)
@@ -158,15 +156,10 @@ def rledit_edits(
 ) -> Iterator[Setting]:
     for budget in budgets:
         config = replace(problem.config, layer=layer, budget=budget)
-        with tempfile.TemporaryDirectory() as scratch:
-            config, _ = choose_layers(
-                config, problem.classifier, problem.data, Path(scratch) / "layers.json", Console(stderr=True)
-            )
-        trainer = make_trainer(config, make_task(config, problem.classifier, problem.data))
-        result = trainer.train(candidates=config.candidates)
+        samples = editing_samples(problem.classifier, problem.data)
+        _, result = edit(config, problem.classifier, samples, Console(stderr=True))
         edited = deepcopy(problem.model)
         result.edit.apply_(edited)
-        trainer.env.close()
         # Not the layers: they differ from seed to seed, and settings are averaged by name.
         yield problem.of_weights(f"budget {budget:g}", edited.state_dict())
 

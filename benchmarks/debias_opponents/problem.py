@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +12,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rledit.debiasing import DebiasConfig
-from rledit.debiasing.classifier import BagOfWords, train_or_load
+from rledit.debiasing.classifier import BagOfWords
 from rledit.debiasing.data import DebiasData
 from rledit.debiasing.evaluation import ranks_of, tally_margins
 from rledit.fairness import Debias
-from rledit.runs.training import supervised_bar
 from rledit.samples import Samples
+
+from ..debias import trained
 
 SHARES = tuple(k / 10 for k in range(10, 0, -1))
 """How much of a method is mixed into the unedited classifier."""
@@ -48,11 +48,7 @@ class Problem:
     def __init__(self, config: DebiasConfig, data_root: Path | None, console: Console) -> None:
         self.config = config
         self.data = DebiasData(config, data_root)
-        with tempfile.TemporaryDirectory() as scratch:
-            path = Path(scratch) / "model.safetensors"
-            classifier, _ = train_or_load(
-                config, self.data, path, lambda: supervised_bar("training", console)
-            )
+        classifier = trained(config, self.data, console)
         assert isinstance(classifier, BagOfWords)
         self.classifier = classifier
         self.model = classifier.model

@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .. import scoring
 
-@dataclass(frozen=True)
-class Shape:
-    """S samples x I -> O (-> classes, if any), N candidates of rank R."""
 
-    samples: int
-    inputs: int
-    outputs: int
-    classes: int
-    candidates: int
-    rank: int
+class Shape(scoring.Shape):
+    """With its candidates and rank in its name."""
 
     def __str__(self) -> str:
-        tail = f" -> {self.classes}" if self.classes else ""
-        return f"{self.samples:,} x {self.inputs} -> {self.outputs}{tail}, N {self.candidates}, R {self.rank}"
+        return f"{super().__str__()}, N {self.candidates}, R {self.rank}"
 
 
 SHAPES = [

@@ -84,8 +84,8 @@ def _of(source: str, capability: int, shared: list[int]) -> Iterator[Resources]:
             continue  # empty
         yield Resources(
             f"{source} (CUDA)", (PRECISIONS[kind] if found else "float32") + (", wgmma" if hopper else ""),
-            ARCHITECTURES[capability], int(registers), shared[kind + 2 * hopper], int(stores) + int(loads), WARPS, matrix.get(name, 0),
-            source == "score_tail",
+            ARCHITECTURES[capability], int(registers), shared[kind + 2 * hopper], int(stores) + int(loads),
+            WARPS, matrix.get(name, 0), source == "score_tail",
         )  # fmt: skip
 
 

@@ -40,6 +40,11 @@ T* optional_elements(const std::string& name, const std::optional<py::capsule>& 
   return capsule ? elements<T>(name, *capsule, kDevice, shape) : nullptr;
 }
 
+void check_groups(int64_t groups) {
+  if (groups < 0 || groups > rledit::kMaxGroups)
+    throw py::value_error("groups: expected 0..64, got " + std::to_string(groups));
+}
+
 rledit::cuda::DeviceTail tail_of(const py::capsule& activations, const std::vector<py::capsule>& weights,
                                  const Capsules& biases, const std::vector<std::string>& nonlinearities,
                                  const py::capsule& labels, const py::capsule& members, int64_t groups,
@@ -51,8 +56,7 @@ rledit::cuda::DeviceTail tail_of(const py::capsule& activations, const std::vect
   if (biases.size() != layers || nonlinearities.size() != layers || lefts.size() != layers ||
       rights.size() != layers)
     throw py::value_error("biases, nonlinearities, lefts, rights: expected one entry per layer");
-  if (groups < 0 || groups > rledit::kMaxGroups)
-    throw py::value_error("groups: expected 0..64, got " + std::to_string(groups));
+  check_groups(groups);
   rledit::cuda::DeviceTail tail{};
   std::vector<int64_t> shape{-1, -1};
   tail.activations = elements<float>("activations", activations, kDevice, shape);
@@ -161,8 +165,7 @@ void tally_logits(const py::capsule& logits, const py::capsule& labels, const py
                   int64_t bins, float margin_limit, uintptr_t stream) {
   std::vector<int64_t> shape{-1, -1, -1};
   const float* values = elements<float>("logits", logits, kDevice, shape);
-  if (groups < 0 || groups > rledit::kMaxGroups)
-    throw py::value_error("groups: expected 0..64, got " + std::to_string(groups));
+  check_groups(groups);
   const int classes = as_int("logits", shape[2]);
   if (classes < 1) throw py::value_error("logits: expected at least one class");
   std::vector<int64_t> count{shape[1]};

@@ -3,6 +3,8 @@
 ``config``      what a run is asked to do
 ``data``        comments and bias sentences, cut into splits that share no sentence
 ``classifier``  the models: bag of words, or a head on a pretrained sentence encoder
+``task``        what PPO trains on
+``layers``      which layers to edit, where nobody says
 ``evaluation``  before and after on the test sets, with confidence intervals
 ``figures``     error rates per group, and the front of utility and bias
 ``report``      what the general report lacks

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,21 +13,27 @@ from typing import Any
 from rich.console import Console
 
 from ..files import write_json
+from ..ppo import Result
 from ..ppo.trainer import INTERRUPTED
+from ..samples import Samples
 from .classifier import Classifier
 from .config import DebiasConfig
-from .data import DebiasData
 from .task import make_task, make_trainer
 
 SHARE = 0.1
 """Of a run's candidates, for each set that is tried."""
 
 Trial = Mapping[str, Any]
-"""``layer``: the names; ``candidates``; ``seconds``; ``before`` and ``after``: validation metrics."""
+"""``layer``: the names; ``candidates``; ``seconds``, as :class:`rledit.ppo.Result` has them; ``before`` and
+``after``: validation metrics."""
 
 
 def choose_layers(
-    config: DebiasConfig, classifier: Classifier, data: DebiasData, path: Path, console: Console
+    config: DebiasConfig,
+    classifier: Classifier,
+    samples: Mapping[str, Samples],
+    path: Path,
+    console: Console,
 ) -> tuple[DebiasConfig, list[Trial]]:
     """The config with the layers of the best trial, and all trials, which are kept in a file.
 
@@ -42,7 +48,7 @@ def choose_layers(
     if path.exists():
         trials = _read(path)
     else:
-        trials = [_try(config, layer, classifier, data, console) for layer in config.layer_sets]
+        trials = [_try(config, layer, classifier, samples, console) for layer in config.layer_sets]
         write_json(path, trials)
     best = max(trials, key=lambda trial: trial["after"]["value"])
     return replace(config, layer=tuple(best["layer"])), trials
@@ -55,7 +61,7 @@ def _read(path: Path) -> list[Trial]:
         for trial in trials:
             for figure in (
                 trial["candidates"],
-                trial["seconds"],
+                *(trial["seconds"][part] for part in ("score", "policy")),
                 *(trial[when][name] for when in ("before", "after") for name in ("bpsn_auc", "utility_auc")),
             ):
                 float(figure)
@@ -68,14 +74,18 @@ def _read(path: Path) -> list[Trial]:
 
 
 def _try(
-    config: DebiasConfig, layer: tuple[str, ...], classifier: Classifier, data: DebiasData, console: Console
+    config: DebiasConfig,
+    layer: tuple[str, ...],
+    classifier: Classifier,
+    samples: Mapping[str, Samples],
+    console: Console,
 ) -> Trial:
     config = replace(config, layer=layer, candidates=max(config.num_envs, round(SHARE * config.candidates)))
     logger = logging.getLogger("rledit")
     told = logger.level
     logger.setLevel(logging.ERROR)  # the run itself says what is to be said about its layers
     try:
-        trainer = make_trainer(config, make_task(config, classifier, data))
+        trainer = make_trainer(config, make_task(config, classifier, samples))
     finally:
         logger.setLevel(told)
     with console.status(f"trying {', '.join(layer)}"):
@@ -93,6 +103,15 @@ def _try(
         f"{result.candidates:,} candidates, value {after['value']:+.3f}",
         highlight=False,
     )
-    seconds = sum(result.seconds.values())
-    return {"layer": list(layer), "candidates": result.candidates, "seconds": seconds,
+    return {"layer": list(layer), "candidates": result.candidates, "seconds": result.seconds,
             "before": before, "after": after}  # fmt: skip
+
+
+def with_trials(result: Result, trials: Sequence[Trial]) -> Result:
+    """The result with what the trials took added to its costs."""
+    seconds = {
+        part: taken + sum(trial["seconds"][part] for trial in trials)
+        for part, taken in result.seconds.items()
+    }
+    candidates = result.candidates + sum(trial["candidates"] for trial in trials)
+    return replace(result, candidates=candidates, seconds=seconds)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from copy import deepcopy
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,9 @@ from .config import DebiasConfig
 from .data import DebiasData
 from .evaluation import evaluate, margins_of
 from .figures import RATES, error_rates, front
-from .layers import choose_layers
+from .layers import choose_layers, with_trials
 from .report import HEADLINE, LIMITS, other_sets, per_group_table, trials_table
-from .task import make_task, make_trainer, with_fitting_rank
+from .task import editing_samples, make_task, make_trainer
 
 
 def run(
@@ -55,10 +55,11 @@ def run(
     with RunFolder(out, asked, resume=resume, overwrite=overwrite) as folder:
         bar = partial(supervised_bar, "training the classifier", console)
         classifier, seconds = train_or_load(config, data, folder.model, bar)
-        config, trials = choose_layers(config, classifier, data, folder.layers, console)
-        task = make_task(config, classifier, data)
-        config = with_fitting_rank(config, task)
+        samples = editing_samples(classifier, data)
+        config, trials = choose_layers(config, classifier, samples, folder.layers, console)
+        task = make_task(config, classifier, samples)
         ppo = make_trainer(config, task)
+        config = replace(config, rank=ppo.env.rank)
         console.print(
             f"Editing {', '.join(config.layer)}, scored on {len(task.samples):,} texts and "
             f"{len(data.identities)} identity groups ({ppo.env.episodes.scorer.way})",
@@ -73,16 +74,16 @@ def run(
             console=console,
             checkpoint_seconds=checkpoint_seconds,
         )
+        result = with_trials(result, trials)
         edited = deepcopy(classifier.model)
         result.edit.apply_(edited)
         metrics: dict[str, Any] = {
             "test": measure(classifier, edited, data, config.seed),
             "validation": result.edit.metrics["validation"],
-            "candidates": result.candidates + sum(trial["candidates"] for trial in trials),
+            "candidates": result.candidates,
             "origin": result.origin,
             "stopped": result.stopped,
-            "seconds": seconds_of(result, seconds, started)
-            | {"trials": sum(trial["seconds"] for trial in trials)},
+            "seconds": seconds_of(result, seconds, started),
             "layer": list(config.layer),
             "layers_tried": trials,
             "front": result.choices,
@@ -117,7 +118,7 @@ def _report(
     test = metrics["test"]
     drawn = [
         *[error_rates(test, name) for name in RATES],
-        front(metrics["front"], metrics["validation"], config.budget * (1 - config.objective().reserve)),
+        front(metrics["front"], metrics["validation"], config.objective().spendable),
         curve(history, "reward"),
         curve(history, "AUC"),
         *[heat_map(name, delta) for name, delta in edit.deltas(task.weights()).items()],

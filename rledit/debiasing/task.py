@@ -2,37 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from ..ppo import PPO
 from ..runs import config as runs_config
+from ..samples import Samples
 from ..task import Task
 from .classifier import Classifier
 from .config import DebiasConfig
 from .data import DebiasData
 
 
-def make_task(config: DebiasConfig, classifier: Classifier, data: DebiasData) -> Task:
-    """With the config's layers as targets; there must be some (see :func:`choose_layers`)."""
-    splits = {
+def editing_samples(classifier: Classifier, data: DebiasData) -> dict[str, Samples]:
+    """The splits "reward" and "validation", encoded."""
+    return {
         name: data.splits[name].samples(classifier.encode, data.identities)
         for name in ("reward", "validation")
     }
+
+
+def make_task(config: DebiasConfig, classifier: Classifier, samples: Mapping[str, Samples]) -> Task:
+    """With the config's layers as targets; there must be some (see :func:`choose_layers`)."""
     return Task(
         classifier.model,
         targets=config.layer,
-        samples=splits["reward"],
+        samples=samples["reward"],
         objective=config.objective(),
-        validation=splits["validation"],
+        validation=samples["validation"],
     )
 
 
-def with_fitting_rank(config: DebiasConfig, task: Task) -> DebiasConfig:
-    """With as much of the rank as the smallest target has."""
-    smallest = min(min(weight.shape) for weight in task.weights().values())
-    return replace(config, rank=min(config.rank, smallest))
-
-
 def make_trainer(config: DebiasConfig, task: Task) -> PPO:
-    """Of a rank that fits."""
-    return runs_config.make_trainer(with_fitting_rank(config, task), task)
+    """With as much of the config's rank as the smallest target has."""
+    smallest = min(min(weight.shape) for weight in task.weights().values())
+    return runs_config.make_trainer(replace(config, rank=min(config.rank, smallest)), task)

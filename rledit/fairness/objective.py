@@ -82,6 +82,11 @@ class Debias:
             raise ValueError(f"reserve: expected a share in 0..1, got {self.reserve}")
 
     @property
+    def spendable(self) -> float:
+        """The budget without its reserve."""
+        return self.budget * (1 - self.reserve)
+
+    @property
     def needs(self) -> frozenset[str]:
         return NEEDS
 
@@ -157,8 +162,9 @@ class Debias:
 
     def _overspent(self, metrics: GroupMetrics, before: Mapping[str, float]) -> list[Tensor]:
         """Per utility metric: by how much its loss exceeds what may be spent; negative within it."""
-        allowed = self.budget * (1 - self.reserve)
-        return [METRICS[name].direction * (before[name] - metrics[name]) - allowed for name in self.utility]
+        return [
+            METRICS[name].direction * (before[name] - metrics[name]) - self.spendable for name in self.utility
+        ]
 
     def metrics(self, tally: Tally) -> dict[str, Tensor]:
         metrics = self.of(tally)

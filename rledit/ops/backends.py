@@ -140,7 +140,10 @@ def _of_gpu(ops: GpuOps, population_linear: Callable[..., Tensor] | None = None)
 
 _TRITON = _of_gpu(triton_backend.OPS, triton_backend.population_linear)
 _CUDA = _of_gpu(cuda_backend.OPS)
-_GPU = ((_CUDA, cuda_backend.missing), (_TRITON, triton_backend.missing))
+_GPU = (
+    (_CUDA, cuda_backend.OPS, cuda_backend.missing),
+    (_TRITON, triton_backend.OPS, triton_backend.missing),
+)
 """By preference, each with why it cannot be used here."""
 
 
@@ -164,13 +167,13 @@ def backend(name: str = "auto", device: str = "cpu") -> Backend:
     if name == "auto":
         if device == "cpu":
             return _NATIVE
-        usable = [known for known, reason in _GPU if device == "cuda" and not reason()]
+        usable = [known for known, _, reason in _GPU if device == "cuda" and not reason()]
         return usable[0] if usable else _REFERENCE
     if name == "native":
         return _NATIVE
     if name == "reference":
         return _REFERENCE
-    for known, missing in _GPU:
+    for known, _, missing in _GPU:
         if name == known.name:
             if reason := missing():
                 raise RuntimeError(f"backend: {asked!r} cannot be used, {reason}")
@@ -182,7 +185,7 @@ def _on_gpu(op: str) -> Callable[..., Any]:
     """The registered op for CUDA tensors: of the first backend that is there and knows the dtype."""
 
     def run(*arguments: Any) -> Any:
-        for ops, (_, missing) in zip((cuda_backend.OPS, triton_backend.OPS), _GPU, strict=True):
+        for _, ops, missing in _GPU:
             if ops.takes(arguments[0]) and not missing():
                 return getattr(ops, op)(*arguments)
         return getattr(_REFERENCE, op)(*arguments)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import NamedTuple
 
 import torch
@@ -92,4 +93,33 @@ def empty_counts(
             )
             for part in TALLY_PARTS
         )
+    )
+
+
+def counts_of(
+    correct: Tensor | None,
+    predicted: Tensor | None,
+    confusion: Tensor | None,
+    loss: Tensor | None,
+    histogram: Tensor | None,
+    wanted: Container[str],
+    device: torch.device,
+) -> Counts:
+    """The parts that were wanted, of a backend's tables in any integer dtype; AUC's pairs come from the
+    histogram."""
+    none = torch.empty(0, dtype=torch.int64, device=device)
+
+    def part(name: str, table: Tensor | None) -> Tensor:
+        return none if table is None or name not in wanted else table.long()
+
+    pairs = none
+    if histogram is not None and "concordant" in wanted:
+        pairs = concordant_pairs(histogram.long())
+    return Counts(
+        part("correct", correct),
+        part("predicted", predicted),
+        part("confusion", confusion),
+        none.double() if loss is None or "loss" not in wanted else loss,
+        part("histogram", histogram),
+        pairs,
     )

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.dlpack import to_dlpack  # type: ignore[attr-defined]
 
-from .counts import concordant_pairs
+from .counts import counts_of
 from .gpu import GpuOps, Kernels, Parts
 
 BUILD = "-C cmake.define.RLEDIT_CUDA=ON"
@@ -105,7 +105,7 @@ class _Outputs:
         self, n: int, groups: int, classes: int, wanted: Sequence[str], bins: int, device: torch.device
     ) -> None:
         self._wanted = set(wanted)
-        self._none = torch.empty(0, dtype=torch.int64, device=device)
+        self._device = device
 
         def table(part: bool, *shape: int, dtype: torch.dtype = torch.int64) -> Tensor | None:
             return torch.zeros(n, groups, *shape, dtype=dtype, device=device) if part else None
@@ -120,18 +120,8 @@ class _Outputs:
         return _capsules([self.correct, self.predicted, self.confusion, self.histogram, self.loss])
 
     def parts(self) -> Parts:
-        concordant, histogram = self._none, self.histogram
-        if histogram is not None:
-            if "concordant" in self._wanted:
-                concordant = concordant_pairs(histogram)
-            if "histogram" not in self._wanted:
-                histogram = None
-        found = (self.correct, self.predicted, self.confusion, self.loss, histogram)
-        dtypes = (torch.int64, torch.int64, torch.int64, torch.float64, torch.int64)
-        return (
-            *(self._none.to(t) if part is None else part for part, t in zip(found, dtypes, strict=True)),
-            concordant,
-        )
+        tables = (self.correct, self.predicted, self.confusion, self.loss, self.histogram)
+        return counts_of(*tables, self._wanted, self._device)
 
 
 def _capsules(tensors: Sequence[Tensor | None]) -> list[Any]:
