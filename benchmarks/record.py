@@ -65,7 +65,7 @@ def write(name: str, command: str, table: Table, data: dict[str, Any], note: str
     """Print the tables, and write them with their circumstances to results/NAME.md and NAME.json."""
     where = circumstances(command)
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps({**where, **data}, indent=1) + "\n")
+    (RESULTS / f"{name}.json").write_text(_json({**where, **data}))
     lines = [
         f"# {table.title}",
         "",
@@ -80,6 +80,17 @@ def write(name: str, command: str, table: Table, data: dict[str, Any], note: str
         lines += [] if each is table else ["", f"## {each.title}", ""]
         lines += _markdown(each)
     (RESULTS / f"{name}.md").write_text("\n".join(lines) + "\n")
+
+
+def _json(data: dict[str, Any]) -> str:
+    """One line for each entry, and for each row of a list."""
+    lines = []
+    for key, value in data.items():
+        text = json.dumps(value)
+        if isinstance(value, list) and value:
+            text = "[\n  " + ",\n  ".join(json.dumps(row) for row in value) + "\n ]"
+        lines.append(f" {json.dumps(key)}: {text}")
+    return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 def _markdown(table: Table) -> list[str]:
