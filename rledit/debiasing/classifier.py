@@ -80,7 +80,7 @@ class BagOfWords:
 
 
 class OnEmbeddings(nn.Module):
-    """A head by itself, under the name that it has in :class:`rledit.models.encoder.LastBlock`."""
+    """A head by itself, under the name that it has in :class:`rledit.models.LastBlock`."""
 
     def __init__(self, head: ToxicityHead) -> None:
         super().__init__()

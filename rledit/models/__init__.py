@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from .bag_of_words import Vocabulary
-from .encoder import BertLayer, LastBlock, SentenceEncoder
+from .bert import BertLayer, LastBlock
+from .encoder import SentenceEncoder
 from .mnist_cnn import MnistCNN
 from .registry import NAMES, build, normalize
 from .resnet_cifar import ResNetCIFAR
