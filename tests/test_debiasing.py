@@ -155,6 +155,7 @@ def test_group_names_are_data_and_never_markup() -> None:
         ({"vocabulary": 10}, "vocabulary: expected at least 5"),
         ({"layer": ("fc9",)}, "layer: expected some of fc1, fc2, fc3; got fc9"),
         ({"seed": -1}, "seed: expected at least 0"),
+        ({"device": "tpu"}, "device: expected cpu or cuda"),
     ],
 )
 def test_wrong_settings_are_named(changes: dict[str, Any], message: str) -> None:
@@ -229,3 +230,25 @@ def test_the_scorers_coarser_bins_are_good_enough_for_a_reward(shared_data: Path
         errors.append(abs(float(tally.auc(group)[0]) - exact))
     assert max(errors) < 0.1
     assert sorted(errors)[len(errors) // 2] < 0.003
+
+
+def test_a_gpu_that_is_not_there() -> None:
+    if torch.cuda.is_available():
+        assert replace(QUICK, device="cuda").device == "cuda"
+    else:
+        with pytest.raises(ValueError, match="device: expected cpu, there is no GPU"):
+            replace(QUICK, device="cuda")
+
+
+def test_a_run_scores_on_the_device_that_was_asked_for(
+    data: DebiasData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy goes there: the classifier itself is trained and tested on the CPU."""
+    asked = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.nn.Module, "to", lambda model, device: asked.append(device) or model)
+    config = replace(QUICK, device="cuda", layer=("fc3",))
+    classifier = BagOfWords.train(QUICK, data, lambda *_: None)
+    task = make_task(config, classifier, editing_samples(classifier, data))
+    assert asked == ["cuda"]
+    assert task.editable.model is not classifier.model

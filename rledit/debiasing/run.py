@@ -116,12 +116,13 @@ def _report(
 ) -> None:
     write_json(folder.metrics, metrics)
     test = metrics["test"]
+    weights = {name: weight.cpu() for name, weight in task.weights().items()}
     drawn = [
         *[error_rates(test, name) for name in RATES],
         front(metrics["front"], metrics["validation"], config.objective().spendable),
         curve(history, "reward"),
         curve(history, "AUC"),
-        *[heat_map(name, delta) for name, delta in edit.deltas(task.weights()).items()],
+        *[heat_map(name, delta) for name, delta in edit.deltas(weights).items()],
     ]
     figures = [plot for plot in drawn if plot is not None]
     write_figures(folder.plots, figures)
@@ -133,7 +134,7 @@ def _report(
         metrics=metrics,
         history=history,
         edit=edit,
-        weights=task.weights(),
+        weights=weights,
         classes=[],
         figures=figures,
         limits=LIMITS,

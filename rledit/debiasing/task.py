@@ -25,7 +25,7 @@ def editing_samples(classifier: Classifier, data: DebiasData) -> dict[str, Sampl
 def make_task(config: DebiasConfig, classifier: Classifier, samples: Mapping[str, Samples]) -> Task:
     """With the config's layers as targets; there must be some (see :func:`choose_layers`)."""
     return Task(
-        classifier.model,
+        runs_config.placed(config, classifier.model),
         targets=config.layer,
         samples=samples["reward"],
         objective=config.objective(),

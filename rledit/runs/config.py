@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
+
+import torch
+from torch import nn
 
 from ..ppo import PPO, PPOConfig
 from ..task import Task
@@ -32,6 +36,8 @@ class EditingConfig:
     """Edits that compose in an episode."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the scoring."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where edits are scored and the policy learns. Classifiers are trained and tested on the CPU."""
     ppo: PPOConfig = field(default_factory=PPOConfig)
     """The numbers of PPO."""
 
@@ -41,12 +47,21 @@ class EditingConfig:
         for name in ("candidates", "num_envs", "episode_length"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        if self.device not in ("cpu", "cuda"):
+            raise ValueError(f"device: expected cpu or cuda, got {self.device!r}")
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ValueError("device: expected cpu, there is no GPU that torch can use here; got 'cuda'")
         if self.seed < 0:
             raise ValueError(f"seed: expected at least 0, got {self.seed}")
 
     def resolved(self) -> dict[str, Any]:
         """As JSON for people to read, without what nobody set."""
         return {key: value for key, value in asdict(self).items() if value != ""}
+
+
+def placed(config: EditingConfig, model: nn.Module) -> nn.Module:
+    """The model on the config's device: itself, or a copy."""
+    return model if config.device == "cpu" else deepcopy(model).to(config.device)
 
 
 def make_trainer(config: EditingConfig, task: Task) -> PPO:

@@ -23,7 +23,7 @@ from ..edit import Edit
 from ..files import Json, read_tensors, write_json, write_tensors
 from ..objectives import Unlearning
 from ..ppo import Result
-from ..runs.config import make_trainer
+from ..runs.config import make_trainer, placed
 from ..runs.folder import RunFolder
 from ..runs.history import History
 from ..runs.plots import plots, write_figures
@@ -69,7 +69,7 @@ def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
 
 def make_task(config: UnlearningConfig, model: nn.Module, data: UnlearningData) -> Task:
     return Task(
-        model,
+        placed(config, model),
         targets=config.layers,
         samples=data.samples(data.reward, config.forget),
         objective=Unlearning(),
@@ -221,11 +221,12 @@ def _report(
     data: UnlearningData,
 ) -> None:
     write_json(folder.metrics, metrics)
+    weights = {name: weight.cpu() for name, weight in task.weights().items()}
     figures = plots(
         metrics=metrics,
         history=history,
         edit=edit,
-        weights=task.weights(),
+        weights=weights,
         classes=data.classes,
         baselines=metrics["baselines"],
     )
@@ -238,7 +239,7 @@ def _report(
         metrics=metrics,
         history=history,
         edit=edit,
-        weights=task.weights(),
+        weights=weights,
         classes=data.classes,
         figures=figures,
     )
