@@ -79,7 +79,7 @@ class Task:
         """A scorer of the ``reward`` or the ``validation`` split.
 
         Args:
-            backend: "auto", "native" or "reference".
+            backend: "auto", "native", "triton", "cuda" or "reference"; see :func:`rledit.ops.backend`.
             precision: "float32", or "bfloat16" for operands rounded to bfloat16.
         """
         if split not in ("reward", "validation"):

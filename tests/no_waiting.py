@@ -153,7 +153,8 @@ def graphs_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> list[Graph]:
         yield
 
     for name, value in {
-        "Stream": Stream, "current_stream": Stream, "stream": stream, "CUDAGraph": make, "graph": lambda g: g,
+        "Stream": Stream, "current_stream": Stream, "stream": stream, "CUDAGraph": make,
+        "graph": lambda graph, stream, capture_error_mode: graph,
     }.items():  # fmt: skip
         monkeypatch.setattr(torch.cuda, name, value)
     return made

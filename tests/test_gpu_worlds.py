@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from importlib import import_module
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -173,11 +174,43 @@ def test_outcomes_of_a_graph_outlive_the_next_step(graphs: list[Graph]) -> None:
     assert len(graphs) == 2  # of three candidates
 
 
+def test_parts_of_longer_episodes_are_not_captured(graphs: list[Graph]) -> None:
+    """They are whole episodes of one step, beside those under way."""
+    world = world_of(TASKS["a function"](), episode_length=3)
+    given = torch.randn(6, world.layout.size, generator=torch.Generator().manual_seed(0))
+    expected = world.score_parts(given, 1)[0].result().rewards
+    world._graph = True
+    assert torch.equal(world.score_parts(given, 1)[0].result().rewards, expected)
+    assert not graphs
+
+
 def test_a_graph_needs_a_gpu() -> None:
     if DEVICE == "cuda":
         pytest.skip("there is one")
     with pytest.raises(ValueError, match="graph: expected a model on a GPU for a CUDA graph, got one on cpu"):
         rledit.MaskWorld(make_task(), graph=True)
+
+
+def test_a_graph_needs_kernels_that_do_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = make_task()
+    task.editable.device = torch.device("cuda")
+    monkeypatch.setattr(task, "scorer", lambda *_: SimpleNamespace(backend="reference"))
+    with pytest.raises(ValueError, match="graph: expected the backend 'triton' or 'cuda', got 'reference'"):
+        rledit.MaskWorld(task, graph=True)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda x: x[:5], lambda x: x[:, 1:], lambda x: x[0], lambda x: x.double(), lambda x: x.to(META)],
+)
+def test_actions_of_another_kind_are_named(change: Any) -> None:
+    world = world_of(make_task())
+    with pytest.raises(ValueError, match=r"actions: expected float32 \[6, 28\] on cpu, got"):
+        world.start(change(torch.zeros(6, world.layout.size)))
+    world.start(torch.zeros(6, world.layout.size))
+    with pytest.raises(RuntimeError, match="start: the step before has not been waited for"):
+        world.start(torch.zeros(6, world.layout.size))
+    world.wait()
 
 
 # ------------------------------------------------------------------------------------------ streams
@@ -233,7 +266,6 @@ def test_scoring_has_a_stream_of_its_own(monkeypatch: pytest.MonkeyPatch) -> Non
 
     given = torch.randn(6, world.layout.size)
     pending = worker.submit(work, given)
-    assert pending.done()
     assert streams.said == ["side waits for main", "scored on side", "event on side", "kept for side"]
     streams.said.clear()
     outcome = pending.result()
@@ -260,9 +292,66 @@ def test_errors_on_a_stream_come_with_the_result(monkeypatch: pytest.MonkeyPatch
         raise ArithmeticError("no")
 
     pending = worker.submit(fails, torch.zeros(2))
-    assert pending.done()
     with pytest.raises(ArithmeticError, match="no"):
         pending.result()
+
+
+def test_a_step_that_was_interrupted_can_be_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    Streams(monkeypatch)
+    world = world_of(make_task(), episode_length=2)
+    world._worker = workers.StreamWorker(world.device)
+    given = torch.randn(6, world.layout.size, generator=torch.Generator().manual_seed(0))
+    world.start(given)
+    expected = world.wait().rewards
+    world.reset()
+    world.start(given)
+    with monkeypatch.context() as patch:
+        patch.setattr(Outcome, "check", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            world.wait()
+    assert torch.equal(world.wait().rewards, expected)
+
+
+def interrupted(outcome: Outcome) -> Outcome:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("length", [1, 2])
+def test_what_is_kept_is_not_of_the_callers_inference_mode(
+    length: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Streams(monkeypatch)
+    world = world_of(make_task(), episode_length=length)
+    world._worker = workers.StreamWorker(world.device)
+    given = torch.randn(6, world.layout.size)
+    with torch.inference_mode():
+        world.start(given)
+        world.wait()
+    world.reset()
+    world.start(given)
+    world.wait()
+
+
+@pytest.mark.parametrize("length", [1, 2])
+def test_objectives_may_compute_on_the_host(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What they give goes to where the counts are."""
+    world = world_of(make_task(objective=rledit.Function(lambda tally: tally.accuracy("retain"))))
+    idle_triton(monkeypatch)
+    episodes = on_a_gpu(world, "triton", monkeypatch)
+    episodes.scorer.objective.function = lambda tally: torch.zeros(6)  # type: ignore[attr-defined]
+    episodes.length = length
+    episodes.begin(6)
+    assert episodes.advance(torch.empty(6, world.layout.size, device=META)).rewards.device == META
+
+
+def test_passes_on_a_gpu_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is many kernels to start, and nothing stays in a CPU's cache there."""
+    world = world_of(make_task(conv=True))
+    idle_triton(monkeypatch)
+    way: Any = on_a_gpu(world, "triton", monkeypatch).scorer._way
+    population = SimpleNamespace(size=128, world="mask")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    assert way._pass_size(population)[1] > 100
 
 
 # --------------------------------------------------------------------------------------------- policy
@@ -294,15 +383,18 @@ def test_a_world_on_a_gpu(backend: str, length: int) -> None:
     gpu_backend(backend)
     here = make_task()
     there = rledit.Task(here.editable.model.cuda(), ["0"], here.samples, here.objective, here.validation)
-    given = torch.randn(6, 28, generator=torch.Generator().manual_seed(0))
+    given = torch.randn(3, length, 6, 28, generator=torch.Generator().manual_seed(0))
     outcomes = []
     for task, kwargs in ((here, {"backend": "native"}), (there, {}), (there, {"graph": True})):
         world = world_of(task, **{"backend": backend, "episode_length": length, **kwargs})
-        for _ in range(length):
-            world.start(given.to(world.device))
-            outcome = world.wait()
-        assert outcome.rewards.device.type == world.device.type
-        outcomes.append(outcome.rewards.cpu())
+        rewards = []
+        for episode in given:
+            world.reset()
+            for step in episode:
+                world.start(step.to(world.device))
+                rewards.append(world.wait().rewards)
+        assert rewards[0].device.type == world.device.type
+        outcomes.append(torch.stack(rewards).cpu())
         world.close()
     assert torch.equal(outcomes[0], outcomes[1])
     assert torch.equal(outcomes[0], outcomes[2])

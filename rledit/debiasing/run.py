@@ -55,6 +55,7 @@ def run(
     with RunFolder(out, asked, resume=resume, overwrite=overwrite) as folder:
         bar = partial(supervised_bar, "training the classifier", console)
         classifier, seconds = train_or_load(config, data, folder.model, bar)
+        started = time.perf_counter()
         samples = editing_samples(classifier, data)
         config, trials = choose_layers(config, classifier, samples, folder.layers, console)
         task = make_task(config, classifier, samples)
@@ -65,7 +66,6 @@ def run(
             f"{len(data.identities)} identity groups ({ppo.env.episodes.scorer.way})",
             highlight=False,
         )
-        started = time.perf_counter()
         result, history = train(
             ppo,
             folder,

@@ -116,7 +116,5 @@ class Agent(nn.Module):
     def finite(self) -> bool:
         """Whether no parameter is NaN, nor any tensor's norm beyond PARAMETER_LIMIT."""
         # The norm passes NaN on, and NaN is not below the limit. Of all norms torch has made this one fast.
-        return all(
-            float(torch.linalg.vector_norm(parameter.detach())) < PARAMETER_LIMIT
-            for parameter in self.parameters()
-        )
+        norms = [torch.linalg.vector_norm(parameter.detach()) for parameter in self.parameters()]
+        return bool((torch.stack(norms) < PARAMETER_LIMIT).all())

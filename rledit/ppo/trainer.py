@@ -55,7 +55,8 @@ class Result:
 class PPO:
     """Learns a policy over a world's edits, on the world's device.
 
-    The same seed gives the same edit, bit for bit, on the same machine and number of threads.
+    The same seed gives the same edit, bit for bit, on the same CPU and number of threads. On a GPU sums of
+    losses, and the block sizes that Triton finds fastest, may differ in the last bits from run to run.
 
     Args:
         env: a :class:`rledit.MaskWorld` or :class:`rledit.ShiftWorld`.
@@ -148,20 +149,22 @@ class PPO:
         self.seconds["score"] += rollout.score_seconds
         self.seconds["policy"] += elapsed - rollout.score_seconds
         best = int(rollout.returns.argmax())
-        row: Row = {
-            "update": len(self.history) + 1,
-            "candidates": self.candidates,
-            "reward_mean": float(rollout.returns.mean()),
-            "reward_best": float(rollout.returns[best]),
-            "reward_elite": float(self.elites.returns[0]),
+        figures = {
+            "reward_mean": rollout.returns.mean(),
+            "reward_best": rollout.returns[best],
+            "reward_elite": self.elites.returns[0],
+            "entropy": self.agent.policy.entropy().detach(),
         }
         for name in self.env.episodes.initial_metrics:
-            row[name] = float(rollout.metrics[name].mean())
-            row[f"{name}_best"] = float(rollout.metrics[name][best])
+            figures[name] = rollout.metrics[name].mean()
+            figures[f"{name}_best"] = rollout.metrics[name][best]
+        read = dict(zip(figures, torch.stack([f.double() for f in figures.values()]).tolist(), strict=True))
+        entropy = read.pop("entropy")
+        row: Row = {"update": len(self.history) + 1, "candidates": self.candidates, **read}
         row |= {
             "policy_loss": stats.policy_loss,
             "value_loss": stats.value_loss,
-            "entropy": float(self.agent.policy.entropy().detach()),
+            "entropy": entropy,
             "kl": stats.kl,
             "clipped": stats.clipped,
             "optimizer_steps": stats.steps,
@@ -220,6 +223,7 @@ class PPO:
             "samples": env.task.samples.fingerprint(),
             "unedited": env.episodes.initial_value,  # other inputs would hardly give the same
             "targets": list(env.task.weights()),
+            "device": env.device.type,  # random numbers differ
             "world": env.world,
             "num_envs": env.num_envs,
             "rank": env.rank,

@@ -18,6 +18,7 @@ from .tail import Tail
 
 PASS_BYTES = 4 << 20  # of the widest activation of a pass through a suffix, per thread: more leaves the cache
 SHIFTED_TOGETHER = 4  # candidates of a pass whose small corrections are worth making in one product
+GPU_PASS_BYTES = 256 << 20  # on a GPU: few large passes, since each is many kernels to start
 LEAST_SAMPLES = 32
 MOST_ROWS = 4096
 HISTOGRAM_BINS = 4096
@@ -143,8 +144,11 @@ class SuffixWay:
     def _pass_size(self, population: Population) -> tuple[int, int]:
         """How many samples of how many candidates run at once, so that activations stay in cache."""
         samples = self._samples
-        rows = PASS_BYTES * torch.get_num_threads() // self._network.row_bytes
-        rows = min(max(rows, LEAST_SAMPLES), MOST_ROWS)
+        if self._cached[0].device.type == "cpu":
+            rows = min(PASS_BYTES * torch.get_num_threads() // self._network.row_bytes, MOST_ROWS)
+        else:
+            rows = GPU_PASS_BYTES // self._network.row_bytes
+        rows = max(rows, LEAST_SAMPLES)
         together = min(population.size, SHIFTED_TOGETHER) if population.world == "shift" else 1
         at_once = max(LEAST_SAMPLES, rows // together)
         at_once = math.ceil(samples / math.ceil(samples / at_once))  # no batch is nearly empty

@@ -130,13 +130,13 @@ class Episodes:
         values = self._values(tally)
         rewards = values - self._previous
         self._previous.copy_(values)
-        return Outcome(rewards, values, self.scorer.objective.metrics(tally), tally)
+        return Outcome(rewards, values, self._metrics(tally), tally)
 
     def score_whole(self, actions: Tensor) -> Outcome:
         """Whole episodes of one step, from actions [n, A] of any n, beside the episodes under way."""
         tally = self.scorer.count(self.layout.factors(actions), self.world, self.scale)
         values = self._values(tally)
-        return Outcome(values - self.initial_value, values, self.scorer.objective.metrics(tally), tally)
+        return Outcome(values - self.initial_value, values, self._metrics(tally), tally)
 
     @torch.no_grad()
     def edited(self, actions: Tensor, weights: dict[str, Tensor] | None) -> dict[str, Tensor]:
@@ -154,10 +154,15 @@ class Episodes:
             self._backend.apply_lowrank_(weights[name], left, right, self.world, self.scale)
 
     def _values(self, tally: Tally) -> Tensor:
-        values = self.scorer.objective(tally).double()
+        # An objective may compute on the host: what it gives goes to where everything else is.
+        values = self.scorer.objective(tally).to(tally.device, torch.float64)
         if values.shape != (tally.candidates,):
             raise ValueError(
                 f"objective: expected one value per candidate, shape [{tally.candidates}], "
                 f"got {list(values.shape)}"
             )
         return values
+
+    def _metrics(self, tally: Tally) -> dict[str, Tensor]:
+        figures = self.scorer.objective.metrics(tally)
+        return {name: figure.to(tally.device) for name, figure in figures.items()}

@@ -32,7 +32,9 @@ class StepGraph:
                 step(self._actions)
         current.wait_stream(side)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
+        # On the stream of the warm-ups, whose workspaces libraries keep; by default it would be one for the
+        # whole process, of whatever GPU came first.
+        with torch.cuda.graph(self._graph, stream=side, capture_error_mode="thread_local"):
             self._outcome = step(self._actions)
 
     def __call__(self, actions: Tensor) -> Outcome:

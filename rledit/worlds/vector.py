@@ -56,7 +56,7 @@ class World(VectorEnv[Array, Array, Array]):
             on the GPU only; those of rledit do.
 
     Raises:
-        ValueError: for a number out of range, an unknown name, or ``graph`` without a GPU.
+        ValueError: for a number out of range, an unknown name, or ``graph`` without a GPU or its kernels.
     """
 
     world: ClassVar[Literal["shift", "mask"]]
@@ -89,15 +89,19 @@ class World(VectorEnv[Array, Array, Array]):
         self.device = task.editable.device
         if graph and self.device.type != "cuda":
             raise ValueError(f"graph: expected a model on a GPU for a CUDA graph, got one on {self.device}")
+        scorer = task.scorer(backend, precision)
+        if graph and scorer.backend not in ("triton", "cuda"):
+            raise ValueError(
+                f"graph: expected the backend 'triton' or 'cuda', got {scorer.backend!r}, which waits for "
+                "the GPU in every call"
+            )
         self.num_envs = num_envs
         self.rank = rank
         self.episode_length = episode_length
         self.scale = float(scale)
         self.bound = float(bound)
         self.layout = ActionLayout(task, self.world, rank)
-        self.episodes = Episodes(
-            task.scorer(backend, precision), self.layout, self.world, self.scale, episode_length
-        )
+        self.episodes = Episodes(scorer, self.layout, self.world, self.scale, episode_length)
         self.observe = make_observation(observation, task.weights())
         unedited = {name: weight[None] for name, weight in task.weights().items()}
         self.initial_observation = self.observe(unedited)  # [1, D], of every candidate
@@ -138,25 +142,36 @@ class World(VectorEnv[Array, Array, Array]):
         return self.step_wait()
 
     def step_async(self, actions: Array) -> None:
-        """Start scoring actions [N, A] on other threads and return at once.
+        """Start scoring actions [N, A] beside the caller and return at once.
 
         Raises:
             ValueError: for a wrong shape, or NaN.
             RuntimeError: if a step is under way already, or the world is closed.
         """
-        self._check_idle()
+        self._check_idle("step_async")
         self._start(self.as_actions(actions, (self.num_envs, self.layout.size)))
 
     def start(self, actions: Tensor) -> None:
-        """:meth:`step_async` of a policy's actions, float32 [N, A] on the task's device."""
-        self._check_idle()
+        """:meth:`step_async` of a policy's actions, float32 [N, A] on the task's device.
+
+        Raises:
+            ValueError: for another shape, dtype or device, or NaN.
+            RuntimeError: as :meth:`step_async`.
+        """
+        self._check_idle("start")
+        shape, got = (self.num_envs, self.layout.size), (actions.dtype, actions.device.type)
+        if actions.shape != shape or got != (torch.float32, self.device.type):
+            raise ValueError(
+                f"actions: expected float32 {list(shape)} on {self.device}, got {actions.dtype} "
+                f"{list(actions.shape)} on {actions.device}"
+            )
         self._start(self.clip(actions))
 
-    def _check_idle(self) -> None:
+    def _check_idle(self, method: str) -> None:
         if self.closed:
-            raise RuntimeError("step_async: the world is closed")
+            raise RuntimeError(f"{method}: the world is closed")
         if self._pending is not None:
-            raise RuntimeError("step_async: the step before has not been waited for (step_wait)")
+            raise RuntimeError(f"{method}: the step before has not been waited for (step_wait)")
 
     def _start(self, actions: Tensor) -> None:
         self._actions = actions
@@ -203,13 +218,13 @@ class World(VectorEnv[Array, Array, Array]):
         if self._pending is None:
             raise RuntimeError("step_wait: no step is under way (step_async)")
         try:
-            return self._pending.result()
+            outcome = self._pending.result()
         except Exception:
+            self._pending = None
             self.episodes.reset()
             raise
-        finally:
-            if self._pending.done():  # not so after Ctrl-C: the thread still edits, and must be waited for
-                self._pending = None
+        self._pending = None  # not so after Ctrl-C: the step still runs, and can be waited for again
+        return outcome
 
     @property
     def overlaps(self) -> bool:
@@ -231,7 +246,7 @@ class World(VectorEnv[Array, Array, Array]):
         if self.closed:
             raise RuntimeError("score_parts: the world is closed")
         self._abandon()
-        score = self._captured if self._graph else self.episodes.score_whole
+        score = self._captured if self._graph and self.episode_length == 1 else self.episodes.score_whole
         self._parts = [self._worker.submit(score, part) for part in self.clip(actions).tensor_split(parts)]
         return self._parts
 
@@ -295,6 +310,8 @@ class World(VectorEnv[Array, Array, Array]):
 
     def close_extras(self, **kwargs: Any) -> None:
         self._worker.close()
+        self._graphs.clear()  # and their memory
+        self._parts = []
 
 
 class MaskWorld(World):

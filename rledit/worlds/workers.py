@@ -21,10 +21,6 @@ class Pending(Protocol):
         """The outcome, waited for; or raises what the work has raised."""
         ...
 
-    def done(self) -> bool:
-        """Whether nothing of it is left to wait for on the host."""
-        ...
-
 
 class Worker(Protocol):
     """Does one piece of work after the other, beside its caller."""
@@ -69,7 +65,8 @@ class StreamWorker:
     def submit(self, work: Work, actions: Tensor) -> Pending:
         self._stream.wait_stream(torch.cuda.current_stream(self._device))  # it has still to make the actions
         try:
-            with torch.cuda.stream(self._stream):
+            # What is kept from step to step must not be of the caller's inference mode.
+            with torch.cuda.stream(self._stream), torch.inference_mode(False), torch.no_grad():
                 outcome = work(actions)
                 arrived = self._stream.record_event()
         except Exception as error:
@@ -103,9 +100,6 @@ class _Arriving:
             tensor.record_stream(stream)
         return self._outcome.check()
 
-    def done(self) -> bool:
-        return True  # the host has started all of it
-
 
 class _Failed:
     """What could not be started."""
@@ -115,9 +109,6 @@ class _Failed:
 
     def result(self) -> Outcome:
         raise self._error
-
-    def done(self) -> bool:
-        return True
 
 
 def make_worker(device: torch.device) -> Worker:
