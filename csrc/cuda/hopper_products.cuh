@@ -3,6 +3,8 @@
 // and each of its warps splits all weights for itself.
 #pragma once
 
+#include <type_traits>
+
 #include "products.cuh"
 #include "wgmma.cuh"
 
@@ -60,7 +62,8 @@ template <Precision precision_>
 struct HopperTiles {
   static constexpr Precision precision = precision_;
   static constexpr int kBlocks = 2;  // on a multiprocessor
-  static constexpr bool kRuns = kWithWgmma;
+  // In code for other GPUs, which PTX may still bring to Hopper.
+  using Compiled = std::conditional_t<kWithWgmma, HopperTiles, ProductTiles<precision_>>;
 
   union {
     float samples[2][kSamples][kPitch];  // one is read while the other arrives

@@ -19,8 +19,8 @@ constexpr int kOutPitch = kOutputs + 4;  // of the sums
 template <Precision precision_>
 struct ProductTiles {
   static constexpr Precision precision = precision_;
-  static constexpr int kBlocks = 3;    // on a multiprocessor: a fourth would spill registers
-  static constexpr bool kRuns = true;  // in the code for this GPU
+  static constexpr int kBlocks = 3;  // on a multiprocessor: a fourth would spill registers
+  using Compiled = ProductTiles;
 
   union {
     float samples[2][kSamples][kPitch];  // one is multiplied while the other arrives
@@ -33,7 +33,7 @@ template <>
 struct ProductTiles<Precision::bfloat16> {
   static constexpr Precision precision = Precision::bfloat16;
   static constexpr int kBlocks = 3;
-  static constexpr bool kRuns = true;
+  using Compiled = ProductTiles;
 
   union {
     float samples[2][kSamples][kPitch];

@@ -94,7 +94,8 @@ __device__ void run_block(const DeviceTail& tail, const DeviceTally& tally) {
 template <class Tiles>
 __global__ void __launch_bounds__(kThreads, Tiles::kBlocks)
     score_tail_kernel(const DeviceTail tail, const DeviceTally tally) {
-  if constexpr (Tiles::kRuns) run_block<Tiles>(tail, tally);
+  static_assert(sizeof(Shared<typename Tiles::Compiled>) <= sizeof(Shared<Tiles>));
+  run_block<typename Tiles::Compiled>(tail, tally);
 }
 
 template <class Tiles>

@@ -49,7 +49,7 @@ __device__ inline int sum_column(int i) { return i / 4 * 8 + threadIdx.x % 4 * 2
 #ifdef RLEDIT_CUDA_ON_HOST
 
 inline void publish_operands() { ::shim::publish(); }
-inline void begin_products() {}
+inline void begin_products() { ::shim::begin_products(); }
 template <Precision precision>
 void start_product(float (&sums)[32], uint64_t a, uint64_t b) {
   ::shim::start_product(sums, a, b, precision == Precision::bfloat16);
@@ -97,10 +97,13 @@ __device__ inline void start_product(float (&sums)[32], uint64_t a, uint64_t b) 
 
 __device__ inline void commit_products() { asm volatile("wgmma.commit_group.sync.aligned;\n" ::: "memory"); }
 
-// Until all but the last `Pending` groups of this warp's products are done.
+// Until all but the last `Pending` groups of this warp's products are done. Only then may sums be touched.
 template <int Pending>
 __device__ inline void wait_for_products(float (&sums)[32]) {
-  asm volatile("wgmma.wait_group.sync.aligned %32;\n" : RLEDIT_SUMS(sums) : "n"(Pending) : "memory");
+  if constexpr (Pending == 0)
+    asm volatile("wgmma.wait_group.sync.aligned 0;\n" : RLEDIT_SUMS(sums)::"memory");
+  else
+    asm volatile("wgmma.wait_group.sync.aligned %0;\n" ::"n"(Pending) : "memory");
 }
 
 #undef RLEDIT_SUMS

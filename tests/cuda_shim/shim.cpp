@@ -60,6 +60,7 @@ struct Fiber {
   std::vector<std::vector<Product>> products;  // committed groups, oldest first
   std::vector<Product> started_products;
   bool published = false;
+  bool begun = false;
   bool second = false;         // of the matrices
   void* fake_stack = nullptr;  // AddressSanitizer's
   jmp_buf jump;
@@ -77,7 +78,8 @@ struct Block {
   std::vector<Warp> warps;
   std::vector<unsigned char> shared;
   unsigned char* aligned = nullptr;
-  std::vector<unsigned char> published;  // shared memory, as asynchronous products see it
+  std::vector<unsigned char> fenced;     // shared memory at the last publish()
+  std::vector<unsigned char> published;  // the same, once all threads had published and a barrier opened
   Barrier barrier;
   int alive = 0;
   ucontext_t scheduler{};
@@ -112,7 +114,7 @@ void publish_for_all() {
   for (const Fiber& fiber : block->fibers)
     if (!fiber.done && !fiber.published) return;
   for (Fiber& fiber : block->fibers) fiber.published = false;
-  block->published.assign(block->aligned, block->shared.data() + block->shared.size());
+  block->published = block->fenced;
 }
 
 void open_if_complete(Barrier& barrier, int alive) {
@@ -142,6 +144,9 @@ class Operand {
     const size_t byte =
         start_ + column / deep * across_ + row / 8 * down_ + row % 8 * 16 + column % deep * size;
     if (byte + size > block->published.size()) throw std::logic_error("an operand beyond what was published");
+    // Whoever writes there before the product is done has it read anything.
+    if (std::memcmp(&block->published[byte], block->aligned + byte, size) != 0)
+      return std::numeric_limits<float>::quiet_NaN();
     uint32_t bits = 0;
     std::memcpy(reinterpret_cast<unsigned char*>(&bits) + (bfloat16_ ? 2 : 0), &block->published[byte], size);
     if (!bfloat16_) bits &= 0xffffe000U;  // of TF32 the lowest 13 bits are not looked at
@@ -274,6 +279,7 @@ void launch(dim3 grid, dim3 block_size, size_t shared_bytes, const std::function
   for (unsigned b = 0; b < grid.x * grid.y * grid.z; ++b) {
     std::fill(own.shared.begin(), own.shared.end(), static_cast<unsigned char>(0xff));  // NaN
     own.barrier = Barrier();
+    own.fenced.clear();
     own.published.clear();
     own.alive = static_cast<int>(threads);
     own.warps.assign((threads + kWarp - 1) / kWarp, Warp());
@@ -288,6 +294,7 @@ void launch(dim3 grid, dim3 block_size, size_t shared_bytes, const std::function
       fiber.products.clear();
       fiber.started_products.clear();
       fiber.published = false;
+      fiber.begun = false;
       fiber.fake_stack = nullptr;
       fiber.warp = static_cast<int>(t / kWarp);
       ++own.warps[fiber.warp].alive;
@@ -344,9 +351,15 @@ void wait_for_copies(int pending) {
   }
 }
 
-void publish() { current->published = true; }
+void publish() {
+  current->published = true;
+  block->fenced.assign(block->aligned, block->shared.data() + block->shared.size());
+}
+
+void begin_products() { current->begun = true; }
 
 void start_product(float* sums, uint64_t a, uint64_t b, bool bfloat16) {
+  if (!current->begun) throw std::logic_error("a product of sums that have not been handed over to it");
   const Product product{sums, a, b, bfloat16};
   if (order_seed % 2 == 0)
     multiply(product);
@@ -355,6 +368,7 @@ void start_product(float* sums, uint64_t a, uint64_t b, bool bfloat16) {
 }
 
 void commit_products() {
+  current->begun = false;
   current->products.push_back(std::move(current->started_products));
   current->started_products.clear();
 }

@@ -36,10 +36,11 @@ void copy_async(void* to, const void* from, int bytes, bool valid);
 void commit_copies();
 void wait_for_copies(int pending);
 
-// Hopper's asynchronous products of operands in shared memory. They see what all threads have published, as it
-// was when the next barrier opened, and happen either at once or when they are waited for, by the order's seed:
-// whoever starts them too early, or overwrites their operands too early, gets something else.
+// Hopper's asynchronous products of operands in shared memory. They see what all threads had written when they
+// published, once a barrier has opened, and happen either at once or when they are waited for, by the order's
+// seed: whoever starts them too early, or writes to their operands before they are done, gets NaN.
 void publish();
+void begin_products();
 void start_product(float* sums, uint64_t a, uint64_t b, bool bfloat16);
 void commit_products();
 void wait_for_products(int pending);
