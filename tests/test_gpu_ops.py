@@ -332,6 +332,20 @@ def test_threads_may_run_in_any_order(
         assert_counts(score(ops, case, arguments, "mask", precision), logits, bound, *arguments[4:6])
 
 
+@pytest.mark.parametrize("order", range(1, 4))
+def test_edits_in_any_order(order: int, shim: ctypes.CDLL) -> None:
+    """More tiles than blocks: each takes several, whose factors lie in the same place."""
+    shim.shim_set_order(order)
+    random = torch.Generator().manual_seed(0)
+    weight, left, right = (
+        torch.randn(*size, generator=random) for size in ((40, 129, 70), (40, 129, 3), (40, 3, 70))
+    )
+    expected = weight.clone()
+    REFERENCE.apply_lowrank_(expected, left, right, "shift", 1.0)
+    gpu_backend("cuda").apply_lowrank_(weight, left, right, "shift", 1.0)
+    torch.testing.assert_close(weight, expected, rtol=1e-5, atol=1e-5)
+
+
 def test_the_shim_finds_what_it_is_there_for(shim: ctypes.CDLL) -> None:
     assert shim.shim_finds_a_missing_thread() == 1
     assert shim.shim_shows_a_missing_wait() == 0

@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 sys.path.insert(0, str(ROOT))  # for the benchmarks
 try:
+    from benchmarks.resources.issue_slots import RANK, milliseconds, of_slice
     from benchmarks.resources.limits import A100, H100, Architecture, Resources
 finally:
     if str(ROOT) in sys.path:
@@ -70,3 +71,41 @@ def test_faults_are_found() -> None:
     ]:
         found = Resources(**{**good.__dict__, **changes}).faults()
         assert any(message in fault for fault in found), found
+
+
+SLICE = """
+.L_x_1:
+        /*0000*/                   MOV R1, R2 ;
+.L_x_2:
+        /*0010*/                   LDGSTS.E.BYPASS.128 [R1], [R2.64] ;
+        /*0020*/                   BRA `(.L_x_2) ;
+.L_x_3:
+        /*0030*/                   LDGSTS.E [R1], [R2.64] ;
+        /*0040*/                   BRA `(.L_x_3) ;
+.L_x_4:
+        /*0050*/                   IADD3 R1, R2, R3, RZ ;
+.L_x_5:
+        /*0060*/                   LDG.E R1, [R2.64] ;
+        /*0070*/                   BRA `(.L_x_5) ;
+.L_x_6:
+        /*0080*/                   LDS.128 R4, [R2] ;
+        /*0090*/              @!P0 BRA `(.L_x_6) ;
+        /*00a0*/                   STS [R1], R2 ;
+        /*00b0*/              @!P0 BRA `(.L_x_4) ;
+.L_x_7:
+        /*00c0*/                   HMMA.1688.F32.TF32 R4, R8, R10, R4 ;
+        /*00d0*/              @!P0 BRA `(.L_x_7) ;
+        /*00e0*/              @!P0 BRA `(.L_x_1) ;
+        /*00f0*/                   EXIT ;
+"""
+
+
+def test_instructions_of_a_slice() -> None:
+    """Once, copies four times, weights twice, their ranks each time, products four times."""
+    assert of_slice(SLICE) == 2 + 4 * 2 + 2 * (3 + RANK * 2) + 4 * 2
+    assert milliseconds(1000, 90, 64, 32, 64, 132 * 1_755) == 1.0
+
+
+def test_a_loop_that_nobody_knows() -> None:
+    with pytest.raises(ValueError, match="nobody knows"):
+        of_slice(SLICE.replace("LDS.128 R4, [R2]", "NOP"))

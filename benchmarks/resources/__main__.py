@@ -12,6 +12,7 @@ from rich.progress import track
 from rich.table import Table
 
 from ..record import write
+from . import issue_slots
 from .limits import ARCHITECTURES, Resources
 
 
@@ -46,7 +47,9 @@ def main(check: bool = False, quick: bool = False) -> int:
         console.print(fault, style="red", highlight=False)
     if not check and cuda_kernels.compiler() is not None:
         rows = [{**asdict(each), "architecture": each.architecture.name} for each in found]
-        write("gpu-resources", "python -m benchmarks.resources", _table(found), {"kernels": rows})
+        slots = {ARCHITECTURES[c].name: issue_slots.issue_slots(c) for c in ARCHITECTURES}
+        data = {"kernels": rows, "instructions of a slice": slots}
+        write("gpu-resources", "python -m benchmarks.resources", _table(found), data, "", _slots(slots))
     console.print(f"{len(found)} kernels, {len(faults)} faults", highlight=False)
     return 1 if faults else 0
 
@@ -62,6 +65,20 @@ def _table(found: list[Resources]) -> Table:
             each.kernel, each.case, each.architecture.name, str(each.registers), f"{each.shared:,}",
             str(each.spills), str(each.warps), f"{each.occupancy:.0%}", str(each.matrix),
         )  # fmt: skip
+    return table
+
+
+def _slots(slots: dict[str, dict[str, int]]) -> Table:
+    table = Table(title="Instructions of score_tail (CUDA), rank 8")
+    for header in ("for", "products"):
+        table.add_column(header)
+    shape = (4_096, 768, 768, 64)
+    table.add_column("instructions of a warp per slice", justify="right")
+    table.add_column("least ms for 64 candidates, 4,096 x 768 -> 768", justify="right")
+    for capability, architecture in ARCHITECTURES.items():
+        for name, count in slots[architecture.name].items():
+            least = issue_slots.milliseconds(count, capability, *shape)
+            table.add_row(architecture.name, name, f"{count:,}", f"{least:.1f}")
     return table
 
 

@@ -22,11 +22,10 @@ int main() {{ {prints} }}
 """
 PRINTS = {
     "score_tail": "using namespace rledit::cuda; using P = rledit::Precision; "
-    'std::printf("%zu %zu %zu %zu\\n", sizeof(Shared<ProductTiles<P::float32>>), '
-    "sizeof(Shared<ProductTiles<P::bfloat16>>), sizeof(Shared<HopperTiles<P::float32>>), "
-    "sizeof(Shared<HopperTiles<P::bfloat16>>));",
+    'std::printf("%zu %zu %zu\\n", sizeof(Shared<ProductTiles<P::float32>>), '
+    "sizeof(Shared<ProductTiles<P::bfloat16>>), sizeof(Shared<HopperTiles>));",
     "tally_logits": 'std::printf("%zu\\n", sizeof(rledit::cuda::Shared));',
-    "apply_lowrank": 'std::printf("0\\n");',
+    "apply_lowrank": 'std::printf("%zu\\n", sizeof(rledit::cuda::LeftFactors));',
 }
 PRECISIONS = ("float32", "bfloat16")
 
@@ -45,7 +44,7 @@ def resources() -> Iterator[Resources]:
 
 
 def _shared_bytes(source: str) -> list[int]:
-    """By precision, where the kernel has one; then those for Hopper."""
+    """By precision, where the kernel has one; then the one for Hopper."""
     with tempfile.TemporaryDirectory() as scratch:
         program = Path(scratch) / "sizes.cpp"
         program.write_text(SIZES.format(source=source, prints=PRINTS[source]))
@@ -81,7 +80,7 @@ def _of(source: str, capability: int, shared: list[int]) -> Iterator[Resources]:
         kind = int(found[1]) if found else 0
         hopper = "HopperTiles" in name
         if hopper and capability < 90:
-            continue  # empty
+            continue  # the same as the others
         yield Resources(
             f"{source} (CUDA)", (PRECISIONS[kind] if found else "float32") + (", wgmma" if hopper else ""),
             ARCHITECTURES[capability], int(registers), shared[kind + 2 * hopper], int(stores) + int(loads),

@@ -1,6 +1,7 @@
-// products.cuh for Hopper: the same products of the same operands, started as wgmma and not waited for. While
-// one slice of inputs is multiplied, the threads form the next slice's weights; `wmma` has them wait instead,
-// and each of its warps splits all weights for itself.
+// products.cuh for Hopper, float32: the same three TF32 products, started as wgmma and not waited for. While
+// one slice of inputs is multiplied, the threads form the next slice's weights; with wmma they wait instead,
+// and each of the four warps splits all weights for itself. For bfloat16, one product that need not be split,
+// it would take no fewer instructions.
 #pragma once
 
 #include <type_traits>
@@ -12,13 +13,8 @@ namespace rledit::cuda {
 
 static_assert(kSamples == kTileRows && kOutputs == kTileRows && kDepth == kTileColumns && kThreads == 128);
 
-// Two of each operand: one is multiplied while the other is made.
-template <Precision precision>
-struct Operands;
-
-template <>
-struct Operands<Precision::float32> {
-  OperandTile<float> samples_hi, samples_lo, weights_hi, weights_lo;
+struct Operands {
+  OperandTile samples_hi, samples_lo, weights_hi, weights_lo;
 
   __device__ static void split(float value, float& hi, float& lo) {
     hi = wmma::__float_to_tf32(value);
@@ -32,52 +28,33 @@ struct Operands<Precision::float32> {
   }
   __device__ void start(float (&sums)[32]) const {
 #pragma unroll
-    for (int k = 0; k < kDepth; k += OperandTile<float>::kStep) {
+    for (int k = 0; k < kDepth; k += OperandTile::kStep) {
       const uint64_t samples = samples_hi.columns_from(k), weights = weights_hi.columns_from(k);
-      start_product<Precision::float32>(sums, samples_lo.columns_from(k), weights);
-      start_product<Precision::float32>(sums, samples, weights_lo.columns_from(k));
-      start_product<Precision::float32>(sums, samples, weights);
+      start_product(sums, samples_lo.columns_from(k), weights);
+      start_product(sums, samples, weights_lo.columns_from(k));
+      start_product(sums, samples, weights);
     }
   }
 };
 
-template <>
-struct Operands<Precision::bfloat16> {
-  OperandTile<__nv_bfloat16> samples, weights;
-
-  __device__ void set_sample(int row, int column, float value) {
-    samples.at(row, column) = __float2bfloat16_rn(value);
-  }
-  __device__ void set_weight(int row, int column, float value) {
-    weights.at(row, column) = __float2bfloat16_rn(value);
-  }
-  __device__ void start(float (&sums)[32]) const {
-#pragma unroll
-    for (int k = 0; k < kDepth; k += OperandTile<__nv_bfloat16>::kStep)
-      start_product<Precision::bfloat16>(sums, samples.columns_from(k), weights.columns_from(k));
-  }
-};
-
-template <Precision precision_>
 struct HopperTiles {
-  static constexpr Precision precision = precision_;
   static constexpr int kBlocks = 2;  // on a multiprocessor
   // In code for other GPUs, which PTX may still bring to Hopper.
-  using Compiled = std::conditional_t<kWithWgmma, HopperTiles, ProductTiles<precision_>>;
+  using Compiled = std::conditional_t<kWithWgmma, HopperTiles, ProductTiles<Precision::float32>>;
 
   union {
     float samples[2][kSamples][kPitch];  // one is read while the other arrives
     float sums[kSamples][kOutPitch];
   };
-  Operands<precision> operands[2];
+  Operands operands[2];  // one is multiplied while the other is made
+  LeftFactors left;
 };
 
 // As the multiply() of ProductTiles.
-template <Precision precision>
-__device__ void multiply(const Rows& rows, const EditedWeights& layer, int output,
-                         HopperTiles<precision>& tiles) {
+__device__ inline void multiply(const Rows& rows, const EditedWeights& layer, int output, HopperTiles& tiles) {
   float sums[32] = {};
   fetch(rows, 0, tiles.samples[0]);
+  keep(layer, output, tiles.left);
   int buffer = 0;
   for (int k = 0; k < rows.depth; k += kDepth, buffer ^= 1) {
     const bool more = k + kDepth < rows.depth;
@@ -88,11 +65,12 @@ __device__ void multiply(const Rows& rows, const EditedWeights& layer, int outpu
       wait_for_copies<0>();
     wait_for_products<1>(sums);  // those of the slice before the last one, which had these operands
     __syncthreads();             // of all warps; and the samples are there
-    Operands<precision>& operands = tiles.operands[buffer];
-    form(layer, output, k, [&](int row, int column, float value) { operands.set_weight(row, column, value); });
-#pragma unroll 4
-    for (int i = threadIdx.x; i < kSamples * kDepth; i += kThreads)
-      operands.set_sample(i / kDepth, i % kDepth, tiles.samples[buffer][i / kDepth][i % kDepth]);
+    Operands& operands = tiles.operands[buffer];
+    form(layer, tiles.left, output, k,
+         [&](int row, int column, float value) { operands.set_weight(row, column, value); });
+#pragma unroll
+    for (int i = 0; i < kSamples; i += kRowStep)
+      operands.set_sample(own_row() + i, own_column(), tiles.samples[buffer][own_row() + i][own_column()]);
     publish_operands();
     __syncthreads();  // all operands are there, and the samples have been read
     begin_products();

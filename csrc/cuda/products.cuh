@@ -13,35 +13,8 @@ constexpr int kOutputs = 64;
 constexpr int kDepth = 32;              // inputs at a time
 constexpr int kPitch = kDepth + 4;      // of float rows in shared memory: no two rows of a fragment in one bank
 constexpr int kHalfPitch = kDepth + 8;  // of bfloat16 rows
-constexpr int kOutPitch = kOutputs + 4;  // of the sums
-
-// Shared memory of a product. The sums take the place of the samples, which have been multiplied by then.
-template <Precision precision_>
-struct ProductTiles {
-  static constexpr Precision precision = precision_;
-  static constexpr int kBlocks = 3;  // on a multiprocessor: a fourth would spill registers
-  using Compiled = ProductTiles;
-
-  union {
-    float samples[2][kSamples][kPitch];  // one is multiplied while the other arrives
-    float sums[kSamples][kOutPitch];
-  };
-  float weights[kOutputs][kPitch];
-};
-
-template <>
-struct ProductTiles<Precision::bfloat16> {
-  static constexpr Precision precision = Precision::bfloat16;
-  static constexpr int kBlocks = 3;
-  using Compiled = ProductTiles;
-
-  union {
-    float samples[2][kSamples][kPitch];
-    float sums[kSamples][kOutPitch];
-  };
-  __nv_bfloat16 half_samples[kSamples][kHalfPitch];
-  __nv_bfloat16 half_weights[kOutputs][kHalfPitch];
-};
+constexpr int kOutPitch = kOutputs + 4;      // of the sums
+constexpr int kRowStep = kThreads / kDepth;  // a thread has a column and every fourth row of a tile
 
 // Rows of samples, [rows][pitch] in global memory.
 struct Rows {
@@ -84,39 +57,107 @@ struct EditedWeights {
   float scale;
 };
 
+// Of this thread: what it has of a tile. The remainders tell the compiler how large they can be.
+__device__ inline int own_column() { return threadIdx.x % kDepth; }
+__device__ inline int own_row() { return threadIdx.x / kDepth % kRowStep; }
+
+// Left factors of kOutputs outputs, for forming weights again and again: as far as they fit, [rank][outputs],
+// the outputs of one thread next to each other.
+struct LeftFactors {
+  static constexpr int kRank = 16;
+  alignas(16) float entries[kRank][kOutputs];
+
+  __device__ static int place(int row) { return row % kRowStep * (kOutputs / kRowStep) + row / kRowStep; }
+};
+
+// All threads; a barrier must follow before weights are formed.
+__device__ inline void keep(const EditedWeights& layer, int output, LeftFactors& left) {
+  if (layer.rank > LeftFactors::kRank) return;
+#pragma unroll 1
+  for (int i = threadIdx.x; i < kOutputs * layer.rank; i += kThreads) {
+    const int row = i % kOutputs, r = i / kOutputs, o = output + row;
+    left.entries[r][LeftFactors::place(row)] = o < layer.outputs ? layer.left[o * layer.rank + r] : 0.0F;
+  }
+}
+
 // W' of kOutputs outputs and kDepth inputs; zeros beyond. A thread has one input and every fourth output, some
 // at a time: an entry of `right` is read once for all of these, and more would take too many registers.
 template <class Store>
-__device__ inline void form(const EditedWeights& layer, int output, int input, Store store) {
-  constexpr int kStep = kThreads / kDepth;
+__device__ inline void form(const EditedWeights& layer, const LeftFactors& left, int output, int input,
+                            Store store) {
   constexpr int kAtOnce = 8;
-  const int k = threadIdx.x % kDepth;
+  const int k = own_column(), own = own_row();
   const bool inside = input + k < layer.inputs;
+  const int column = inside ? input + k : 0;  // what is beyond is read from within, and not used
+  const int rows = layer.outputs - output - own;
+  const int64_t step = static_cast<int64_t>(kRowStep) * layer.inputs;
+  const float* weight = layer.weight + static_cast<int64_t>(output + own) * layer.inputs + column;
 #pragma unroll 1
-  for (int first = threadIdx.x / kDepth; first < kOutputs; first += kAtOnce * kStep) {
+  for (int first = 0; first < kOutputs / kRowStep; first += kAtOnce) {
     float delta[kAtOnce] = {};
-    const float* right = layer.right + input + k;
+    const float* right = layer.right + column;
+    if (layer.rank <= LeftFactors::kRank) {
 #pragma unroll 1
-    for (int r = 0; r < layer.rank; ++r, right += layer.inputs) {
-      const float entry = inside ? *right : 0.0F;
+      for (int r = 0; r < layer.rank; ++r, right += layer.inputs) {
+        const float entry = *right;
+        const float4* rows =
+            reinterpret_cast<const float4*>(&left.entries[r][own * (kOutputs / kRowStep) + first]);
 #pragma unroll
-      for (int j = 0; j < kAtOnce; ++j) {
-        const int o = output + first + j * kStep;
-        if (o < layer.outputs) delta[j] += layer.left[o * layer.rank + r] * entry;
+        for (int j = 0; j < kAtOnce; j += 4) {
+          const float4 some = rows[j / 4];
+          delta[j] += some.x * entry;
+          delta[j + 1] += some.y * entry;
+          delta[j + 2] += some.z * entry;
+          delta[j + 3] += some.w * entry;
+        }
+      }
+    } else {
+#pragma unroll 1
+      for (int r = 0; r < layer.rank; ++r, right += layer.inputs) {
+        const float entry = *right;
+#pragma unroll
+        for (int j = 0; j < kAtOnce; ++j) {
+          const int o = output + own + (first + j) * kRowStep;
+          if (o < layer.outputs) delta[j] += layer.left[o * layer.rank + r] * entry;
+        }
       }
     }
 #pragma unroll
-    for (int j = 0; j < kAtOnce; ++j) {
-      const int row = first + j * kStep, o = output + row;
-      float value = 0.0F;
-      if (inside && o < layer.outputs) {
-        value = layer.weight[static_cast<int64_t>(o) * layer.inputs + input + k];
-        if (layer.rank > 0) value = edited(value, delta[j], layer.scale, layer.world);
-      }
-      store(row, k, value);
+    for (int j = 0; j < kAtOnce; ++j, weight += step) {
+      const bool valid = inside && (first + j) * kRowStep < rows;
+      const float before = valid ? *weight : 0.0F;
+      store(own + (first + j) * kRowStep, k, edited(before, delta[j], layer.scale, layer.world));
     }
   }
 }
+
+// Shared memory of a product. The sums take the place of the samples, which have been multiplied by then.
+template <Precision precision>
+struct ProductTiles {
+  static constexpr int kBlocks = 3;  // on a multiprocessor: a fourth would spill registers
+  using Compiled = ProductTiles;
+
+  union {
+    float samples[2][kSamples][kPitch];  // one is multiplied while the other arrives
+    float sums[kSamples][kOutPitch];
+  };
+  float weights[kOutputs][kPitch];
+  LeftFactors left;
+};
+
+template <>
+struct ProductTiles<Precision::bfloat16> {
+  static constexpr int kBlocks = 3;
+  using Compiled = ProductTiles;
+
+  union {
+    float samples[2][kSamples][kPitch];
+    float sums[kSamples][kOutPitch];
+  };
+  __nv_bfloat16 half_samples[kSamples][kHalfPitch];
+  __nv_bfloat16 half_weights[kOutputs][kHalfPitch];
+  LeftFactors left;
+};
 
 namespace wmma = nvcuda::wmma;
 
@@ -200,14 +241,17 @@ __device__ void multiply(const Rows& rows, const EditedWeights& layer, int outpu
   Sums<precision> sums;
   sums.clear();
   fetch(rows, 0, tiles.samples[0]);
+  keep(layer, output, tiles.left);
+  __syncthreads();
   int buffer = 0;
   for (int k = 0; k < rows.depth; k += kDepth, buffer ^= 1) {
     const bool more = k + kDepth < rows.depth;
     if (more) fetch(rows, k + kDepth, tiles.samples[buffer ^ 1]);
     if constexpr (precision == Precision::float32)
-      form(layer, output, k, [&](int row, int column, float value) { tiles.weights[row][column] = value; });
+      form(layer, tiles.left, output, k,
+           [&](int row, int column, float value) { tiles.weights[row][column] = value; });
     else
-      form(layer, output, k, [&](int row, int column, float value) {
+      form(layer, tiles.left, output, k, [&](int row, int column, float value) {
         tiles.half_weights[row][column] = __float2bfloat16_rn(value);
       });
     if (more)
@@ -216,9 +260,11 @@ __device__ void multiply(const Rows& rows, const EditedWeights& layer, int outpu
       wait_for_copies<0>();
     __syncthreads();  // weights and samples are there
     if constexpr (precision == Precision::bfloat16) {
-      for (int i = threadIdx.x; i < kSamples * kDepth; i += kThreads)
-        tiles.half_samples[i / kDepth][i % kDepth] =
-            __float2bfloat16_rn(tiles.samples[buffer][i / kDepth][i % kDepth]);
+      const int column = own_column();
+#pragma unroll
+      for (int i = 0; i < kSamples; i += kRowStep)
+        tiles.half_samples[own_row() + i][column] =
+            __float2bfloat16_rn(tiles.samples[buffer][own_row() + i][column]);
       __syncthreads();
     }
     sums.add(tiles, buffer);

@@ -109,12 +109,6 @@ cudaError_t launch(const DeviceTail& tail, const DeviceTally& tally, cudaStream_
   return cudaGetLastError();
 }
 
-template <Precision precision>
-cudaError_t launch_for_gpu(const DeviceTail& tail, const DeviceTally& tally, cudaStream_t stream) {
-  return has_wgmma() ? launch<HopperTiles<precision>>(tail, tally, stream)
-                     : launch<ProductTiles<precision>>(tail, tally, stream);
-}
-
 }  // namespace
 
 int64_t scratch_floats(const DeviceTail& tail) {
@@ -124,8 +118,10 @@ int64_t scratch_floats(const DeviceTail& tail) {
 
 cudaError_t score_tail(const DeviceTail& tail, const DeviceTally& tally, cudaStream_t stream) {
   if (tail.samples == 0 || tail.candidates == 0 || tail.groups == 0) return cudaSuccess;
-  return tail.precision == Precision::float32 ? launch_for_gpu<Precision::float32>(tail, tally, stream)
-                                              : launch_for_gpu<Precision::bfloat16>(tail, tally, stream);
+  if (tail.precision == Precision::bfloat16)
+    return launch<ProductTiles<Precision::bfloat16>>(tail, tally, stream);
+  return has_wgmma() ? launch<HopperTiles>(tail, tally, stream)
+                     : launch<ProductTiles<Precision::float32>>(tail, tally, stream);
 }
 
 }  // namespace rledit::cuda

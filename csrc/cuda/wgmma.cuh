@@ -3,7 +3,6 @@
 #pragma once
 
 #include "device.cuh"
-#include "rledit/views.hpp"
 
 namespace rledit::cuda {
 
@@ -17,21 +16,20 @@ constexpr bool kWithWgmma = false;
 constexpr int kTileRows = 64;
 constexpr int kTileColumns = 32;
 
-// An operand of 64 rows, as the instruction reads it without a swizzle: in "core matrices" of 8 rows by 16
-// bytes, each 128 bytes in one piece, those of the next rows behind it.
-template <class T>
+// A float32 operand of 64 rows, multiplied as TF32, as the instruction reads it without a swizzle: in "core
+// matrices" of 8 rows by 16 bytes, each 128 bytes in one piece, those of the next rows behind it.
 struct OperandTile {
-  static constexpr int kDeep = 16 / sizeof(T);  // columns of a core matrix
-  static constexpr int kStep = 2 * kDeep;       // columns of one instruction
-  static constexpr int kDown = 128;             // bytes to the next 8 rows
+  static constexpr int kDeep = 4;          // columns of a core matrix
+  static constexpr int kStep = 2 * kDeep;  // columns of one instruction
+  static constexpr int kDown = 128;        // bytes to the next 8 rows
   // Bytes to the next columns. 16 more than there are rows for: threads that write one row have other banks.
   static constexpr int kAcross = kTileRows / 8 * kDown + 16;
 
   alignas(16) unsigned char bytes[kTileColumns / kDeep * kAcross];
 
-  __device__ T& at(int row, int column) {
+  __device__ float& at(int row, int column) {
     const int byte = column / kDeep * kAcross + row / 8 * kDown + row % 8 * 16;
-    return reinterpret_cast<T*>(bytes + byte)[column % kDeep];
+    return reinterpret_cast<float*>(bytes + byte)[column % kDeep];
   }
 
   // The matrix descriptor (PTX ISA, "Matrix Descriptor Format") of kStep columns.
@@ -50,10 +48,7 @@ __device__ inline int sum_column(int i) { return i / 4 * 8 + threadIdx.x % 4 * 2
 
 inline void publish_operands() { ::shim::publish(); }
 inline void begin_products() { ::shim::begin_products(); }
-template <Precision precision>
-void start_product(float (&sums)[32], uint64_t a, uint64_t b) {
-  ::shim::start_product(sums, a, b, precision == Precision::bfloat16);
-}
+inline void start_product(float (&sums)[32], uint64_t a, uint64_t b) { ::shim::start_product(sums, a, b); }
 inline void commit_products() { ::shim::commit_products(); }
 template <int Pending>
 void wait_for_products(float (&)[32]) {
@@ -78,21 +73,12 @@ __device__ inline void begin_products() { asm volatile("wgmma.fence.sync.aligned
   "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31}"
 
 // sums += a b^T, of 64 rows each and the columns of one instruction.
-template <Precision precision>
 __device__ inline void start_product(float (&sums)[32], uint64_t a, uint64_t b) {
-  if constexpr (precision == Precision::bfloat16)
-    asm volatile(
-        "{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 " RLEDIT_SUM_NAMES
-        ", %32, %33, p, 1, 1, 0, 0;\n}\n"
-        : RLEDIT_SUMS(sums)
-        : "l"(a), "l"(b), "r"(1));
-  else
-    asm volatile(
-        "{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n64k8.f32.tf32.tf32 " RLEDIT_SUM_NAMES ", %32, %33, p, 1, 1;\n}\n"
-        : RLEDIT_SUMS(sums)
-        : "l"(a), "l"(b), "r"(1));
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k8.f32.tf32.tf32 " RLEDIT_SUM_NAMES ", %32, %33, p, 1, 1;\n}\n"
+      : RLEDIT_SUMS(sums)
+      : "l"(a), "l"(b), "r"(1));
 }
 
 __device__ inline void commit_products() { asm volatile("wgmma.commit_group.sync.aligned;\n" ::: "memory"); }

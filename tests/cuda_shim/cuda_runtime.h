@@ -19,6 +19,10 @@
 #define blockDim (::shim::here().block_size)
 #define gridDim (::shim::here().grid_size)
 
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
+
 enum cudaError_t { cudaSuccess = 0 };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
 using cudaStream_t = void*;

@@ -34,11 +34,10 @@ struct Copy {
   bool valid;
 };
 
-// 64 x 64 sums of 32 bytes of columns; see Operand.
+// Of operands of 64 rows and 8 columns.
 struct Product {
   float* sums;  // this thread's 32
   uint64_t a, b;
-  bool bfloat16;
 };
 
 struct Barrier {
@@ -125,31 +124,26 @@ void open_if_complete(Barrier& barrier, int alive) {
   }
 }
 
-// A matrix descriptor (PTX ISA, "Matrix Descriptor Format"), rows along memory, no swizzle.
+// A matrix descriptor (PTX ISA, "Matrix Descriptor Format") of TF32, rows along memory, no swizzle.
 class Operand {
  public:
-  Operand(uint64_t descriptor, bool bfloat16)
+  explicit Operand(uint64_t descriptor)
       : start_((descriptor & 0x3fff) << 4),
         across_((descriptor >> 16 & 0x3fff) << 4),
-        down_((descriptor >> 32 & 0x3fff) << 4),
-        bfloat16_(bfloat16) {
+        down_((descriptor >> 32 & 0x3fff) << 4) {
     if ((descriptor >> 62) != 0 || (descriptor >> 49 & 7) != 0)
       throw std::logic_error("a matrix descriptor with a swizzle or an offset");
   }
 
-  int columns() const { return bfloat16_ ? 16 : 8; }
-
   float at(size_t row, size_t column) const {
-    const size_t size = bfloat16_ ? 2 : 4, deep = 16 / size;
-    const size_t byte =
-        start_ + column / deep * across_ + row / 8 * down_ + row % 8 * 16 + column % deep * size;
-    if (byte + size > block->published.size()) throw std::logic_error("an operand beyond what was published");
+    const size_t byte = start_ + column / 4 * across_ + row / 8 * down_ + row % 8 * 16 + column % 4 * 4;
+    if (byte + 4 > block->published.size()) throw std::logic_error("an operand beyond what was published");
     // Whoever writes there before the product is done has it read anything.
-    if (std::memcmp(&block->published[byte], block->aligned + byte, size) != 0)
+    if (std::memcmp(&block->published[byte], block->aligned + byte, 4) != 0)
       return std::numeric_limits<float>::quiet_NaN();
-    uint32_t bits = 0;
-    std::memcpy(reinterpret_cast<unsigned char*>(&bits) + (bfloat16_ ? 2 : 0), &block->published[byte], size);
-    if (!bfloat16_) bits &= 0xffffe000U;  // of TF32 the lowest 13 bits are not looked at
+    uint32_t bits;
+    std::memcpy(&bits, &block->published[byte], 4);
+    bits &= 0xffffe000U;  // the lowest 13 bits are not looked at
     float value;
     std::memcpy(&value, &bits, sizeof(value));
     return value;
@@ -157,20 +151,19 @@ class Operand {
 
  private:
   size_t start_, across_, down_;
-  bool bfloat16_;
 };
 
 // The part of the calling thread: PTX ISA, "WGMMA .m64nNk16 register fragment layout for accumulator matrix D".
 // Its i-th sum is in row 16 warp + lane / 4 + 8 (i / 2 % 2), column 8 (i / 4) + 2 (lane % 4) + i % 2.
 void multiply(const Product& product) {
-  const Operand a(product.a, product.bfloat16), b(product.b, product.bfloat16);
+  const Operand a(product.a), b(product.b);
   const unsigned thread = current->place.thread.x, row = thread / kWarp % 4 * 16 + thread % kWarp / 4;
-  const int columns = a.columns();
-  float own[2][16];
+  constexpr int columns = 8;
+  float own[2][columns];
   for (unsigned r = 0; r < 2; ++r)
     for (int k = 0; k < columns; ++k) own[r][k] = a.at(row + 8 * r, k);
   for (unsigned j = 0; j < 16; ++j) {
-    float other[16];
+    float other[columns];
     for (int k = 0; k < columns; ++k) other[k] = b.at(j / 2 * 8 + thread % 4 * 2 + j % 2, k);
     for (unsigned r = 0; r < 2; ++r)
       for (int k = 0; k < columns; ++k) product.sums[j / 2 * 4 + 2 * r + j % 2] += own[r][k] * other[k];
@@ -358,9 +351,9 @@ void publish() {
 
 void begin_products() { current->begun = true; }
 
-void start_product(float* sums, uint64_t a, uint64_t b, bool bfloat16) {
+void start_product(float* sums, uint64_t a, uint64_t b) {
   if (!current->begun) throw std::logic_error("a product of sums that have not been handed over to it");
-  const Product product{sums, a, b, bfloat16};
+  const Product product{sums, a, b};
   if (order_seed % 2 == 0)
     multiply(product);
   else

@@ -41,7 +41,7 @@ void wait_for_copies(int pending);
 // seed: whoever starts them too early, or writes to their operands before they are done, gets NaN.
 void publish();
 void begin_products();
-void start_product(float* sums, uint64_t a, uint64_t b, bool bfloat16);
+void start_product(float* sums, uint64_t a, uint64_t b);
 void commit_products();
 void wait_for_products(int pending);
 
