@@ -1,7 +1,7 @@
 """How many instructions a warp of CUDA's score_tail issues for one slice: 64 samples, 64 outputs, 32 inputs.
 
-From the disassembly: a loop of the machine code is told by what is in it, and counts as often as the source says it
-runs. What a warp waits for is not in this number, which is therefore a least."""
+From the disassembly: a loop of the machine code is told by what is in it, and counts as often as the source
+says it runs. What a warp waits for is not in this number, which is therefore a least."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def of_slice(body: str) -> int:
 def milliseconds(
     slots: int, capability: int, samples: int, inputs: int, outputs: int, candidates: int
 ) -> float:
-    """The least time that issuing takes for one layer: each of a block's four warps has a scheduler of its own."""
+    """The least time that issuing takes for one layer: of a block's four warps each has its own scheduler."""
     slices = candidates * -(-samples // 64) * -(-outputs // 64) * -(-inputs // 32)
     multiprocessors, clock = MULTIPROCESSORS[capability]
     return 1e3 * slices * slots / (multiprocessors * clock)
