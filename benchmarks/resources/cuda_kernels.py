@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from .. import ROOT
@@ -54,19 +55,30 @@ def _shared_bytes(source: str) -> list[int]:
         return [int(size) for size in subprocess.check_output([f"{scratch}/sizes"], text=True).split()]
 
 
-def _of(source: str, capability: int, shared: list[int]) -> Iterator[Resources]:
+@cache
+def compiled(source: str, capability: int) -> tuple[str, dict[str, str]]:
+    """What ptxas says of a source, and the machine code of each of its functions."""
+    from .triton_kernels import BIN
+
     nvcc = compiler()
     assert nvcc is not None
     with tempfile.TemporaryDirectory() as scratch:
         cubin = Path(scratch) / "kernel.cubin"
         suffix = "a" if capability == 90 else ""
         command = [nvcc, "-std=c++17", f"-arch=sm_{capability}{suffix}", "-cubin", "-Xptxas", "-v"]
-        command += ["-o", str(cubin)]
-        command += [f"-I{ROOT / 'csrc/include'}", str(ROOT / "csrc/cuda" / f"{source}.cu")]
+        command += ["-o", str(cubin), f"-I{ROOT / 'csrc/include'}", str(ROOT / "csrc/cuda" / f"{source}.cu")]
         report = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-        matrix = _matrix_instructions(cubin)
+        disassemble = [str(BIN / "nvdisasm"), "-c", str(cubin)]
+        code = subprocess.run(disassemble, capture_output=True, text=True, check=True).stdout
     # ptxas says so where products could not run beside other work.
     assert "serialized" not in report, report
+    parts = re.split(r"\.section\s+\.text\.(\w+)", code)
+    return report, dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def _of(source: str, capability: int, shared: list[int]) -> Iterator[Resources]:
+    report, code = compiled(source, capability)
+    matrix = {name: len(re.findall(r"\bH(?:G)?MMA\b", body)) for name, body in code.items()}
     entries = re.findall(
         r"Compiling entry function '(\w+)'.*?(\d+) bytes spill stores, (\d+) bytes spill loads"
         r".*?Used (\d+) registers",
@@ -86,17 +98,3 @@ def _of(source: str, capability: int, shared: list[int]) -> Iterator[Resources]:
             ARCHITECTURES[capability], int(registers), shared[kind + 2 * hopper], int(stores) + int(loads),
             WARPS, matrix.get(name, 0), source == "score_tail",
         )  # fmt: skip
-
-
-def _matrix_instructions(cubin: Path) -> dict[str, int]:
-    """By function, from the disassembly."""
-    from .triton_kernels import BIN
-
-    code = subprocess.run(
-        [str(BIN / "nvdisasm"), str(cubin)], capture_output=True, text=True, check=True
-    ).stdout
-    parts = re.split(r"\.section\s+\.text\.(\w+)", code)
-    return {
-        name: len(re.findall(r"\bH(?:G)?MMA\b", body))
-        for name, body in zip(parts[1::2], parts[2::2], strict=True)
-    }

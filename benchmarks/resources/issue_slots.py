@@ -6,13 +6,9 @@ says it runs. What a warp waits for is not in this number, which is therefore a 
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
-from .. import ROOT
+from .cuda_kernels import compiled
 
 RANK = 8
 MULTIPROCESSORS = {80: (108, 1.41e9), 90: (132, 1.755e9)}
@@ -36,24 +32,12 @@ class Loop:
 
 def issue_slots(capability: int) -> dict[str, int]:
     """Instructions of a warp for a slice at rank 8, by kernel."""
-    from .triton_kernels import BIN
-
-    nvcc = shutil.which("nvcc")
-    assert nvcc is not None
-    with tempfile.TemporaryDirectory() as scratch:
-        cubin = Path(scratch) / "kernel.cubin"
-        suffix = "a" if capability == 90 else ""
-        command = [nvcc, "-std=c++17", f"-arch=sm_{capability}{suffix}", "-cubin", "-o", str(cubin)]
-        command += [f"-I{ROOT / 'csrc/include'}", str(ROOT / "csrc/cuda/score_tail.cu")]
-        subprocess.run(command, check=True, capture_output=True)
-        disassemble = [str(BIN / "nvdisasm"), "-c", str(cubin)]
-        code = subprocess.run(disassemble, capture_output=True, text=True, check=True).stdout
-    parts = re.split(r"\.section\s+\.text\.(\w+)", code)
+    _, code = compiled("score_tail", capability)
     found = {}
     for name, (tiles, precision) in KERNELS.items():
         if tiles == "HopperTiles" and capability < 90:
             continue
-        for function, body in zip(parts[1::2], parts[2::2], strict=True):
+        for function, body in code.items():
             of_precision = precision is None or f"PrecisionE{precision}" in function
             if "score_tail_kernel" in function and tiles in function and of_precision:
                 found[name] = of_slice(body)

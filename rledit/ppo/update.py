@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -44,7 +44,7 @@ def update(
             target KL; the agent is then of no use, see :class:`rledit.ppo.guard.Guard`.
     """
     steps = 0
-    last: Sequence[float | Tensor] = (0.0, 0.0, 0.0)
+    last: dict[str, Tensor] = {}
     with_value = value_matters(arriving, config)
     for rollout, index, advantage, target in _minibatches(agent, arriving, config, generator, with_value):
         log_ratio = log_ratios(agent, rollout, index)
@@ -69,12 +69,9 @@ def update(
             raise NotFiniteError("the loss or a gradient is not finite")
         optimizer.step()
         agent.policy.clamp_log_std_()
-        last = (policy_loss.detach(), value_loss.detach(), clipped)
+        last = {"policy_loss": policy_loss.detach(), "value_loss": value_loss.detach(), "clipped": clipped}
         steps += 1
-    names = ("policy_loss", "value_loss", "clipped")
-    stats = UpdateStats(
-        steps=steps, **{name: float(figure) for name, figure in zip(names, last, strict=True)}
-    )
+    stats = UpdateStats(steps=steps, **{name: float(figure) for name, figure in last.items()})
     return _checked(agent, arriving.whole(), config, stats)
 
 

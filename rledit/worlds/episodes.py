@@ -107,15 +107,12 @@ class Episodes:
         """
         if self.length == 1 or (self.weights is not None and not again):
             return
-        weights = self.scorer.editable.weights()
         if len(self._previous) != candidates:
-            self._edited = {
-                name: weight.expand(candidates, -1, -1).clone() for name, weight in weights.items()
-            }
+            self._edited = self._unedited(candidates)
             device = self.scorer.editable.device
             self._previous = torch.empty(candidates, dtype=torch.float64, device=device)
         else:
-            for name, weight in weights.items():
+            for name, weight in self.scorer.editable.weights().items():
                 self._edited[name].copy_(weight)
         self._previous.fill_(self.initial_value)
         self.weights = self._edited
@@ -142,12 +139,13 @@ class Episodes:
     def edited(self, actions: Tensor, weights: dict[str, Tensor] | None) -> dict[str, Tensor]:
         """``weights`` [N, O, I] per target after one more edit, in place; None stands for the unedited."""
         if weights is None:
-            weights = {
-                name: weight.expand(len(actions), -1, -1).clone()
-                for name, weight in self.scorer.editable.weights().items()
-            }
+            weights = self._unedited(len(actions))
         self._edit(actions, weights)
         return weights
+
+    def _unedited(self, candidates: int) -> dict[str, Tensor]:
+        weights = self.scorer.editable.weights()
+        return {name: weight.expand(candidates, -1, -1).clone() for name, weight in weights.items()}
 
     def _edit(self, actions: Tensor, weights: dict[str, Tensor]) -> None:
         for name, (left, right) in self.layout.factors(actions).items():

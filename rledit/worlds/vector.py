@@ -178,9 +178,7 @@ class World(VectorEnv[Array, Array, Array]):
         self._pending = self._worker.submit(self._step, actions)
 
     def _step(self, actions: Tensor) -> Outcome:
-        if not self._graph:
-            return self.episodes.step(actions)
-        return self.episodes.step(actions, self._captured)
+        return self.episodes.step(actions, self._captured if self._graph else None)
 
     def _captured(self, actions: Tensor) -> Outcome:
         """:meth:`Episodes.advance` as a graph, captured at the first call with so many candidates."""
