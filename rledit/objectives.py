@@ -18,10 +18,11 @@ from .tally import Tally
 class Objective(Protocol):
     """What a task edits for. It sees counts over N candidates, never samples, so it costs next to nothing.
 
-    Two more methods are used where an objective has them: ``relative_to(unedited: Tally)`` returns the
+    Three more methods are used where an objective has them: ``relative_to(unedited: Tally)`` returns the
     objective that compares with the unedited model on a split, and ``admissible(tally) -> Tensor`` (bool [N])
     says which candidates keep the objective's constraint; the edit that is returned does, on the validation
-    split. The unedited model must.
+    split. The unedited model must. ``compared_groups(groups) -> tuple[str, ...]`` names those of the samples'
+    groups between which directions are sought; without it, it is all of them.
     """
 
     @property

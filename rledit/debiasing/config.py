@@ -10,6 +10,7 @@ from ..data import COMMENT_NAMES, IDENTITY_TERMS
 from ..fairness import Debias
 from ..models.bag_of_words import words_of
 from ..runs.config import EditingConfig
+from ..worlds import Kind
 
 LAYERS = {
     "bag-of-words": ("fc1", "fc2", "fc3"),
@@ -96,6 +97,14 @@ class DebiasConfig(EditingConfig):
     @property
     def bias_name(self) -> str:
         return self.bias_set or ("synthetic-templates" if self.dataset == ("synthetic",) else "madlibs")
+
+    @property
+    def chosen_directions(self) -> Kind:
+        """By default strata for a bag of words, where every input is a word; groups for an encoder, whose
+        dense inputs let an edit learn how the bias set is worded and carry that over to other texts."""
+        if self.directions != "auto":
+            return self.directions
+        return "strata" if self.model == "bag-of-words" else "groups"
 
     @property
     def layer_sets(self) -> tuple[tuple[str, ...], ...]:

@@ -94,6 +94,10 @@ class Debias:
         """The identity groups among the groups of some samples."""
         return self.identities or tuple(g for g in groups if g not in (self.utility_group, self.bias_group))
 
+    def compared_groups(self, groups: tuple[str, ...]) -> tuple[str, ...]:
+        """The identity groups: bias is what differs between them."""
+        return self.identities_of(groups)
+
     def check(self, samples: Samples) -> None:
         """Warns of identity groups without an AUC, which are left out.
 

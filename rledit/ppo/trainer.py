@@ -230,6 +230,7 @@ class PPO:
             "episode_length": env.episode_length,
             "scale": env.scale,
             "bound": env.bound,
+            "directions": env.directions,
             "observation": env.observe.name,
             "precision": env.episodes.scorer.precision,
             "seed": self.seed,

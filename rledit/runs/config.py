@@ -11,7 +11,7 @@ from torch import nn
 
 from ..ppo import PPO, PPOConfig
 from ..task import Task
-from ..worlds import WORLDS
+from ..worlds import DIRECTIONS, WORLDS, Kind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +34,9 @@ class EditingConfig:
     """Edits scored together, one batch of PPO."""
     episode_length: int = 1
     """Edits that compose in an episode."""
+    directions: Literal["auto", "all", "strata", "groups"] = "auto"
+    """Where an edit's right factors may point: everywhere (all), or along what differs between the samples
+    that the objective compares, by group (groups) or by group and label (strata)."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the scoring."""
     device: Literal["cpu", "cuda"] = "cpu"
@@ -44,6 +47,10 @@ class EditingConfig:
     def __post_init__(self) -> None:
         if self.world not in WORLDS:
             raise ValueError(f"world: expected one of {', '.join(WORLDS)}; got {self.world!r}")
+        if self.directions not in ("auto", *DIRECTIONS):
+            raise ValueError(
+                f"directions: expected one of auto, {', '.join(DIRECTIONS)}; got {self.directions!r}"
+            )
         for name in ("candidates", "num_envs", "episode_length"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
@@ -54,9 +61,14 @@ class EditingConfig:
         if self.seed < 0:
             raise ValueError(f"seed: expected at least 0, got {self.seed}")
 
+    @property
+    def chosen_directions(self) -> Kind:
+        return "all" if self.directions == "auto" else self.directions
+
     def resolved(self) -> dict[str, Any]:
         """As JSON for people to read, without what nobody set."""
-        return {key: value for key, value in asdict(self).items() if value != ""}
+        asked = {key: value for key, value in asdict(self).items() if value != ""}
+        return asked | {"directions": self.chosen_directions}
 
 
 def placed(config: EditingConfig, model: nn.Module) -> nn.Module:
@@ -71,6 +83,7 @@ def make_trainer(config: EditingConfig, task: Task) -> PPO:
         num_envs=config.num_envs,
         rank=config.rank,
         episode_length=config.episode_length,
+        directions=config.chosen_directions,
         precision=config.precision,
         final_obs=False,
     )

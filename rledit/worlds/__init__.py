@@ -1,6 +1,7 @@
 """The environments: an action is an edit, the reward is what the edit improves.
 
 ``actions``      the flat action as factors, and as an edit
+``directions``   the part of the input space that edits act on
 ``observations`` what the agent sees of the weights
 ``episodes``     edits compose, values improve: the part that knows no Gymnasium
 ``vector``       MaskWorld and ShiftWorld, ``gymnasium.vector.VectorEnv``
@@ -9,11 +10,14 @@
 
 import gymnasium
 
+from .directions import DIRECTIONS, Kind
 from .single import SingleMaskWorld, SingleShiftWorld, SingleWorld
 from .vector import MaskWorld, ShiftWorld, World
 
 __all__ = [
+    "DIRECTIONS",
     "WORLDS",
+    "Kind",
     "MaskWorld",
     "ShiftWorld",
     "SingleMaskWorld",

@@ -10,20 +10,22 @@ from torch import Tensor
 
 from ..scoring import check_rank
 from ..task import Task
+from .directions import find_directions
 
 
 class ActionLayout:
     """Where each factor lies in an action [A], and what its numbers are worth.
 
-    For each target in turn: left [O, R] row by row, then right [R, I]. An action is in units of the world:
-    under shift, ``left`` is multiplied by the standard deviation of the target's weights, so that an action
-    of a given size changes every layer by a like proportion; under mask the product is a proportion already.
+    For each target in turn: left [O, R] row by row, then right [R, I], or its coefficients [R, K] where right
+    factors lie in K :class:`~rledit.worlds.directions.Directions`. An action is in units of the world: under
+    shift, ``left`` is multiplied by the standard deviation of the target's weights, so that an action of a
+    given size changes every layer by a like proportion; under mask the product is a proportion already.
 
     Raises:
-        ValueError: for a rank below 1 or above a target's min(O, I).
+        ValueError: for a rank below 1 or above a target's min(O, I), or as :func:`find_directions`.
     """
 
-    def __init__(self, task: Task, world: str, rank: int) -> None:
+    def __init__(self, task: Task, world: str, rank: int, directions: str = "all") -> None:
         if isinstance(rank, bool) or not isinstance(rank, int):
             raise ValueError(f"rank: expected an integer, got {rank!r}")
         self.rank = rank
@@ -35,7 +37,12 @@ class ActionLayout:
             check_rank(rank, name, outputs, inputs)
             self.shapes[name] = (outputs, inputs)
         self.dtype = task.editable.dtype
-        self.size = sum(rank * (outputs + inputs) for outputs, inputs in self.shapes.values())
+        self.directions = find_directions(task, directions)
+        self._widths = {
+            name: len(self.directions[name]) if name in self.directions else inputs
+            for name, (_, inputs) in self.shapes.items()
+        }
+        self.size = sum(rank * (outputs + self._widths[name]) for name, (outputs, _) in self.shapes.items())
 
     def factors(self, actions: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         """Actions float32 [N, A] as left [N, O, R] and right [N, R, I] per target, in the model's dtype.
@@ -46,14 +53,14 @@ class ActionLayout:
         start = 0
         n = len(actions)
         flat = actions.detach()
-        for name, (outputs, inputs) in self.shapes.items():
+        for name, (outputs, _) in self.shapes.items():
             middle = start + outputs * self.rank
-            end = middle + self.rank * inputs
-            left, right = _times(flat[:, start:middle], self.gains[name]), _dense(flat[:, middle:end])
-            factors[name] = (
-                left.reshape(n, outputs, self.rank).to(self.dtype),
-                right.reshape(n, self.rank, inputs).to(self.dtype),
-            )
+            end = middle + self.rank * self._widths[name]
+            left = _times(flat[:, start:middle], self.gains[name]).reshape(n, outputs, self.rank)
+            right = _dense(flat[:, middle:end]).reshape(n, self.rank, self._widths[name])
+            if name in self.directions:
+                right = self.directions[name].expand(right)
+            factors[name] = left.to(self.dtype), right.to(self.dtype)
             start = end
         return factors
 
@@ -71,8 +78,8 @@ class ActionLayout:
         """Bool [A]: the entries that belong to right factors."""
         sizes = [
             size
-            for outputs, inputs in self.shapes.values()
-            for size in (outputs * self.rank, self.rank * inputs)
+            for name, (outputs, _) in self.shapes.items()
+            for size in (outputs * self.rank, self.rank * self._widths[name])
         ]
         right = torch.arange(len(sizes), device="cpu") % 2 == 1
         return right.repeat_interleave(torch.tensor(sizes, device="cpu"))

@@ -54,6 +54,10 @@ class World(VectorEnv[Array, Array, Array]):
         final_obs: whether ``infos["final_obs"]`` is filled, which costs edited weights of all candidates.
         graph: whether steps are captured in a CUDA graph once and replayed. The objective must then compute
             on the GPU only; those of rledit do.
+        directions: where right factors may point: "all", or only along what differs between the samples that
+            the objective compares, "strata" or "groups"; see
+            :func:`rledit.worlds.directions.find_directions`. The action is then shorter, and what the edit
+            was not made for is left alone.
 
     Raises:
         ValueError: for a number out of range, an unknown name, or ``graph`` without a GPU or its kernels.
@@ -78,6 +82,7 @@ class World(VectorEnv[Array, Array, Array]):
         precision: str = "float32",
         final_obs: bool = True,
         graph: bool = False,
+        directions: str = "all",
     ) -> None:
         for name, value in (("num_envs", num_envs), ("episode_length", episode_length)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
@@ -100,7 +105,8 @@ class World(VectorEnv[Array, Array, Array]):
         self.episode_length = episode_length
         self.scale = float(scale)
         self.bound = float(bound)
-        self.layout = ActionLayout(task, self.world, rank)
+        self.directions = directions
+        self.layout = ActionLayout(task, self.world, rank, directions)
         self.episodes = Episodes(scorer, self.layout, self.world, self.scale, episode_length)
         self.observe = make_observation(observation, task.weights())
         unedited = {name: weight[None] for name, weight in task.weights().items()}
