@@ -64,11 +64,11 @@ def find_directions(task: Task, kind: str) -> dict[str, Directions]:
     units of their root mean square: groups that hardly differ are hardly edited.
 
     Returns:
-        by target; empty for "all".
+        by target; without those that have no more inputs than there would be rows, and empty for "all".
 
     Raises:
-        ValueError: for another kind, where the means do not differ, or where a target's inputs cannot be
-            seen because the model does not call it as a module.
+        ValueError: for another kind, where the means do not differ, or for a target that the model never
+            calls.
     """
     if kind not in DIRECTIONS:
         raise ValueError(f"directions: expected one of {', '.join(DIRECTIONS)}; got {kind!r}")
@@ -77,6 +77,8 @@ def find_directions(task: Task, kind: str) -> dict[str, Directions]:
     masks = _strata(task, by_label=kind == "strata")
     found = {}
     for name, means in _mean_inputs(task, masks).items():
+        if len(means) >= means.shape[1]:
+            continue  # they span about everything, in more numbers
         contrasts = means - means.mean(0)
         if not bool(contrasts.norm() > SAME * means.norm()):
             raise ValueError(
@@ -132,8 +134,7 @@ def _mean_inputs(task: Task, masks: Tensor) -> dict[str, Tensor]:
             handle.remove()
     if unseen := [name for name in editable.targets if name not in sums]:
         raise ValueError(
-            f"directions: the model does not call {unseen[0]!r} as a module, so its inputs cannot be seen; "
-            "expected 'all'"
+            f"directions: the model never calls {unseen[0]!r}, which has no inputs; expected 'all'"
         )
     counts = masks.sum(1).to(editable.device, torch.float64)[:, None]
     return {name: sums[name] / counts for name in editable.targets}

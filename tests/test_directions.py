@@ -1,0 +1,263 @@
+"""Directions: what right factors may point along, and what an edit then leaves alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
+
+import rledit
+from rledit.debiasing import DebiasConfig
+from rledit.ppo import PPOConfig
+from rledit.unlearning import UnlearningConfig
+from rledit.worlds import WORLDS
+from rledit.worlds.directions import find_directions
+
+WORDS, OTHER_WORDS = 12, 8
+
+
+class Bag(nn.Module):
+    """Words -> 6 -> 2."""
+
+    def __init__(self, inputs: int = WORDS + OTHER_WORDS) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(inputs, 6)
+        self.fc2 = nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.fc2(torch.relu(self.fc1(x)))
+        return logits
+
+
+def bags(count: int = 400) -> rledit.Samples:
+    """Comments with any word, and sentences with WORDS alone: word 0 says who, word 1 tells the label."""
+    random = torch.Generator().manual_seed(0)
+    inputs = (torch.rand(count, WORDS + OTHER_WORDS, generator=random) < 0.3).float()
+    bias = torch.arange(count) >= count // 2
+    inputs[bias, WORDS:] = 0.0
+    labels = (inputs[:, 1] > 0).long()
+    groups = {"utility": ~bias, "bias": bias, "one": bias & (inputs[:, 0] > 0)}
+    groups["other"] = bias & ~groups["one"]
+    return rledit.Samples(inputs, labels, groups)
+
+
+def make_task(samples: rledit.Samples | None = None, **kwargs: Any) -> rledit.Task:
+    torch.manual_seed(0)
+    model = kwargs.pop("model", None) or Bag()
+    objective = kwargs.pop("objective", rledit.Debias())
+    return rledit.Task(model, kwargs.pop("targets", ["fc1"]), samples or bags(), objective, **kwargs)
+
+
+def means_of(samples: rledit.Samples, groups: list[str], by_label: bool) -> np.ndarray[Any, Any]:
+    """Plain NumPy: the mean of each stratum less the mean of these means."""
+    inputs, labels = samples.head(len(samples)).double().numpy(), samples.labels.numpy()
+    masks = [samples.groups[name].numpy() for name in groups]
+    if by_label:
+        masks = [mask & (labels == label) for mask in masks for label in np.unique(labels)]
+    means = np.stack([inputs[mask].mean(0) for mask in masks if mask.any()])
+    contrasts: np.ndarray[Any, Any] = means - means.mean(0)
+    return contrasts
+
+
+def dense(found: Any) -> np.ndarray[Any, Any]:
+    """The rows over all inputs."""
+    rows = np.zeros((len(found), found.inputs))
+    rows[:, found.columns.numpy()] = found.rows.double().numpy()
+    return rows
+
+
+def test_rows_of_groups_are_differences_of_means() -> None:
+    task = make_task()
+    rows = dense(find_directions(task, "groups")["fc1"])
+    expected = means_of(task.samples, ["one", "other"], by_label=False)
+    assert rows == pytest.approx(expected / np.sqrt((expected**2).sum(1).mean()), abs=1e-6)
+    assert (rows**2).sum(1).mean() == pytest.approx(1.0)
+
+
+def test_rows_of_strata_are_the_nearest_orthonormal_ones() -> None:
+    task = make_task()
+    rows = dense(find_directions(task, "strata")["fc1"])
+    contrasts = means_of(task.samples, ["one", "other"], by_label=True)
+    assert rows.shape == (4, WORDS + OTHER_WORDS)
+    u, s, vt = np.linalg.svd(contrasts, full_matrices=False)
+    kept = s > 1e-6 * s[0]
+    assert kept.sum() == 3  # centred, so one fewer than strata
+    assert rows == pytest.approx(u[:, kept] @ vt[kept], abs=1e-5)
+    projection = rows.T @ rows
+    assert projection @ projection == pytest.approx(projection, abs=1e-5)
+    assert contrasts @ projection == pytest.approx(contrasts, abs=1e-5)
+
+
+def test_all_is_every_input() -> None:
+    assert find_directions(make_task(), "all") == {}
+
+
+def test_an_objective_names_the_groups_it_compares() -> None:
+    samples = bags()
+    assert rledit.Debias().compared_groups(samples.group_names) == ("one", "other")
+    other = make_task(samples, objective=lambda tally: tally.accuracy("utility"))
+    rows = dense(find_directions(other, "groups")["fc1"])
+    expected = means_of(samples, ["utility", "bias", "one", "other"], by_label=False)
+    assert rows == pytest.approx(expected / np.sqrt((expected**2).sum(1).mean()), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "conv",
+    [
+        nn.Conv2d(3, 5, 3),
+        nn.Conv2d(3, 5, (3, 2), stride=(2, 1), padding=(1, 2)),
+        nn.Conv2d(3, 5, 3, padding="same", dilation=2),
+        nn.Conv2d(3, 5, 3, padding=1, padding_mode="circular"),
+        nn.Conv2d(3, 5, 3, padding="valid"),
+    ],
+    ids=str,
+)
+def test_a_convolutions_input_is_its_mean_patch(conv: nn.Conv2d) -> None:
+    """A convolution is linear, so the mean of its output is what its weights make of the mean patch."""
+    torch.manual_seed(0)
+    head = nn.Linear(5, 2)
+    model = nn.Sequential(conv, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), head)
+    inputs, labels = torch.randn(40, 3, 7, 6), torch.arange(40) % 2
+    samples = rledit.Samples(inputs, labels, {"a": labels == 0, "b": labels == 1})
+    task = make_task(samples, model=model, targets=["0"], objective=lambda tally: tally.accuracy("a"))
+    rows = find_directions(task, "groups")["0"]
+    with torch.no_grad():
+        outputs = conv(inputs).mean((2, 3))
+        expected = outputs[labels == 0].mean(0) - outputs[labels == 1].mean(0)
+    made = torch.from_numpy(dense(rows)).float() @ conv.weight.detach().flatten(1).T
+    difference = made[0] - made[1]
+    cosine = F.cosine_similarity(difference, expected, dim=0)
+    assert float(cosine) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_tokens_are_averaged() -> None:
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc1, self.fc2 = nn.Linear(4, 5), nn.Linear(5, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            logits: Tensor = self.fc2(torch.relu(self.fc1(x)).mean(1))
+            return logits
+
+    torch.manual_seed(0)
+    inputs, labels = torch.randn(30, 3, 4), torch.arange(30) % 2
+    samples = rledit.Samples(inputs, labels, {"a": labels == 0, "b": labels == 1})
+    task = make_task(samples, model=Tokens(), objective=lambda tally: tally.accuracy("a"))
+    rows = find_directions(task, "groups")["fc1"].rows
+    means = inputs.mean(1)
+    expected = means[labels == 0].mean(0) - means[labels == 1].mean(0)
+    assert float(F.cosine_similarity(rows[0], expected, dim=0)) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_batches_of_a_loader_give_the_same() -> None:
+    samples = bags(700)
+    data = TensorDataset(samples.head(700), samples.labels)
+    loaded = rledit.Samples.from_dataset(DataLoader(data, batch_size=333), samples.groups)
+    here, there = (find_directions(make_task(some), "strata")["fc1"] for some in (samples, loaded))
+    assert torch.allclose(here.rows, there.rows, atol=1e-6)
+    assert torch.equal(here.columns, there.columns)
+
+
+@pytest.mark.parametrize("kind", ["strata", "groups"])
+@pytest.mark.parametrize("world", ["mask", "shift"])
+def test_an_edit_leaves_other_inputs_alone(world: str, kind: str) -> None:
+    task = make_task()
+    env = WORLDS[world](task, num_envs=8, rank=2, directions=kind)
+    rows = find_directions(task, kind)["fc1"]
+    assert env.single_action_space.shape == (2 * (6 + len(rows)),)
+    result = rledit.PPO(env, seed=0, config=PPOConfig()).train(candidates=64)
+    actions = torch.from_numpy(np.random.default_rng(0).normal(0, 1, (8, env.layout.size))).float()
+    _, right = env.layout.factors(actions)["fc1"]
+    assert right.shape == (8, 2, WORDS + OTHER_WORDS)
+    assert torch.count_nonzero(right[:, :, WORDS:]) == 0
+    assert torch.count_nonzero(right[:, :, :WORDS]) > 0
+    expected = actions[:, 12:].view(8, 2, len(rows)).double().numpy() @ dense(rows)
+    assert right.double().numpy() == pytest.approx(expected, abs=1e-5)
+    env.reset()
+    _, rewards, *_ = env.step(np.zeros((8, env.layout.size), np.float32))
+    assert rewards == pytest.approx(0.0)
+    model = Bag()
+    model.load_state_dict(task.editable.model.state_dict())
+    before = model.fc1.weight.detach().clone()
+    result.edit.apply_(model)
+    assert torch.equal(model.fc1.weight[:, WORDS:], before[:, WORDS:])
+
+
+def test_episodes_of_several_steps() -> None:
+    env = rledit.ShiftWorld(make_task(), num_envs=4, rank=1, episode_length=3, directions="strata")
+    result = rledit.PPO(env, seed=0).train(candidates=24)
+    model = Bag()
+    before = model.fc1.weight.detach().clone()
+    result.edit.apply_(model, force=True)
+    changed = (model.fc1.weight != before).any(0)
+    assert not changed[WORDS:].any()
+    assert changed[:WORDS].any()
+
+
+def test_what_the_layout_says_of_right_entries() -> None:
+    env = rledit.ShiftWorld(make_task(targets=["fc1", "fc2"]), num_envs=2, rank=2, directions="groups")
+    sizes = [2 * 6, 2 * 2, 2 * 2, 2 * 2]  # left and right of fc1, then of fc2; two groups
+    expected = [side % 2 == 1 for side, size in enumerate(sizes) for _ in range(size)]
+    assert env.layout.right_mask().tolist() == expected
+    assert env.layout.size == sum(sizes)
+
+
+def test_a_target_with_few_inputs_keeps_them() -> None:
+    samples = bags()
+    assert list(find_directions(make_task(samples, targets=["fc1", "fc2"]), "strata")) == ["fc1", "fc2"]
+    labels, groups = torch.arange(400) % 2, dict(samples.groups)
+    groups |= {f"more {i}": samples.groups["one"] for i in range(2)}
+    task = make_task(
+        rledit.Samples(samples.head(400), labels, groups), targets=["fc1", "fc2"]
+    )  # 8 strata, fc2 has 6 inputs
+    assert list(find_directions(task, "strata")) == ["fc1"]
+    env = rledit.ShiftWorld(task, num_envs=3, rank=2, directions="strata")
+    assert env.layout.size == 2 * (6 + 8 + 2 + 6)
+    assert env.layout.factors(torch.ones(3, env.layout.size))["fc2"][1].shape == (3, 2, 6)
+
+
+def test_a_checkpoint_keeps_to_its_directions() -> None:
+    task = make_task()
+    some, others = (
+        rledit.PPO(rledit.ShiftWorld(task, num_envs=4, rank=1, directions=kind), seed=0)
+        for kind in ("strata", "groups")
+    )
+    with pytest.raises(ValueError, match=r"directions: 'strata', here 'groups'"):
+        others.load_state(*some.state())
+
+
+def test_wrong_directions() -> None:
+    with pytest.raises(ValueError, match=r"directions: expected one of all, strata, groups; got 'left'"):
+        rledit.ShiftWorld(make_task(), num_envs=2, rank=1, directions="left")
+    labels = torch.arange(20) % 2
+    same = rledit.Samples(torch.ones(20, WORDS + OTHER_WORDS), labels, {"a": labels == 0, "b": labels == 1})
+    task = make_task(same, objective=lambda tally: tally.accuracy("a"))
+    for kind in ("strata", "groups"):
+        with pytest.raises(ValueError, match=rf"directions: expected {kind} whose mean inputs of 'fc1'"):
+            find_directions(task, kind)
+
+
+def test_a_target_that_the_model_never_calls() -> None:
+    class Spare(Bag):
+        def __init__(self) -> None:
+            super().__init__()
+            self.spare = nn.Linear(4, 4)
+
+    with pytest.raises(ValueError, match="directions: the model never calls 'spare'"):
+        find_directions(make_task(model=Spare(), targets=["fc1", "spare"]), "groups")
+
+
+def test_what_auto_means() -> None:
+    assert UnlearningConfig("mnist5k", (7,)).chosen_directions == "all"
+    assert UnlearningConfig("mnist5k", (7,), directions="strata").resolved()["directions"] == "strata"
+    assert DebiasConfig().chosen_directions == "strata"
+    assert DebiasConfig(model="encoder", encoder=".").chosen_directions == "groups"
+    assert DebiasConfig(directions="all").resolved()["directions"] == "all"
+    with pytest.raises(ValueError, match="directions: expected one of auto, all, strata, groups"):
+        DebiasConfig(directions="some")  # type: ignore[arg-type]
