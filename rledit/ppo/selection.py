@@ -110,7 +110,8 @@ def select(world: World, agent: Agent, elites: Elites) -> Selection:
     episodes, outcome = replay(world, actions, "validation")
     admissible = torch.ones(len(actions), dtype=torch.bool, device=world.device)
     if constrained:
-        admissible = episodes.scorer.objective.admissible(outcome.tally)  # type: ignore[attr-defined]
+        kept = episodes.scorer.objective.admissible(outcome.tally)  # type: ignore[attr-defined]
+        admissible = kept.to(world.device)  # it may compute on the host
         admissible[-1] = True  # the unedited model, whatever rounding says
     ranking = torch.sort(
         outcome.values.where(admissible, -torch.inf), descending=True, stable=True
