@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import rledit
 from rledit.debiasing import DebiasConfig
 from rledit.ppo import PPOConfig
+from rledit.runs.config import make_trainer
 from rledit.unlearning import UnlearningConfig
 from rledit.worlds import WORLDS
 from rledit.worlds.directions import find_directions
@@ -79,7 +80,7 @@ def test_rows_of_groups_are_differences_of_means() -> None:
     assert (rows**2).sum(1).mean() == pytest.approx(1.0)
 
 
-def test_rows_of_strata_are_the_nearest_orthonormal_ones() -> None:
+def test_rows_of_strata_weigh_all_their_span_equally() -> None:
     task = make_task()
     rows = dense(find_directions(task, "strata")["fc1"])
     contrasts = means_of(task.samples, ["one", "other"], by_label=True)
@@ -133,26 +134,6 @@ def test_a_convolutions_input_is_its_mean_patch(conv: nn.Conv2d) -> None:
     difference = made[0] - made[1]
     cosine = F.cosine_similarity(difference, expected, dim=0)
     assert float(cosine) == pytest.approx(1.0, abs=1e-5)
-
-
-def test_tokens_are_averaged() -> None:
-    class Tokens(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.fc1, self.fc2 = nn.Linear(4, 5), nn.Linear(5, 2)
-
-        def forward(self, x: Tensor) -> Tensor:
-            logits: Tensor = self.fc2(torch.relu(self.fc1(x)).mean(1))
-            return logits
-
-    torch.manual_seed(0)
-    inputs, labels = torch.randn(30, 3, 4), torch.arange(30) % 2
-    samples = rledit.Samples(inputs, labels, {"a": labels == 0, "b": labels == 1})
-    task = make_task(samples, model=Tokens(), objective=lambda tally: tally.accuracy("a"))
-    rows = find_directions(task, "groups")["fc1"].rows
-    means = inputs.mean(1)
-    expected = means[labels == 0].mean(0) - means[labels == 1].mean(0)
-    assert float(F.cosine_similarity(rows[0], expected, dim=0)) == pytest.approx(1.0, abs=1e-5)
 
 
 def test_batches_of_a_loader_give_the_same() -> None:
@@ -232,25 +213,155 @@ def test_a_checkpoint_keeps_to_its_directions() -> None:
         others.load_state(*some.state())
 
 
+def test_a_checkpoint_keeps_to_its_rows() -> None:
+    """Same labels and groups, other inputs: coefficients would mean another edit."""
+    samples = bags()
+    inputs = samples.head(400).clone()
+    inputs[:, :WORDS] = inputs[:, :WORDS].flip(1)
+    others = rledit.Samples(inputs, samples.labels, samples.groups)
+    one, other = (
+        rledit.PPO(rledit.ShiftWorld(make_task(each), num_envs=4, rank=1, directions="groups"), seed=0)
+        for each in (samples, others)
+    )
+    one.load_state(*one.state())
+    with pytest.raises(ValueError, match="directions of fc1 differ"):
+        other.load_state(*one.state())
+
+
+def test_a_resumed_training_ends_in_the_same_edit() -> None:
+    def trainer() -> rledit.PPO:
+        world = rledit.ShiftWorld(make_task(), num_envs=8, rank=2, directions="strata")
+        return rledit.PPO(world, seed=0)
+
+    whole, first, second = trainer(), trainer(), trainer()
+    expected = whole.train(candidates=64).edit
+    first.train(candidates=32)
+    second.load_state(*first.state())
+    resumed = second.train(candidates=64).edit
+    for name, factors in expected.factors.items():
+        assert all(torch.equal(a, b) for a, b in zip(factors, resumed.factors[name], strict=True))
+
+
+@pytest.mark.parametrize("rank", [1, 2, 4])
+def test_the_edit_keeps_the_factors_that_were_scored(rank: int) -> None:
+    env = rledit.ShiftWorld(make_task(), num_envs=64, rank=rank, directions="strata")
+    actions = torch.randn(64, env.layout.size, generator=torch.Generator().manual_seed(0))
+    lefts, rights = env.layout.factors(actions)["fc1"]
+    for i in range(64):
+        left, right = env.layout.edit_factors(actions[i : i + 1])["fc1"]
+        assert torch.equal(left, lefts[i])
+        assert torch.equal(right, rights[i])
+
+
+class Sequences(nn.Module):
+    """Means over positions, its layer called in one of several ways."""
+
+    def __init__(self, call: str) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(20, 5), nn.Linear(5, 2)
+        self.call = call
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.view(-1, 3, 20)
+        if self.call == "by keyword":
+            x = self.fc1(input=x)
+        elif self.call == "flattened":
+            x = self.fc1(x.reshape(-1, 20)).view(-1, 3, 5)
+        else:
+            x = self.fc1(x)
+        logits: Tensor = self.fc2(torch.relu(x).mean(1))
+        return logits
+
+
+@pytest.mark.parametrize("call", ["plainly", "by keyword", "flattened"])
+@pytest.mark.filterwarnings("ignore:the network cannot be traced")
+def test_positions_are_averaged(call: str) -> None:
+    torch.manual_seed(0)
+    inputs, labels = torch.randn(30, 60), torch.arange(30) % 2
+    samples = rledit.Samples(inputs, labels, {"a": labels == 0, "b": labels == 1})
+    task = make_task(samples, model=Sequences(call), objective=lambda tally: tally.accuracy("a"))
+    rows = find_directions(task, "groups")["fc1"].rows
+    means = inputs.view(30, 3, 20).mean(1)
+    expected = means[labels == 0].mean(0) - means[labels == 1].mean(0)
+    assert float(F.cosine_similarity(rows[0], expected, dim=0)) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_a_model_in_float64() -> None:
+    samples = bags()
+    double = rledit.Samples(samples.head(400).double(), samples.labels, samples.groups)
+    env = rledit.ShiftWorld(make_task(double, model=Bag().double()), num_envs=4, rank=2, directions="strata")
+    assert env.layout.factors(torch.ones(4, env.layout.size))["fc1"][1].dtype == torch.float64
+    assert rledit.PPO(env, seed=0).train(candidates=8).candidates == 8
+
+
+@pytest.mark.parametrize("kind", ["strata", "groups"])
+@pytest.mark.parametrize("value", [0.1, 1.7])
+def test_targets_that_tell_nothing_apart_keep_their_inputs(
+    kind: str, value: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    labels = (torch.arange(50) % 7 == 0).long()
+    groups = {"a": torch.arange(50) < 13, "b": torch.arange(50) >= 13}
+    same = rledit.Samples(torch.full((50, WORDS + OTHER_WORDS), value), labels, groups)
+    task = make_task(same, objective=lambda tally: tally.accuracy("a"))
+    assert find_directions(task, kind) == {}
+    assert f"Inputs of fc1 do not tell the {kind} apart" in caplog.text
+
+
+@pytest.mark.parametrize("size", [1e-3, 1e-4, 1e-5])
+def test_rounding_is_no_direction(size: float) -> None:
+    """Three kinds of samples whose means differ by little, one of them in two groups: a span of two."""
+    kinds = torch.arange(600) % 3
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.rand(20, generator=generator) + size * torch.randn(3, 20, generator=generator)[kinds]
+    groups = {"a": kinds == 0, "b": kinds == 1, "b again": kinds == 1, "c": kinds == 2, "b or c": kinds > 0}
+    samples = rledit.Samples(inputs, torch.arange(600) // 3 % 2, groups)
+    task = make_task(samples, objective=lambda tally: tally.accuracy("a"))
+    rows = dense(find_directions(task, "strata")["fc1"])
+    assert np.linalg.matrix_rank(rows, tol=1e-3) == 2
+
+
+def test_grouped_convolutions_keep_their_inputs(caplog: pytest.LogCaptureFixture) -> None:
+    model = nn.Sequential(
+        nn.Conv2d(4, 4, 3, groups=2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
+    )
+    labels = torch.arange(20) % 2
+    samples = rledit.Samples(torch.randn(20, 4, 5, 5), labels, {"a": labels == 0, "b": labels == 1})
+    task = make_task(samples, model=model, targets=["0"], objective=lambda tally: tally.accuracy("a"))
+    assert find_directions(task, "groups") == {}
+    assert "do not tell the groups apart" in caplog.text
+
+
 def test_wrong_directions() -> None:
     with pytest.raises(ValueError, match=r"directions: expected one of all, strata, groups; got 'left'"):
         rledit.ShiftWorld(make_task(), num_envs=2, rank=1, directions="left")
-    labels = torch.arange(20) % 2
-    same = rledit.Samples(torch.ones(20, WORDS + OTHER_WORDS), labels, {"a": labels == 0, "b": labels == 1})
-    task = make_task(same, objective=lambda tally: tally.accuracy("a"))
-    for kind in ("strata", "groups"):
-        with pytest.raises(ValueError, match=rf"directions: expected {kind} whose mean inputs of 'fc1'"):
-            find_directions(task, kind)
 
 
-def test_a_target_that_the_model_never_calls() -> None:
+@pytest.mark.parametrize(("names", "told"), [((), "none"), (("one", "two"), "two")])
+def test_an_objective_that_compares_nothing(names: tuple[str, ...], told: str) -> None:
+    class Odd(rledit.Debias):
+        def compared_groups(self, groups: tuple[str, ...]) -> tuple[str, ...]:
+            return names
+
+    with pytest.raises(ValueError, match=rf"objective: expected compared_groups\(\) .* got {told}"):
+        find_directions(make_task(objective=Odd()), "groups")
+
+
+@pytest.mark.filterwarnings("ignore:the network cannot be traced")
+def test_a_target_that_the_model_never_calls(caplog: pytest.LogCaptureFixture) -> None:
     class Spare(Bag):
         def __init__(self) -> None:
             super().__init__()
             self.spare = nn.Linear(4, 4)
 
-    with pytest.raises(ValueError, match="directions: the model never calls 'spare'"):
-        find_directions(make_task(model=Spare(), targets=["fc1", "spare"]), "groups")
+    assert list(find_directions(make_task(model=Spare(), targets=["fc1", "spare"]), "groups")) == ["fc1"]
+    assert "Inputs of spare do not tell the groups apart" in caplog.text
+
+
+def test_a_run_passes_them_on() -> None:
+    config = UnlearningConfig("mnist5k", (7,), directions="strata", num_envs=2, rank=1)
+    env = make_trainer(config, make_task()).env
+    assert env.directions == "strata"
+    assert env.layout.size == 6 + 4
 
 
 def test_what_auto_means() -> None:
@@ -258,6 +369,8 @@ def test_what_auto_means() -> None:
     assert UnlearningConfig("mnist5k", (7,), directions="strata").resolved()["directions"] == "strata"
     assert DebiasConfig().chosen_directions == "strata"
     assert DebiasConfig(model="encoder", encoder=".").chosen_directions == "groups"
+    inside = DebiasConfig(model="encoder", encoder=".", layer=("head.fc1", "block.output"))
+    assert inside.chosen_directions == "all"
     assert DebiasConfig(directions="all").resolved()["directions"] == "all"
     with pytest.raises(ValueError, match="directions: expected one of auto, all, strata, groups"):
         DebiasConfig(directions="some")  # type: ignore[arg-type]

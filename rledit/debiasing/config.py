@@ -10,7 +10,7 @@ from ..data import COMMENT_NAMES, IDENTITY_TERMS
 from ..fairness import Debias
 from ..models.bag_of_words import words_of
 from ..runs.config import EditingConfig
-from ..worlds import Kind
+from ..worlds import DirectionKind
 
 LAYERS = {
     "bag-of-words": ("fc1", "fc2", "fc3"),
@@ -99,11 +99,14 @@ class DebiasConfig(EditingConfig):
         return self.bias_set or ("synthetic-templates" if self.dataset == ("synthetic",) else "madlibs")
 
     @property
-    def chosen_directions(self) -> Kind:
-        """By default strata for a bag of words, where every input is a word; groups for an encoder, whose
-        dense inputs let an edit learn how the bias set is worded and carry that over to other texts."""
+    def chosen_directions(self) -> DirectionKind:
+        """By default strata for a bag of words; groups for a head on an encoder, whose dense inputs let an
+        edit learn how the bias set is worded and carry that over to other texts; all within an encoder, where
+        means would be of padding, too."""
         if self.directions != "auto":
             return self.directions
+        if any(name.startswith("block.") for name in self.layer):
+            return "all"
         return "strata" if self.model == "bag-of-words" else "groups"
 
     @property

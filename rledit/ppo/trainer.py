@@ -243,6 +243,8 @@ class PPO:
         tensors["generator"] = self.generator.get_state()
         tensors["elites.returns"] = self.elites.returns
         tensors["elites.actions"] = self.elites.actions
+        for name, found in self.env.layout.directions.items():
+            tensors[f"directions.{name}"] = found.rows
         columns = list(self.history[0]) if self.history else []
         tensors["history"] = torch.tensor(
             [[row[name] for name in columns] for row in self.history], dtype=torch.float64, device="cpu"
@@ -258,6 +260,15 @@ class PPO:
         }
         return tensors, state
 
+    def _check_directions(self, tensors: dict[str, Tensor]) -> None:
+        """Coefficients of other directions would be another edit. The kind, and so the names, is the same."""
+        for name, found in self.env.layout.directions.items():
+            theirs = tensors[f"directions.{name}"].to(found.rows.device)
+            if theirs.shape != found.rows.shape or not torch.allclose(theirs, found.rows, atol=1e-4):
+                raise ValueError(
+                    f"checkpoint: it does not belong to this trainer (directions of {name} differ)"
+                )
+
     def load_state(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         """Go on from :meth:`state` of a trainer with the same environment, seed and config.
 
@@ -269,6 +280,7 @@ class PPO:
             if other := [name for name in ours if theirs.get(name) != ours[name]]:
                 differences = ", ".join(f"{n}: {theirs.get(n)!r}, here {ours[n]!r}" for n in other)
                 raise ValueError(f"checkpoint: it does not belong to this trainer ({differences})")
+            self._check_directions(tensors)
             load_learner(self.agent, self.optimizer, tensors)
             for group in self.optimizer.param_groups:
                 group["lr"] = state["learning_rate"]

@@ -11,7 +11,7 @@ from torch import nn
 
 from ..ppo import PPO, PPOConfig
 from ..task import Task
-from ..worlds import DIRECTIONS, WORLDS, Kind
+from ..worlds import DIRECTIONS, WORLDS, DirectionKind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,8 @@ class EditingConfig:
     """Edits that compose in an episode."""
     directions: Literal["auto", "all", "strata", "groups"] = "auto"
     """Where an edit's right factors may point: everywhere (all), or along what differs between the samples
-    that the objective compares, by group (groups) or by group and label (strata)."""
+    that the objective compares, by group (groups) or by group and label (strata). By default all for unlearn,
+    strata for the bag of words of debias, groups for its head on an encoder."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the scoring."""
     device: Literal["cpu", "cuda"] = "cpu"
@@ -62,7 +63,8 @@ class EditingConfig:
             raise ValueError(f"seed: expected at least 0, got {self.seed}")
 
     @property
-    def chosen_directions(self) -> Kind:
+    def chosen_directions(self) -> DirectionKind:
+        """What "auto" stands for."""
         return "all" if self.directions == "auto" else self.directions
 
     def resolved(self) -> dict[str, Any]:

@@ -10,14 +10,14 @@
 
 import gymnasium
 
-from .directions import DIRECTIONS, Kind
+from .directions import DIRECTIONS, DirectionKind
 from .single import SingleMaskWorld, SingleShiftWorld, SingleWorld
 from .vector import MaskWorld, ShiftWorld, World
 
 __all__ = [
     "DIRECTIONS",
     "WORLDS",
-    "Kind",
+    "DirectionKind",
     "MaskWorld",
     "ShiftWorld",
     "SingleMaskWorld",

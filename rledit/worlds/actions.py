@@ -20,6 +20,7 @@ class ActionLayout:
     factors lie in K :class:`~rledit.worlds.directions.Directions`. An action is in units of the world: under
     shift, ``left`` is multiplied by the standard deviation of the target's weights, so that an action of a
     given size changes every layer by a like proportion; under mask the product is a proportion already.
+    Coefficients change a layer by less than as many inputs would.
 
     Raises:
         ValueError: for a rank below 1 or above a target's min(O, I), or as :func:`find_directions`.

@@ -56,8 +56,7 @@ class World(VectorEnv[Array, Array, Array]):
             on the GPU only; those of rledit do.
         directions: where right factors may point: "all", or only along what differs between the samples that
             the objective compares, "strata" or "groups"; see
-            :func:`rledit.worlds.directions.find_directions`. The action is then shorter, and what the edit
-            was not made for is left alone.
+            :func:`rledit.worlds.directions.find_directions`. The action is then shorter.
 
     Raises:
         ValueError: for a number out of range, an unknown name, or ``graph`` without a GPU or its kernels.
