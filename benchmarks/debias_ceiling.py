@@ -1,0 +1,76 @@
+"""What BPSN AUC any classifier of these words could reach at best.
+
+    python -m benchmarks.debias_ceiling --data-root DIR
+
+Sentences that differ only in words that the vocabulary lacks are one input to the classifier, toxic and
+harmless ones alike. Scored by its share of toxic sentences, which only the test labels tell, each input stands
+where no classifier of the same words could place it better.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from pathlib import Path
+
+import torch
+import tyro
+from rich.table import Table
+
+from rledit.data import IDENTITY_TERMS
+from rledit.debiasing import DebiasConfig
+from rledit.debiasing.data import DebiasData
+from rledit.debiasing.evaluation import ranks_of, tally_margins
+from rledit.fairness import GroupMetrics
+from rledit.models import Vocabulary
+
+from .record import write
+
+
+def main(
+    data_root: Path | None = None, dataset: tuple[str, ...] = ("jigsaw", "civil"), seeds: int = 5
+) -> None:
+    """Run the table.
+
+    Args:
+        data_root: folder with the comments.
+        dataset: what the vocabulary is made of.
+        seeds: how many.
+    """
+    rows = [{"seed": seed, **ceiling(DebiasConfig(dataset, seed=seed), data_root)} for seed in range(seeds)]
+    table = Table(title="The words' bound on BPSN AUC, test split")
+    for header in ("seed", "sentences", "different inputs", "BPSN AUC", "subgroup AUC"):
+        table.add_column(header, justify="right")
+    for row in rows:
+        figures = (f"{row[name]:.4f}" for name in ("bpsn_auc", "subgroup_auc"))
+        table.add_row(str(row["seed"]), str(row["sentences"]), str(row["inputs"]), *figures)
+    mean = statistics.mean(row["bpsn_auc"] for row in rows)
+    command = f"python -m benchmarks.debias_ceiling --data-root DIR --seeds {seeds}"
+    note = f"Mean of the BPSN AUC over seeds: {mean:.4f}."
+    write("debias-ceiling", command, table, {"rows": rows}, note)
+
+
+def ceiling(config: DebiasConfig, data_root: Path | None) -> dict[str, float]:
+    """The power means of the best score of each input."""
+    data = DebiasData(config, data_root)
+    terms = [term for terms in IDENTITY_TERMS.values() for term in terms]
+    vocabulary = Vocabulary.fit(data.texts, config.vocabulary, always=terms)
+    bias = data.splits["test"].bias
+    _, which = torch.unique(vocabulary.encode(bias.texts), dim=0, return_inverse=True)
+    sizes = torch.bincount(which).double()
+    toxic = torch.bincount(which, weights=bias.labels.double())
+    _, samples, identities = data.test_sets()["test"]
+    margins = torch.zeros(len(samples))
+    margins[samples.groups["bias"]] = (toxic / sizes - 0.5)[which].float()
+    present = [name for name in identities if name in samples.groups]
+    metrics = GroupMetrics(tally_margins(ranks_of(margins)[None], samples), present)
+    return {
+        "sentences": len(bias),
+        "inputs": len(sizes),
+        "bpsn_auc": float(metrics.bpsn_auc[0]),
+        "subgroup_auc": float(metrics.subgroup_auc[0]),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(tyro.cli(main))
