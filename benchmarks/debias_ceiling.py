@@ -4,7 +4,8 @@
 
 Sentences that differ only in words that the vocabulary lacks are one input to the classifier, toxic and
 harmless ones alike. Here each input is scored by its share of toxic sentences, which only the test labels
-tell. No ranking of inputs has a higher subgroup AUC. A higher BPSN AUC takes ranking some groups above others.
+tell. No ranking of inputs has a higher subgroup AUC; a higher BPSN AUC takes ranking some groups above
+others.
 """
 
 from __future__ import annotations
