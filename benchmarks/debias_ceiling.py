@@ -18,12 +18,11 @@ import torch
 import tyro
 from rich.table import Table
 
-from rledit.data import IDENTITY_TERMS
 from rledit.debiasing import DebiasConfig
+from rledit.debiasing.classifier import BagOfWords
 from rledit.debiasing.data import DebiasData
 from rledit.debiasing.evaluation import ranks_of, tally_margins
 from rledit.fairness import GroupMetrics
-from rledit.models import Vocabulary
 
 from .record import write
 
@@ -57,8 +56,7 @@ def main(
 def ceiling(config: DebiasConfig, data_root: Path | None) -> dict[str, float]:
     """The power means of the best score of each input."""
     data = DebiasData(config, data_root)
-    terms = [term for terms in IDENTITY_TERMS.values() for term in terms]
-    vocabulary = Vocabulary.fit(data.texts, config.vocabulary, always=terms)
+    vocabulary = BagOfWords.fit_vocabulary(config, data)
     bias = data.splits["test"].bias
     _, which = torch.unique(vocabulary.encode(bias.texts), dim=0, return_inverse=True)
     sizes = torch.bincount(which).double()

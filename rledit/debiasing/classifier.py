@@ -48,10 +48,15 @@ class BagOfWords:
         self.model: nn.Module = model.eval()
         self.vocabulary = vocabulary
 
+    @staticmethod
+    def fit_vocabulary(config: DebiasConfig, data: DebiasData) -> Vocabulary:
+        """The words of the comments that it is trained on, and all identity terms."""
+        terms = [term for terms in IDENTITY_TERMS.values() for term in terms]
+        return Vocabulary.fit(data.texts, config.vocabulary, always=terms)
+
     @classmethod
     def train(cls, config: DebiasConfig, data: DebiasData, progress: Progress) -> BagOfWords:
-        terms = [term for terms in IDENTITY_TERMS.values() for term in terms]
-        vocabulary = Vocabulary.fit(data.texts, config.vocabulary, always=terms)
+        vocabulary = cls.fit_vocabulary(config, data)
         with seeded(config.seed, torch.device("cpu")):
             model = ToxicityMLP(len(vocabulary))
         inputs = vocabulary.encode(data.texts)

@@ -162,7 +162,19 @@ class _Interpreter(fx.Interpreter):
 
 
 _RUNNING = Lock()
-"""One WholeNetwork runs at a time: worlds score on threads, and a flag of torch itself is changed."""
+
+
+@contextmanager
+def calling_modules() -> Iterator[None]:
+    """Within it a network calls its modules: torch's fused TransformerEncoderLayer would read their weights
+    instead. One thread at a time, since worlds score on threads and this is a flag of torch itself."""
+    with _RUNNING:
+        fused = mha.get_fastpath_enabled()
+        mha.set_fastpath_enabled(False)
+        try:
+            yield
+        finally:
+            mha.set_fastpath_enabled(fused)
 
 
 class WholeNetwork:
@@ -185,22 +197,18 @@ class WholeNetwork:
 
     def suffix(self, cached: tuple[Tensor, ...], population: Population) -> Tensor:
         (inputs,) = cached
-        with _RUNNING, self._replaced(population):
+        with calling_modules(), self._replaced(population):
             result: Tensor = self._model(inputs.repeat(population.size, *([1] * (inputs.dim() - 1))))
         return result
 
     @contextmanager
     def _replaced(self, population: Population) -> Iterator[None]:
         replaced = [(name, target) for name, target in self._targets.items() if population.touches(name)]
-        # torch's fused TransformerEncoderLayer reads weights without calling their modules.
-        fused = mha.get_fastpath_enabled()
         try:
-            mha.set_fastpath_enabled(False)
             for name, target in replaced:
                 target.forward = partial(population.run, name, target, shared=False)  # type: ignore[method-assign]
             yield
         finally:
-            mha.set_fastpath_enabled(fused)
             for _, target in replaced:
                 target.__dict__.pop("forward", None)
 

@@ -43,7 +43,7 @@ class ActionLayout:
             name: len(self.directions[name]) if name in self.directions else inputs
             for name, (_, inputs) in self.shapes.items()
         }
-        self.size = sum(rank * (outputs + self._widths[name]) for name, (outputs, _) in self.shapes.items())
+        self.size = len(self.right_mask())
 
     def factors(self, actions: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         """Actions float32 [N, A] as left [N, O, R] and right [N, R, I] per target, in the model's dtype.

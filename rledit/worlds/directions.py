@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, get_args
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..samples import Samples
+from ..scoring.network import calling_modules
 from ..scoring.population import Target
 from ..task import Task
 
@@ -21,8 +21,6 @@ logger = logging.getLogger("rledit")
 
 DirectionKind = Literal["all", "strata", "groups"]
 DIRECTIONS: tuple[DirectionKind, ...] = get_args(DirectionKind)
-
-BATCH = 256
 
 SAME = 1e-6
 """Of the means' norm: means that differ by less are the same, but for rounding."""
@@ -95,11 +93,9 @@ def find_directions(task: Task, kind: str) -> dict[str, Directions]:
         return {}
     strata = _strata(task, by_label=kind == "strata")
     wide = {name: weight.shape[1] for name, weight in task.weights().items() if weight.shape[1] > len(strata)}
-    means = (
-        _mean_inputs(task, list(wide), torch.stack([_members(task, *each) for each in strata]))
-        if wide
-        else {}
-    )
+    if not wide:
+        return {}
+    means = _mean_inputs(task, list(wide), torch.stack([_members(task, *stratum) for stratum in strata]))
     found = {}
     for name in wide:
         rows = _rows(means[name], kind) if name in means else None
@@ -150,29 +146,21 @@ def _mean_inputs(task: Task, names: Sequence[str], masks: Tensor) -> dict[str, T
         editable.targets[name].register_forward_pre_hook(partial(add, name), with_kwargs=True)
         for name in names
     ]
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # it would not call the modules
     try:
-        start = 0
-        for inputs in _batches(task.samples):
-            part = masks[:, start : start + len(inputs)]
-            start += len(inputs)
-            wanted = part.any(0)
-            if bool(wanted.any()):
-                weights = part[:, wanted].to(editable.device, torch.float64)
-                editable.model(editable.as_input(inputs[wanted.to(inputs.device)]))
+        with calling_modules():
+            start = 0
+            for inputs in task.samples.batches():
+                part = masks[:, start : start + len(inputs)]
+                start += len(inputs)
+                wanted = part.any(0)
+                if bool(wanted.any()):
+                    weights = part[:, wanted].to(editable.device, torch.float64)
+                    editable.model(editable.as_input(inputs[wanted.to(inputs.device)]))
     finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
         for handle in handles:
             handle.remove()
     counts = masks.sum(1).to(editable.device, torch.float64)[:, None]
     return {name: total / counts for name, total in sums.items()}
-
-
-def _batches(samples: Samples) -> Iterator[Tensor]:
-    """Of BATCH inputs at most, whatever a data loader gives."""
-    for inputs in samples.batches(BATCH):
-        yield from inputs.split(BATCH)
 
 
 def _as_rows(module: nn.Module, inputs: Tensor, samples: int) -> Tensor | None:
