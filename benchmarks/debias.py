@@ -23,14 +23,14 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from rledit.debiasing import DebiasConfig
-from rledit.debiasing.classifier import Classifier, train_or_load
-from rledit.debiasing.data import DebiasData
-from rledit.debiasing.layers import choose_layers
-from rledit.debiasing.run import measure
-from rledit.debiasing.task import editing_samples, make_task, make_trainer
+from rledit.experiments.training import supervised_bar
 from rledit.ppo import Result
-from rledit.runs.training import supervised_bar
+from rledit.recipes.debiasing import DebiasConfig
+from rledit.recipes.debiasing.classifier import Classifier, train_or_load
+from rledit.recipes.debiasing.data import DebiasData
+from rledit.recipes.debiasing.layers import choose_layers
+from rledit.recipes.debiasing.run import measure
+from rledit.recipes.debiasing.task import editing_samples, make_task, make_trainer
 from rledit.samples import Samples
 
 from .record import write

@@ -18,11 +18,11 @@ import torch
 import tyro
 from rich.table import Table
 
-from rledit.debiasing import DebiasConfig
-from rledit.debiasing.classifier import BagOfWords
-from rledit.debiasing.data import DebiasData
-from rledit.debiasing.evaluation import ranks_of, tally_margins
-from rledit.fairness import GroupMetrics
+from rledit.objectives import GroupMetrics
+from rledit.recipes.debiasing import DebiasConfig
+from rledit.recipes.debiasing.classifier import BagOfWords
+from rledit.recipes.debiasing.data import DebiasData
+from rledit.recipes.debiasing.evaluation import ranks_of, tally_margins
 
 from .record import write
 

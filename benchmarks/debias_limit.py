@@ -20,9 +20,9 @@ from rich.console import Console
 from rich.table import Table
 
 import rledit
-from rledit.debiasing import DebiasConfig
-from rledit.debiasing.data import DebiasData, Split
-from rledit.fairness import Debias
+from rledit.objectives import Debias
+from rledit.recipes.debiasing import DebiasConfig
+from rledit.recipes.debiasing.data import DebiasData, Split
 
 from .debias import trained
 from .record import write

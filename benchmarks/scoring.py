@@ -24,7 +24,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import rledit
-from rledit.models import ResNetCIFAR
+from rledit.zoo.models import ResNetCIFAR
 
 from .record import write
 

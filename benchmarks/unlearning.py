@@ -19,7 +19,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from rledit.unlearning import WORLDS, UnlearningConfig, run
+from rledit.recipes.unlearning import WORLDS, UnlearningConfig, run
 
 from . import ROOT
 from .record import write

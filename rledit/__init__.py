@@ -15,16 +15,24 @@ except ImportError as error:  # pragma: no cover - seen only from a source tree
 
 __version__ = "0.1.0"
 
+from . import _moved
 from ._native import num_threads, set_num_threads
-from .edit import Edit
-from .fairness import Debias
-from .objectives import Function, Objective, Unlearning
+from .edits.edit import Edit
+from .objectives import Debias
+from .objectives.base import Function, Objective, Unlearning
 from .ppo import PPO, PPOConfig, Result
 from .samples import Samples, forget_groups
 from .scoring import Scorer
 from .tally import Tally
 from .task import Task
 from .worlds import MaskWorld, ShiftWorld, World
+
+_moved.install()
+
+
+def __getattr__(name: str) -> object:
+    return _moved.attribute(name)
+
 
 __all__ = [
     "PPO",

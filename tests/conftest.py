@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from rledit import _native
-from rledit.data import Dataset, load
 from rledit.ops import Counts, concordant_pairs
+from rledit.zoo.data import Dataset, load
 
 # Without a GPU, Triton's interpreter runs the kernels. It must know before they are imported.
 if not torch.cuda.is_available():

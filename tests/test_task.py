@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from rledit import Function, Samples, Task, Unlearning
-from rledit.fingerprint import fingerprint
 from rledit.ops import TALLY_PARTS, Counts
+from rledit.storage.fingerprint import fingerprint
 from rledit.tally import LabelCount, Tally
 
 RANDOM = torch.Generator().manual_seed(0)
@@ -149,7 +149,7 @@ def test_what_is_wrong_is_named(error: type[Exception], message: str, changes: d
 
 LEFT, RIGHT = factors()
 BAD_SCORES: list[tuple[str, dict[str, Any]]] = [
-    (r"world: expected 'shift' or 'mask', got 'mosk'", {"world": "mosk"}),
+    (r"world: expected one of 'shift', 'mask'; got 'mosk'", {"world": "mosk"}),
     (r"scale: expected a finite number, got nan", {"scale": float("nan")}),
     (r"wanted: expected some of correct", {"wanted": ["corect"]}),
     (r"wanted: .* got none", {"wanted": []}),

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from rledit.debiasing import DebiasConfig
+from rledit.recipes.debiasing import DebiasConfig
 
 from .. import ROOT
 from ..record import write

@@ -15,10 +15,10 @@ from rich.console import Console
 from torch import Tensor
 from torch.nn import functional as F
 
-from rledit.data import IDENTITY_TERMS
-from rledit.debiasing.task import editing_samples
-from rledit.models.bag_of_words import words_of
+from rledit.recipes.debiasing.task import editing_samples
 from rledit.samples import Samples
+from rledit.zoo.data import IDENTITY_TERMS
+from rledit.zoo.models.bag_of_words import words_of
 
 from ..debias import edit
 from .problem import SHARES, Problem, Setting

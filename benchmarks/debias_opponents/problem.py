@@ -11,11 +11,11 @@ from rich.console import Console
 from torch import Tensor
 from torch.nn import functional as F
 
-from rledit.debiasing import DebiasConfig
-from rledit.debiasing.classifier import BagOfWords
-from rledit.debiasing.data import DebiasData
-from rledit.debiasing.evaluation import ranks_of, tally_margins
-from rledit.fairness import Debias
+from rledit.objectives import Debias
+from rledit.recipes.debiasing import DebiasConfig
+from rledit.recipes.debiasing.classifier import BagOfWords
+from rledit.recipes.debiasing.data import DebiasData
+from rledit.recipes.debiasing.evaluation import ranks_of, tally_margins
 from rledit.samples import Samples
 
 from ..debias import trained

@@ -16,12 +16,12 @@ import torch.nn.functional as F
 import tyro
 from rich.console import Console
 
-from rledit import models
-from rledit.data import load
-from rledit.models import MnistCNN
-from rledit.unlearning import WORLDS, UnlearningConfig
-from rledit.unlearning.data import UnlearningData
-from rledit.unlearning.run import load_weights, pretrain
+from rledit.recipes.unlearning import WORLDS, UnlearningConfig
+from rledit.recipes.unlearning.data import UnlearningData
+from rledit.recipes.unlearning.run import load_weights, pretrain
+from rledit.zoo import models
+from rledit.zoo.data import load
+from rledit.zoo.models import MnistCNN
 
 from ..record import write
 from . import ours

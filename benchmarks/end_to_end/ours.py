@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from rledit import PPO, Task
-from rledit.ppo.selection import mean_actions
+from rledit.engine import episodes
+from rledit.engine.workers import Pending, Work
+from rledit.recipes.unlearning import UnlearningConfig
+from rledit.recipes.unlearning.data import UnlearningData
+from rledit.recipes.unlearning.run import make_task, make_trainer
 from rledit.scoring import Scorer
-from rledit.unlearning import UnlearningConfig
-from rledit.unlearning.data import UnlearningData
-from rledit.unlearning.run import make_task, make_trainer
-from rledit.worlds import episodes
-from rledit.worlds.workers import Pending, Work
+from rledit.search.selection import mean_actions
 
 from .goal import Goal, Outcome, Stopwatch
 

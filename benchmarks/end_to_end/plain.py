@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rledit.models import MnistCNN
+from rledit.zoo.models import MnistCNN
 
 Array = NDArray[Any]
 

@@ -32,7 +32,7 @@ from typing import Any
 import torch
 
 import rledit
-from rledit.ppo.policy import one_thread
+from rledit.runtime import one_thread
 
 from .goal import Goal, Outcome
 

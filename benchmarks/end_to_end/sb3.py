@@ -15,10 +15,10 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from torch import nn
 
-from rledit.models import MnistCNN
 from rledit.ppo import PPOConfig
-from rledit.unlearning import UnlearningConfig
-from rledit.unlearning.data import UnlearningData
+from rledit.recipes.unlearning import UnlearningConfig
+from rledit.recipes.unlearning.data import UnlearningData
+from rledit.zoo.models import MnistCNN
 
 from .batched import BatchedVecEnv
 from .goal import Goal, Outcome, Stopwatch

@@ -15,13 +15,13 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
-from rledit.kernels import apply_lowrank, population_linear, score_tail, tally_logits
-from rledit.kernels.launch import INTERPRETED
 from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource
 
+from rledit.kernels import apply_lowrank, population_linear, score_tail, tally_logits
+from rledit.kernels.launch import INTERPRETED
 from rledit.ops.gpu import member_bits
 
 from .limits import ARCHITECTURES, Resources

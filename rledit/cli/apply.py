@@ -6,8 +6,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ..edit import Edit
-from ..files import read_tensors, write_tensors
+from ..edits.edit import Edit
+from ..storage.files import read_tensors, write_tensors
 
 
 def apply(edit: Path, model: Path, out: Path, force: bool = False, overwrite: bool = False) -> None:

@@ -10,8 +10,8 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from ..debiasing import DebiasConfig, run
-from ..runs.training import CHECKPOINT_SECONDS
+from ..experiments.training import CHECKPOINT_SECONDS
+from ..recipes.debiasing import DebiasConfig, run
 from .closing import close
 
 SHOWN = {

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from ..unlearning import UnlearningConfig, run
+from ..recipes.unlearning import UnlearningConfig, run
 from .unlearn import table
 
 

@@ -10,8 +10,8 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from ..runs.training import CHECKPOINT_SECONDS
-from ..unlearning import UnlearningConfig, run
+from ..experiments.training import CHECKPOINT_SECONDS
+from ..recipes.unlearning import UnlearningConfig, run
 from .closing import close
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-WORLDS = ("shift", "mask")
+from .rules import EditRule, check_kind
 
 SCHEMA = "(Tensor(a!) weight, Tensor left, Tensor right, str world, float scale) -> ()"
 
@@ -19,20 +19,14 @@ def apply_lowrank_ref(
 ) -> None:
     """Edit ``weight`` in place.
 
-    shift: ``W += scale * (left @ right)``; mask: ``W *= 1 + scale * (left @ right)``.
-
-    The factors are LoRA's B and A (Hu et al. 2021, arXiv:2106.09685, section 4.1); the two worlds are those
-    of Malik 2026 (arXiv:2606.13461).
+    The formulas are those of :data:`rledit.ops.rules.KINDS`. The factors are LoRA's B and A (Hu et al. 2021,
+    arXiv:2106.09685, section 4.1).
 
     Raises:
-        ValueError: for a world other than "shift" and "mask", or shapes that do not fit.
+        ValueError: for an unknown world, or shapes that do not fit.
     """
     check_factors(weight, left, right, world)
-    delta = scale * (left @ right)
-    if world == "shift":
-        weight.add_(delta)
-    else:
-        weight.mul_(1 + delta)
+    EditRule(world, scale).edit_(weight, left, right)
 
 
 def apply_lowrank_(weight: Tensor, left: Tensor, right: Tensor, world: str, scale: float) -> None:
@@ -40,13 +34,8 @@ def apply_lowrank_(weight: Tensor, left: Tensor, right: Tensor, world: str, scal
     torch.ops.rledit.apply_lowrank_(weight, left, right, world, scale)
 
 
-def check_world(world: str) -> None:
-    if world not in WORLDS:
-        raise ValueError(f"world: expected 'shift' or 'mask', got {world!r}")
-
-
 def check_factors(weight: Tensor, left: Tensor, right: Tensor, world: str) -> None:
-    check_world(world)
+    check_kind(world)
     if weight.dim() != 3:
         raise ValueError(f"weight: expected shape [N, O, I], got {list(weight.shape)}")
     n, o, i = weight.shape

@@ -14,6 +14,7 @@ from . import cuda_backend, native, triton_backend
 from .apply_lowrank import apply_lowrank_ref
 from .counts import Counts
 from .gpu import GpuOps
+from .rules import EditRule
 from .score_tail import score_tail_ref
 from .tally_logits import tally_logits_ref
 
@@ -110,6 +111,8 @@ class PlainTally:
 
 
 class Backend(NamedTuple):
+    """The ops by one way to run them."""
+
     name: str
     apply_lowrank_: Callable[..., None]
     score_tail: Callable[..., Counts]
@@ -119,6 +122,13 @@ class Backend(NamedTuple):
     """From labels [S], groups [G, S] and the number of classes."""
     population_linear: Callable[..., Tensor] | None = None
     """Of a suffix's shifted Linear layers; None: torch does it."""
+
+    def edit_(self, weight: Tensor, left: Tensor, right: Tensor, rule: EditRule) -> None:
+        """Edit weights [N, O, I] in place: by the op where it knows the rule, else in plain PyTorch."""
+        if rule.fused:
+            self.apply_lowrank_(weight, left, right, rule.kind, rule.scale)
+        else:
+            rule.edit_(weight, left, right)
 
 
 _REFERENCE = Backend(

@@ -17,6 +17,7 @@ from torch import Tensor
 from .. import _native
 from .apply_lowrank import apply_lowrank_ref, check_factors
 from .counts import Counts
+from .rules import KINDS, check_kind
 from .score_tail import check_tail, score_tail_ref
 from .tally_logits import check_logits, tally_logits_ref
 
@@ -185,7 +186,8 @@ def tally_logits(
 
 @torch.library.impl("rledit::apply_lowrank_", "CPU")
 def _apply_lowrank_cpu(weight: Tensor, left: Tensor, right: Tensor, world: str, scale: float) -> None:
-    run = apply_lowrank_ if weight.dtype == torch.float32 else apply_lowrank_ref
+    fused = KINDS[check_kind(world)].fused and weight.dtype == torch.float32
+    run = apply_lowrank_ if fused else apply_lowrank_ref
     run(weight, left, right, world, scale)
 
 

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .apply_lowrank import apply_lowrank_ref, check_world
+from .apply_lowrank import apply_lowrank_ref
 from .counts import Counts, check_wanted, empty_counts
+from .rules import check_kind
 from .tally_logits import check_samples, tally_logits_ref
 
 NONLINEARITIES: dict[str, Callable[[Tensor], Tensor]] = {
@@ -113,7 +114,7 @@ def check_tail(
     wanted: list[str],
 ) -> int:
     """Raise ValueError for arguments that do not fit together; return the number of candidates."""
-    check_world(world)
+    check_kind(world)
     if precision not in PRECISIONS:
         raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}; got {precision!r}")
     if activations.dim() != 2:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from .policy import Agent
+from ..policies.gaussian import Agent
 
 
 def learner_tensors(agent: Agent, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

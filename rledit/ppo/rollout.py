@@ -10,10 +10,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from ..engine.workers import Pending
+from ..policies.gaussian import Agent, NotFiniteError, ValueFunction
+from ..runtime import one_thread
 from ..worlds import World
-from ..worlds.workers import Pending
 from .config import PPOConfig
-from .policy import Agent, NotFiniteError, ValueFunction, one_thread
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..edit import Edit
-from ..files import Json
+from ..edits.edit import Edit
+from ..policies.gaussian import Agent, NotFiniteError
+from ..runtime import one_thread
+from ..search.selection import Elites, select
+from ..storage.files import Json
 from ..worlds import World
 from .config import PPOConfig
 from .guard import Guard, learner_tensors, load_learner
-from .policy import Agent, NotFiniteError, one_thread
 from .rollout import Arriving, start
-from .selection import Elites, select
 from .update import UpdateStats, update
 
 logger = logging.getLogger("rledit")
@@ -35,7 +36,7 @@ class Result:
 
     Attributes:
         edit: the best edit on the validation split, of the policy mean and the elites.
-        origin, choices: see :class:`rledit.ppo.selection.Selection`.
+        origin, choices: see :class:`rledit.search.selection.Selection`.
         history: one row of figures per update.
         candidates: how many were scored for the reward.
         seconds: "score": waiting for the world; "policy": everything else, some of which may have gone on

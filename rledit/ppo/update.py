@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from ..policies.gaussian import Agent, NotFiniteError
 from .config import PPOConfig
-from .policy import Agent, NotFiniteError
 from .rollout import Arriving, Rollout, advantages, expected_returns
 
 BLOWN_UP = 100.0

@@ -11,7 +11,7 @@
 ``scorer``      caches the prefix, checks itself, scores
 """
 
-from .editable import EditableModel, Factors, check_rank
+from .editable import EditableModel, Factors
 from .scorer import Scorer
 
-__all__ = ["EditableModel", "Factors", "Scorer", "check_rank"]
+__all__ = ["EditableModel", "Factors", "Scorer"]

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from ..ops import backend
+from ..ops.rules import UNCHANGED
+from ..targets import Target, as_matrix
 from .network import logits_of
-from .population import Population, Target, as_matrix
+from .population import Population
 
 
 class MismatchError(ValueError):
@@ -46,7 +48,7 @@ def check_population(
         assert isinstance(twin, (nn.Linear, nn.Conv2d))
         twin.weight += (left @ right).view_as(twin.weight)
     population = Population(
-        size=2, factors=factors, weights={}, world="shift", scale=1.0, backend=backend("reference"),
+        size=2, factors=factors, weights={}, rule=UNCHANGED, backend=backend("reference"),
         precision="float32",
     )  # fmt: skip
     logits = run(population).unflatten(0, (2, len(inputs)))

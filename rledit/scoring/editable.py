@@ -6,15 +6,15 @@ import copy
 import warnings
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..fingerprint import fingerprint
+from ..runtime import all_finite
 from ..samples import Samples
+from ..storage.fingerprint import fingerprint
+from ..targets import as_matrix, check_rank, find_targets, matrices
 from .checking import MismatchError, check_population
 from .network import CutNetwork, Network, WholeNetwork, logits_of
-from .population import Target, as_matrix
 from .tail import Tail, find_tail
 from .tracing import TracingError, cut
 
@@ -101,7 +101,7 @@ class EditableModel:
 
     def weights(self) -> dict[str, Tensor]:
         """The unedited weights as matrices [O, I]."""
-        return {name: as_matrix(target.weight).detach() for name, target in self.targets.items()}
+        return matrices(self.targets)
 
     def check_factors(self, factors: Factors) -> dict[str, tuple[Tensor, Tensor]]:
         """The factors in the model's dtype, after every check that :meth:`Scorer.score` promises."""
@@ -121,7 +121,7 @@ class EditableModel:
                 )
             check_rank(rank, name, outputs, inputs)
             for side, factor in (("left", left), ("right", right)):
-                if not _all_finite(factor):
+                if not all_finite(factor):
                     raise ValueError(f"factors[{name!r}]: {side} has NaN or infinity")
             checked[name] = (left.contiguous(), right.contiguous())
         return checked
@@ -143,56 +143,6 @@ class EditableModel:
             raise ValueError(f"{argument}: expected targets {', '.join(self.targets)}; got {name!r}")
         outputs, inputs = as_matrix(self.targets[name].weight).shape
         return outputs, inputs
-
-
-def _all_finite(values: Tensor) -> bool:
-    """On the CPU in NumPy: torch's threads would go on spinning for milliseconds, on the cores that are about
-    to score."""
-    if values.device.type != "cpu":
-        return bool(values.isfinite().all())
-    return bool(np.isfinite(values.detach().numpy()).all())
-
-
-def check_rank(rank: int, name: str, outputs: int, inputs: int) -> None:
-    """Raise ValueError for a rank outside 1..min(O, I)."""
-    if not 1 <= rank <= min(outputs, inputs):
-        raise ValueError(
-            f"rank: target {name!r} is {outputs}x{inputs}, expected a rank in 1..{min(outputs, inputs)}, "
-            f"got {rank}"
-        )
-
-
-def find_targets(model: nn.Module, names: Sequence[str]) -> dict[str, Target]:
-    """The modules of these names.
-
-    Raises:
-        TypeError: for a module that is neither Linear nor Conv2d.
-        ValueError: for an unknown name, with those that could be meant; or no name, or one twice.
-    """
-    if isinstance(names, str):
-        names = [names]
-    modules = dict(model.named_modules())
-    usable = [name for name, module in modules.items() if isinstance(module, (nn.Linear, nn.Conv2d))]
-    choice = f"this model has {', '.join(usable) if usable else 'no Linear or Conv2d'}"
-    if not names:
-        raise ValueError(f"targets: expected at least one; {choice}")
-    if len(set(names)) != len(names):
-        raise ValueError(f"targets: expected each name once, got {list(names)}")
-    targets: dict[str, Target] = {}
-    for name in names:
-        if name not in modules:
-            raise ValueError(f"targets: no module is called {name!r}; {choice}")
-        module = modules[name]
-        if not isinstance(module, (nn.Linear, nn.Conv2d)):
-            raise TypeError(
-                f"targets: {name!r} is a {type(module).__name__}, expected Linear or Conv2d; {choice}"
-            )
-        if "weight" not in module._parameters:  # weight_norm and the like compute it anew: no edit would last
-            raise TypeError(
-                f"targets: the weight of {name!r} is parametrized; remove the parametrization first"
-            )
-        targets[name] = module
-    return targets
 
 
 def _private_copy(model: nn.Module) -> nn.Module:

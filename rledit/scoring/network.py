@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.backends import mha
 
-from .population import Population, Target
+from ..targets import Target
+from .population import Population
 from .simplify import simplify
 from .tracing import Cut, is_inplace
 

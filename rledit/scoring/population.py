@@ -14,13 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..ops.backends import Backend
-
-Target = nn.Linear | nn.Conv2d
-
-
-def as_matrix(weight: Tensor) -> Tensor:
-    """A weight [O, ...] as a matrix [O, I]; for Conv2d, I = in_channels * kh * kw (per group)."""
-    return weight.flatten(1)
+from ..ops.rules import EditRule
+from ..targets import Target, as_matrix
 
 
 @dataclass(frozen=True)
@@ -38,8 +33,7 @@ class Population:
     size: int
     factors: Mapping[str, tuple[Tensor, Tensor]]
     weights: Mapping[str, Tensor]
-    world: str
-    scale: float
+    rule: EditRule
     backend: Backend
     precision: str
     whole: int = 0
@@ -93,12 +87,12 @@ class Population:
             weight = as_matrix(target.weight).detach().repeat(self.size, 1, 1)
         if name in self.factors:
             left, right = self.factors[name]
-            self.backend.apply_lowrank_(weight, left, right, self.world, self.scale)
+            self.backend.edit_(weight, left, right, self.rule)
         return self._operand(weight)
 
     def _corrects(self, name: str, target: Target) -> bool:
         """Whether the unedited output, made once, and rank-R corrections cost less than edited weights."""
-        if self.world != "shift" or name in self.weights or self.whole == 1:
+        if self.rule.kind != "shift" or name in self.weights or self.whole == 1:
             return False
         if isinstance(target, nn.Conv2d) and target.groups != 1:
             return False
@@ -127,7 +121,11 @@ class Population:
         unedited = self._unedited(name, target, x)
         reduced = F.linear(self._operand(x), self._operand(right).flatten(0, 1))  # [s, ..., n*R]
         out: Tensor = self.backend.population_linear(
-            unedited.flatten(0, -2), reduced.reshape(-1, *right.shape[:2]), left, self.scale, self.precision
+            unedited.flatten(0, -2),
+            reduced.reshape(-1, *right.shape[:2]),
+            left,
+            self.rule.scale,
+            self.precision,
         )
         folded: Tensor = out.unflatten(1, unedited.shape[:-1])
         return folded
@@ -135,7 +133,7 @@ class Population:
     def _correction(self, name: str, target: Target, x: Tensor) -> Tensor:
         """scale * (x right^T) left^T for every candidate: [n, s, ...] with the shape of the output."""
         left, right = (self._operand(factor) for factor in self.factors[name])  # [n, O, R], [n, R, I]
-        lefts = (self.scale * left).transpose(1, 2)  # [n, R, O]
+        lefts = (self.rule.scale * left).transpose(1, 2)  # [n, R, O]
         n, rank = right.shape[:2]
         out: Tensor
         if isinstance(target, nn.Linear):

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
 
-from ..objectives import Objective
+from ..objectives.base import Objective
 from ..ops import TALLY_PARTS, Backend
 from ..ops import backend as find_backend
-from ..ops.apply_lowrank import WORLDS
+from ..ops.rules import UNCHANGED, EditRule
 from ..ops.score_tail import PRECISIONS
 from ..samples import Samples
 from ..tally import LabelCount, Tally
@@ -165,24 +164,20 @@ class Scorer:
             ValueError: for an unknown target, world or part, shapes that do not fit, rank 0 or above
                 min(O, I), or factors or a scale that are not finite.
         """
-        if world not in WORLDS:
-            raise ValueError(f"world: expected 'shift' or 'mask', got {world!r}")
-        if not math.isfinite(scale):
-            raise ValueError(f"scale: expected a finite number, got {scale}")
+        rule = EditRule(world, scale)
         parts = self._parts(wanted)
         checked = self.editable.check_factors(factors)
         own = {} if weights is None else self.editable.check_weights(weights)
         sizes = {left.shape[0] for left, _ in checked.values()} | {w.shape[0] for w in own.values()}
         if len(sizes) > 1:
             raise ValueError(f"factors: expected one number of candidates, got {sorted(sizes)}")
-        return self.count(checked, world, float(scale), own, parts)
+        return self.count(checked, rule, own, parts)
 
     @torch.no_grad()
     def count(
         self,
         factors: Factors,
-        world: str,
-        scale: float,
+        rule: EditRule = UNCHANGED,
         weights: Mapping[str, Tensor] | None = None,
         parts: list[str] | None = None,
     ) -> Tally:
@@ -194,15 +189,15 @@ class Scorer:
         sizes = [left.shape[0] for left, _ in factors.values()] + [w.shape[0] for w in own.values()]
         parts = self._parts(None) if parts is None else parts
         limit = self.margin_limit if BINNED.intersection(parts) else 1.0
-        population = self._population(sizes[0] if sizes else 1, factors, world, scale, own)
+        population = self._population(sizes[0] if sizes else 1, factors, rule, own)
         counts = self._way.score(population, parts, limit)
         return Tally(counts, self.samples.group_names, self._label_count)
 
     def _population(
-        self, size: int, factors: Factors, world: str, scale: float, weights: Mapping[str, Tensor]
+        self, size: int, factors: Factors, rule: EditRule, weights: Mapping[str, Tensor]
     ) -> Population:
         return Population(
-            size=size, factors=factors, weights=weights, world=world, scale=scale, backend=self._backend,
+            size=size, factors=factors, weights=weights, rule=rule, backend=self._backend,
             precision=self.precision,
         )  # fmt: skip
 
@@ -218,7 +213,7 @@ class Scorer:
         return self._margin_limit
 
     def _find_margin_limit(self) -> float:
-        unedited = self._population(1, {}, "shift", 1.0, {})
+        unedited = self._population(1, {}, UNCHANGED, {})
         limit = 16.0
         grown = False
         while 1e-6 < limit < 1e6:

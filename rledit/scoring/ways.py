@@ -69,8 +69,8 @@ class TailWay:
             [left for left, _ in factors],
             [right for _, right in factors],
             population.size,
-            population.world,
-            population.scale,
+            population.rule.kind,
+            population.rule.scale,
             wanted,
             HISTOGRAM_BINS,
             margin_limit,
@@ -149,7 +149,7 @@ class SuffixWay:
         else:
             rows = GPU_PASS_BYTES // self._network.row_bytes
         rows = max(rows, LEAST_SAMPLES)
-        together = min(population.size, SHIFTED_TOGETHER) if population.world == "shift" else 1
+        together = min(population.size, SHIFTED_TOGETHER) if population.rule.kind == "shift" else 1
         at_once = max(LEAST_SAMPLES, rows // together)
         at_once = math.ceil(samples / math.ceil(samples / at_once))  # no batch is nearly empty
         return at_once, max(1, rows // at_once)

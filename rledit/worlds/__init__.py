@@ -10,7 +10,7 @@
 
 import gymnasium
 
-from .directions import DIRECTIONS, DirectionKind
+from ..engine.directions import DIRECTIONS, DirectionKind
 from .single import SingleMaskWorld, SingleShiftWorld, SingleWorld
 from .vector import MaskWorld, ShiftWorld, World
 

@@ -12,13 +12,14 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..edit import Edit
+from ..edits.edit import Edit
+from ..engine.actions import ActionLayout
+from ..engine.episodes import Episodes, Outcome
+from ..engine.observations import make_observation
+from ..engine.step_graph import StepGraph
+from ..engine.workers import Pending, make_worker
+from ..ops.rules import EditRule
 from ..task import Task
-from .actions import ActionLayout
-from .episodes import Episodes, Outcome
-from .observations import make_observation
-from .step_graph import StepGraph
-from .workers import Pending, make_worker
 
 Array = NDArray[Any]
 
@@ -26,7 +27,7 @@ Array = NDArray[Any]
 class World(VectorEnv[Array, Array, Array]):
     """N candidates of one task, in lockstep. Use :class:`MaskWorld` or :class:`ShiftWorld`.
 
-    Action: the flattened factors of all targets, see :class:`rledit.worlds.actions.ActionLayout`; the zero
+    Action: the flattened factors of all targets, see :class:`rledit.engine.actions.ActionLayout`; the zero
     action is the identity. What lies outside ``[-bound, bound]`` is clipped, NaN is an error.
     Observation: the targets' weights over their initial standard deviation, or per-neuron statistics.
     Reward: the objective's improvement over the previous step, so an episode's return is the whole
@@ -56,7 +57,7 @@ class World(VectorEnv[Array, Array, Array]):
             on the GPU only; those of rledit do.
         directions: where right factors may point: "all", or only along what differs between the samples that
             the objective compares, "strata" or "groups"; see
-            :func:`rledit.worlds.directions.find_directions`. The action is then shorter.
+            :func:`rledit.engine.directions.find_directions`. The action is then shorter.
 
     Raises:
         ValueError: for a number out of range, an unknown name, or ``graph`` without a GPU or its kernels.
@@ -105,8 +106,9 @@ class World(VectorEnv[Array, Array, Array]):
         self.scale = float(scale)
         self.bound = float(bound)
         self.directions = directions
-        self.layout = ActionLayout(task, self.world, rank, directions)
-        self.episodes = Episodes(scorer, self.layout, self.world, self.scale, episode_length)
+        self.rule = EditRule(self.world, self.scale)
+        self.layout = ActionLayout(task, self.rule, rank, directions)
+        self.episodes = Episodes(scorer, self.layout, self.rule, episode_length)
         self.observe = make_observation(observation, task.weights())
         unedited = {name: weight[None] for name, weight in task.weights().items()}
         self.initial_observation = self.observe(unedited)  # [1, D], of every candidate

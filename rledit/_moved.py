@@ -1,0 +1,98 @@
+"""Where modules have moved to: importing an old name still works, with a DeprecationWarning."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+MOVED = {
+    "activation_cache": "storage.cache",
+    "baselines": "methods.retrain",
+    "data": "zoo.data",
+    "debiasing": "recipes.debiasing",
+    "edit": "edits.edit",
+    "edit_file": "edits.file",
+    "edit_weights": "edits.weights",
+    "fairness": "objectives",
+    "fairness.metrics": "objectives.fairness",
+    "fairness.objective": "objectives.debias",
+    "files": "storage.files",
+    "fingerprint": "storage.fingerprint",
+    "models": "zoo.models",
+    "ppo.policy": "policies.gaussian",
+    "ppo.selection": "search.selection",
+    "runs": "experiments",
+    "training": "zoo.training",
+    "unlearning": "recipes.unlearning",
+    "worlds.actions": "engine.actions",
+    "worlds.directions": "engine.directions",
+    "worlds.episodes": "engine.episodes",
+    "worlds.observations": "engine.observations",
+    "worlds.step_graph": "engine.step_graph",
+    "worlds.workers": "engine.workers",
+}
+"""Modules of 0.1 by their names within rledit, and where they are now, with all that lay in them."""
+
+_PREFIX = "rledit."
+
+
+def new_name(old: str) -> str | None:
+    """The full name of what an old full name stands for now, or None if it is not one that has moved."""
+    if not old.startswith(_PREFIX):
+        return None
+    parts = old.removeprefix(_PREFIX).split(".")
+    for length in range(len(parts), 0, -1):  # the longest name that has moved, and what lies in it
+        moved = MOVED.get(".".join(parts[:length]))
+        if moved is not None:
+            return _PREFIX + ".".join([moved, *parts[length:]])
+    return None
+
+
+class _Alias(Loader):
+    """The module under its new name is the module under its old one."""
+
+    def __init__(self, new: str) -> None:
+        self._new = new
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        module = importlib.import_module(self._new)
+        self._own_spec = module.__spec__
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__spec__ = self._own_spec  # importlib has put the alias's there
+
+
+class _Finder(MetaPathFinder):
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        new = new_name(fullname)
+        if new is None:
+            return None
+        warn_moved(fullname, new, stacklevel=3)
+        return ModuleSpec(fullname, _Alias(new), is_package=True)
+
+
+def warn_moved(old: str, new: str, stacklevel: int = 2) -> None:
+    """Say that a name has moved."""
+    warnings.warn(f"{old} is deprecated, use {new} instead", DeprecationWarning, stacklevel=stacklevel + 1)
+
+
+def install() -> None:
+    """Make old names importable. First on the path: the files of a moved package would else be found through
+    its alias, and loaded once more under the old name."""
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
+
+
+def attribute(name: str) -> ModuleType:
+    """``rledit.<old name>`` without an import of its own; AttributeError for anything else."""
+    if name not in MOVED:
+        raise AttributeError(f"module 'rledit' has no attribute {name!r}")
+    return importlib.import_module(_PREFIX + name)

@@ -1,0 +1,1 @@
+"""The engine: actions in, outcomes out; knows neither Gymnasium nor a policy."""

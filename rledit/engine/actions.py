@@ -1,0 +1,96 @@
+"""The flat action: the factors of all targets, one behind the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from ..ops.rules import EditRule
+from ..runtime import dense, scaled
+from ..targets import check_rank
+from ..task import Task
+from .directions import find_directions
+
+
+class ActionLayout:
+    """Where each factor lies in an action [A], and what its numbers are worth.
+
+    For each target in turn: left [O, R] row by row, then right [R, I], or its coefficients [R, K] where right
+    factors lie in K :class:`~rledit.engine.directions.Directions`. An action is in units of the world: under
+    shift, ``left`` is multiplied by the standard deviation of the target's weights, so that an action of a
+    given size changes every layer by a like proportion; under mask the product is a proportion already.
+    Coefficients change a layer by less than as many inputs would.
+
+    Raises:
+        ValueError: for a rank below 1 or above a target's min(O, I), or as :func:`find_directions`.
+    """
+
+    def __init__(self, task: Task, rule: EditRule, rank: int, directions: str = "all") -> None:
+        if isinstance(rank, bool) or not isinstance(rank, int):
+            raise ValueError(f"rank: expected an integer, got {rank!r}")
+        self.rank = rank
+        self.shapes: dict[str, tuple[int, int]] = {}
+        weights = task.weights()
+        self.gains = dict.fromkeys(weights, 1.0) if rule.relative else initial_deviation(weights)
+        for name, weight in weights.items():
+            outputs, inputs = weight.shape
+            check_rank(rank, name, outputs, inputs)
+            self.shapes[name] = (outputs, inputs)
+        self.dtype = task.editable.dtype
+        self.directions = find_directions(task, directions)
+        self._widths = {
+            name: len(self.directions[name]) if name in self.directions else inputs
+            for name, (_, inputs) in self.shapes.items()
+        }
+        self.size = len(self.right_mask())
+
+    def factors(self, actions: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """Actions float32 [N, A] as left [N, O, R] and right [N, R, I] per target, in the model's dtype.
+
+        They are rounded to float32 first: these are the numbers that :meth:`edit_factors` keeps.
+        """
+        factors = {}
+        start = 0
+        n = len(actions)
+        flat = actions.detach()
+        for name, (outputs, _) in self.shapes.items():
+            middle = start + outputs * self.rank
+            end = middle + self.rank * self._widths[name]
+            left = scaled(flat[:, start:middle], self.gains[name]).reshape(n, outputs, self.rank)
+            right = dense(flat[:, middle:end]).reshape(n, self.rank, self._widths[name])
+            if name in self.directions:
+                right = self.directions[name].expand(right)
+            factors[name] = left.to(self.dtype), right.to(self.dtype)
+            start = end
+        return factors
+
+    def edit_factors(self, actions: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """The actions [T, A] of an episode as an edit's float32 factors: [O, R], [R, I], or T in front."""
+        stacked = {
+            name: (left.float().cpu(), right.float().cpu())
+            for name, (left, right) in self.factors(actions).items()
+        }
+        if len(actions) > 1:
+            return stacked
+        return {name: (left[0], right[0]) for name, (left, right) in stacked.items()}
+
+    def right_mask(self) -> Tensor:
+        """Bool [A]: the entries that belong to right factors."""
+        sizes = [
+            size
+            for name, (outputs, _) in self.shapes.items()
+            for size in (outputs * self.rank, self.rank * self._widths[name])
+        ]
+        right = torch.arange(len(sizes), device="cpu") % 2 == 1
+        return right.repeat_interleave(torch.tensor(sizes, device="cpu"))
+
+
+def initial_deviation(weights: Mapping[str, Tensor]) -> dict[str, float]:
+    """Standard deviation of each target's weights; 1 where it is zero or undefined."""
+    deviations = {}
+    for name, weight in weights.items():
+        deviation = float(weight.std()) if weight.numel() > 1 else 0.0
+        deviations[name] = deviation if deviation > 0 else 1.0
+    return deviations

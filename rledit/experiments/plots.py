@@ -1,0 +1,250 @@
+"""The figures of a run: learning curves, accuracy per class, the edit as a heat map.
+
+Only matplotlib's objects are used, never pyplot: a report may be written from any thread or notebook.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import torch
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, PercentFormatter
+from torch import Tensor
+
+from ..edits.edit import Edit
+from ..storage.files import write_bytes, write_error
+from .history import History
+
+# Okabe and Ito, Color Universal Design (2008): told apart by colour-blind readers
+BLUE, ORANGE, GREEN, PURPLE, SKY, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#8a8f98"
+_SERIES = (ORANGE, BLUE, GREEN, PURPLE, SKY)
+
+_WIDTH = 5.2  # inches: two figures stand side by side on a screen, one fills a phone with readable text
+_MOST_CLASSES = 24
+_MOST_PIXELS = 256
+_STYLE: dict[Any, Any] = {
+    "font.size": 10,
+    "axes.labelcolor": "#333333",
+    "axes.edgecolor": "#b5bac1",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.color": "#e6e8eb",
+    "xtick.color": "#555555",
+    "ytick.color": "#555555",
+    "legend.frameon": False,
+    "svg.hashsalt": "rledit",  # equal runs give equal bytes
+}
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A finished figure: a file name without suffix, what a blind reader hears, and both renderings."""
+
+    name: str
+    alt: str
+    svg: bytes
+    png: bytes
+
+
+def plots(
+    *,
+    metrics: Mapping[str, Any],
+    history: History,
+    edit: Edit | None,
+    weights: Mapping[str, Tensor],
+    classes: Sequence[str],
+    baselines: Mapping[str, Mapping[str, Any]],
+) -> list[Plot]:
+    """All figures that the data allow; an interrupted run simply has fewer. Arguments as in
+    `write_report`.
+    """
+    drawn = [curve(history, "reward"), curve(history, "accuracy"), _per_class(metrics, baselines, classes)]
+    if edit is not None and all(name in weights for name in edit.targets):
+        drawn += [heat_map(name, delta) for name, delta in edit.deltas(weights).items()]
+    return [plot for plot in drawn if plot is not None]
+
+
+def write_figures(folder: str | os.PathLike[str], figures: Sequence[Plot]) -> list[Path]:
+    """Writes each plot as `<folder>/<name>.png` (200 dpi), atomically; makes the folder. Raises OSError."""
+    target = Path(folder)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(target, error) from error
+    paths = [target / f"{plot.name}.png" for plot in figures]
+    for path, plot in zip(paths, figures, strict=True):
+        write_bytes(path, plot.png)
+    return paths
+
+
+def render(name: str, alt: str, height: float, draw: Callable[[Figure, Axes], None]) -> Plot:
+    """A figure of the house's style, ``height`` in inches."""
+    base: dict[Any, Any] = {k: v for k, v in mpl.rcParamsDefault.items() if k != "backend"}
+    with mpl.rc_context({**base, **_STYLE}):  # a user's dark style must not reach a white page
+        figure = Figure(figsize=(_WIDTH, height), facecolor="white", layout="constrained")
+        axes = figure.add_subplot()
+        draw(figure, axes)
+        svg, png = io.BytesIO(), io.BytesIO()
+        FigureCanvasSVG(figure)  # a canvas registers itself; pyplot would only choose one for us
+        figure.savefig(svg, format="svg", metadata={"Date": None, "Title": alt})
+        FigureCanvasAgg(figure)
+        figure.savefig(png, format="png", dpi=200)
+    return Plot(name, alt, svg.getvalue(), png.getvalue())
+
+
+def head(figure: Figure, axes: Axes, title: str, note: str = "") -> None:
+    """Title, and below it a note or the legend: above the axes, where nothing can cover the data."""
+    figure.suptitle(title, x=0.012, ha="left", fontsize=11, fontweight="bold")
+    if note:
+        axes.set_title(note, loc="left", fontsize=9, color="#555555")
+    else:
+        axes.legend(
+            loc="lower left",
+            bbox_to_anchor=(-0.01, 1.0),
+            ncols=3,
+            borderaxespad=0.2,
+            borderpad=0,
+            handlelength=1.6,
+        )
+
+
+def curve(history: History, kind: str) -> Plot | None:
+    """Reward, accuracy or AUC over the candidates scored so far; one point is drawn as a dot."""
+    known = {
+        "reward": {"reward_best": "best candidate", "reward_mean": "mean of the update"},
+        "accuracy": {"forget_accuracy": "forget", "retain_accuracy": "retain"},
+        "AUC": {"utility_auc": "utility", "bpsn_auc": "BPSN", "subgroup_auc": "subgroup"},
+    }[kind]
+    series = {label: history.column(key) for key, label in known.items() if key in history.columns}
+    series = {label: values for label, values in series.items() if any(map(math.isfinite, values))}
+    if not series:
+        return None
+    by_candidates = "candidates" in history.columns
+    x = history.column("candidates") if by_candidates else [float(i + 1) for i in range(len(history))]
+
+    def draw(figure: Figure, axes: Axes) -> None:
+        for colour, style, (label, y) in zip(_SERIES, ("-", "--", ":"), series.items(), strict=False):
+            marker = "o" if len(x) < 3 else ""
+            axes.plot(x, y, style, color=colour, linewidth=1.8, marker=marker, label=label)
+        axes.grid(axis="y")
+        axes.set_xlabel("candidates scored" if by_candidates else "update")
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.set_ylabel("accuracy (%)" if kind == "accuracy" else kind)
+        if kind == "accuracy":
+            axes.set_ylim(-0.03, 1.03)
+            axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=""))
+        head(figure, axes, f"Learning curve: {kind}")
+
+    ends = ", ".join(f"{label} {values[-1]:.4g}" for label, values in series.items())
+    return render(f"learning_{kind.lower()}", f"{kind} over candidates; last update: {ends}", 3.5, draw)
+
+
+def _per_class(
+    metrics: Mapping[str, Any], baselines: Mapping[str, Mapping[str, Any]], classes: Sequence[str]
+) -> Plot | None:
+    """Grouped bars, lying, so that long class names can be read; of many classes those that changed most."""
+    test = metrics.get("test", {})
+    rows = {"before": test.get("before"), "after": test.get("after")}
+    rows |= {name: value.get("test", value) for name, value in baselines.items()}
+    series = {k: list(v["per_class_accuracy"]) for k, v in rows.items() if v and "per_class_accuracy" in v}
+    series = {k: v for k, v in series.items() if len(v) == len(classes)}
+    if not series or not classes:
+        return None
+    values = list(series.values())
+    order = sorted(range(len(classes)), key=lambda c: -max(abs(v[c] - values[0][c]) for v in values))
+    shown = sorted(order[:_MOST_CLASSES])
+    title = "Accuracy per class"
+    if len(shown) < len(classes):
+        title = f"Accuracy of the {len(shown)} (of {len(classes)}) most changed classes"
+    colours = {"before": GREY, "after": ORANGE}
+    others = [BLUE, GREEN, PURPLE, SKY]
+    for name in series:
+        colours.setdefault(name, others[len(colours) % len(others) - 2])
+
+    def draw(figure: Figure, axes: Axes) -> None:
+        thick = 0.8 / len(series)
+        for i, (name, row) in enumerate(series.items()):
+            y = [k - 0.4 + (i + 0.5) * thick for k in range(len(shown))]
+            lengths = [row[c] for c in shown]
+            axes.barh(y, lengths, height=thick * 0.92, color=colours[name], label=shortened(name))
+            for at, length in zip(y, lengths, strict=True):
+                if length < 0.02:  # a bar too short to be seen
+                    axes.text(
+                        length + 0.008, at, f"{100 * length:.1f}", va="center", fontsize=7, color="#333333"
+                    )
+        axes.set_yticks(range(len(shown)), [shortened(str(classes[c])) for c in shown])
+        axes.set_ylim(len(shown) - 0.4, -0.6)
+        axes.set_xlim(0, 1.0)
+        axes.xaxis.set_major_formatter(PercentFormatter(1.0, symbol=""))
+        axes.grid(axis="x")
+        axes.tick_params(axis="y", length=0)
+        axes.set_xlabel("accuracy on the test split (%)")
+        axes.set_ylabel("class")
+        head(figure, axes, title)
+
+    height = 1.3 + len(shown) * max(0.31, 0.11 * len(series))
+    names = ", ".join(series)
+    return render("per_class_accuracy", f"test accuracy of each class: {names}", height, draw)
+
+
+def heat_map(target: str, delta: Tensor) -> Plot:
+    """W' - W, red above and blue below zero; a large matrix is shown by its largest change per block."""
+    rows, columns = delta.shape
+    small = block_extremes(delta.to(torch.float64), _MOST_PIXELS)
+    bound = float(small.abs().max()) or 1.0  # an edit that changes nothing is white, not an error
+    shape = f"{rows} x {columns}"
+    blocks = "" if small.shape == delta.shape else ", largest change of each block"
+
+    def draw(figure: Figure, axes: Axes) -> None:
+        image = axes.imshow(
+            small.numpy(),
+            cmap="RdBu_r",
+            vmin=-bound,
+            vmax=bound,
+            aspect="auto",
+            interpolation="nearest",
+            extent=(-0.5, columns - 0.5, rows - 0.5, -0.5),
+        )
+        axes.set_xlabel("input unit")
+        axes.set_ylabel("output unit")
+        head(figure, axes, f"The edit of {shortened(target, 36)}", f"{shape}{blocks}")
+        bar = figure.colorbar(image, ax=axes, fraction=0.05, pad=0.03, format="%.2g")
+        bar.set_label("change of the weight, W' - W")
+        bar.outline.set_visible(False)
+
+    alt = f"heat map of the edit of {target}, {shape}, largest change {bound:.3g}"
+    safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in target)
+    return render(f"edit_{safe}", alt, 4.4, draw)
+
+
+def block_extremes(matrix: Tensor, most: int) -> Tensor:
+    """Shrinks [O, I] to at most [most, most]: of each block the value farthest from zero, with its sign."""
+    for dim in (0, 1):
+        size = matrix.shape[dim]
+        if size > most:
+            block = math.ceil(size / most)
+            parts = []
+            for part in torch.split(matrix, block, dim):
+                at = part.abs().argmax(dim, keepdim=True)
+                parts.append(part.gather(dim, at))
+            matrix = torch.cat(parts, dim)
+    return matrix
+
+
+def shortened(text: str, most: int = 18) -> str:
+    """For a label."""
+    # $ would start matplotlib's mathematics
+    text = text.replace("$", r"\$")
+    return text if len(text) <= most else text[: most - 1] + "…"

@@ -1,0 +1,5 @@
+"""Methods that an edit is compared with."""
+
+from .retrain import retrain
+
+__all__ = ["retrain"]

@@ -1,0 +1,1 @@
+"""Recipes: whole runs on known data, from pretraining to report."""

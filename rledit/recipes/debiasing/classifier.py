@@ -1,0 +1,185 @@
+"""The classifiers that can be debiased, each with the function from texts to what it is called with."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ...runtime import seeded
+from ...storage.cache import cached
+from ...storage.files import read_tensors, write_tensors
+from ...zoo.data import IDENTITY_TERMS
+from ...zoo.models.bag_of_words import Vocabulary
+from ...zoo.models.encoder import SentenceEncoder
+from ...zoo.models.toxicity import HEAD_RECIPE, MLP_RECIPE, SYNTHETIC_RECIPE, ToxicityHead, ToxicityMLP
+from ...zoo.training import train_classifier
+from .config import DebiasConfig
+from .data import DebiasData
+
+logger = logging.getLogger("rledit")
+
+Progress = Callable[[int, int, float], None]
+
+MAX_TOKENS = 64
+
+
+class Classifier(Protocol):
+    """model: from what :meth:`encode` gives to logits [S, 2], in eval mode; class 1 is toxic."""
+
+    model: nn.Module
+
+    def encode(self, texts: Sequence[str]) -> Tensor: ...
+
+    def save(self, path: Path, seconds: float) -> None: ...
+
+
+class BagOfWords:
+    """:class:`rledit.zoo.models.ToxicityMLP` and its vocabulary."""
+
+    def __init__(self, model: ToxicityMLP, vocabulary: Vocabulary) -> None:
+        self.model: nn.Module = model.eval()
+        self.vocabulary = vocabulary
+
+    @staticmethod
+    def fit_vocabulary(config: DebiasConfig, data: DebiasData) -> Vocabulary:
+        """The words of the comments that it is trained on, and all identity terms."""
+        terms = [term for terms in IDENTITY_TERMS.values() for term in terms]
+        return Vocabulary.fit(data.texts, config.vocabulary, always=terms)
+
+    @classmethod
+    def train(cls, config: DebiasConfig, data: DebiasData, progress: Progress) -> BagOfWords:
+        vocabulary = cls.fit_vocabulary(config, data)
+        with seeded(config.seed, torch.device("cpu")):
+            model = ToxicityMLP(len(vocabulary))
+        inputs = vocabulary.encode(data.texts)
+        if unknown := vocabulary.unknown(data.texts):
+            logger.warning("%d of %d comments have no known word.", unknown, len(data.texts))
+        recipe = SYNTHETIC_RECIPE if config.dataset == ("synthetic",) else MLP_RECIPE
+        train_classifier(
+            model, inputs, data.train.labels, seed=config.seed, progress=progress, **asdict(recipe)
+        )
+        return cls(model, vocabulary)
+
+    @classmethod
+    def load(cls, path: Path) -> tuple[BagOfWords, float]:
+        tensors, metadata = read_tensors(path)
+        vocabulary = Vocabulary(tuple(json.loads(metadata["vocabulary"])))
+        model = ToxicityMLP(len(vocabulary))
+        model.load_state_dict(tensors)
+        return cls(model, vocabulary), float(metadata["pretrain_seconds"])
+
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        return self.vocabulary.encode(texts)
+
+    def save(self, path: Path, seconds: float) -> None:
+        metadata = {"pretrain_seconds": repr(seconds), "vocabulary": json.dumps(list(self.vocabulary.words))}
+        write_tensors(path, self.model.state_dict(), metadata)
+
+
+class OnEmbeddings(nn.Module):
+    """A head by itself, under the name that it has in :class:`rledit.zoo.models.LastBlock`."""
+
+    def __init__(self, head: ToxicityHead) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        logits: Tensor = self.head(embeddings)
+        return logits
+
+
+class Embeddings:
+    """Of all texts of a run, from one pass that every seed shares on disk."""
+
+    def __init__(self, encoder: SentenceEncoder, data: DebiasData) -> None:
+        self.encoder = encoder
+        self._known = {text: row for row, text in enumerate(data.every_text)}
+        key: list[Any] = ["embed", encoder.settings, data.every_text]
+        self._table = cached(None, key, lambda: encoder.embed(data.every_text))
+
+    def of(self, texts: Sequence[str]) -> Tensor:
+        """[S, D]."""
+        return self._table[torch.tensor([self._known[text] for text in texts])]
+
+
+class EncoderWithHead:
+    """A head on a pretrained sentence encoder. If its last block is edited, the model begins there; otherwise
+    with the embeddings. What comes before runs once for each text, and is kept on disk."""
+
+    def __init__(self, head: ToxicityHead, embeddings: Embeddings, edits_block: bool) -> None:
+        encoder = embeddings.encoder
+        self._head = head
+        self._encoder = encoder
+        self._embeddings = embeddings
+        self._edits_block = edits_block
+        self.model: nn.Module = (encoder.last_block(head) if edits_block else OnEmbeddings(head)).eval()
+
+    @classmethod
+    def train(cls, config: DebiasConfig, data: DebiasData, progress: Progress) -> EncoderWithHead:
+        embeddings = Embeddings(SentenceEncoder.from_folder(config.encoder, max_tokens=MAX_TOKENS), data)
+        with seeded(config.seed, torch.device("cpu")):
+            head = ToxicityHead(embeddings.encoder.width)
+        train_classifier(
+            head,
+            embeddings.of(data.texts),
+            data.train.labels,
+            seed=config.seed,
+            progress=progress,
+            **asdict(HEAD_RECIPE),
+        )
+        return cls(head, embeddings, _edits_block(config))
+
+    @classmethod
+    def load(cls, config: DebiasConfig, data: DebiasData, path: Path) -> tuple[EncoderWithHead, float]:
+        embeddings = Embeddings(SentenceEncoder.from_folder(config.encoder, max_tokens=MAX_TOKENS), data)
+        tensors, metadata = read_tensors(path)
+        head = ToxicityHead(embeddings.encoder.width)
+        head.load_state_dict(tensors)
+        return cls(head, embeddings, _edits_block(config)), float(metadata["pretrain_seconds"])
+
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        if not self._edits_block:
+            return self._embeddings.of(texts)
+        key: list[Any] = ["before_last_block", self._encoder.settings, list(texts)]
+        return cached(None, key, lambda: self._encoder.before_last_block(texts))
+
+    def save(self, path: Path, seconds: float) -> None:
+        write_tensors(path, self._head.state_dict(), {"pretrain_seconds": repr(seconds)})
+
+
+def _edits_block(config: DebiasConfig) -> bool:
+    return any(not name.startswith("head.") for name in config.layer)
+
+
+def train_or_load(
+    config: DebiasConfig,
+    data: DebiasData,
+    path: Path,
+    progress: Callable[[], AbstractContextManager[Progress]],
+) -> tuple[Classifier, float]:
+    """The classifier of a run, from its file if there is one; and the seconds that its training took.
+
+    Raises:
+        ValueError: if the file does not belong to such a classifier.
+    """
+    encoder = config.model == "encoder"
+    if path.exists():
+        try:
+            return EncoderWithHead.load(config, data, path) if encoder else BagOfWords.load(path)
+        except (KeyError, RuntimeError) as error:
+            raise ValueError(f"{path}: is no classifier of this run: {error}") from error
+    started = time.perf_counter()
+    with progress() as report:
+        classifier: Classifier = (EncoderWithHead if encoder else BagOfWords).train(config, data, report)
+    seconds = time.perf_counter() - started
+    classifier.save(path, seconds)
+    return classifier, seconds

@@ -1,0 +1,121 @@
+"""What a debiasing run is asked to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from ...experiments.config import EditingConfig
+from ...objectives import Debias
+from ...worlds import DirectionKind
+from ...zoo.data import COMMENT_NAMES, IDENTITY_TERMS
+from ...zoo.models.bag_of_words import words_of
+
+LAYERS = {
+    "bag-of-words": ("fc1", "fc2", "fc3"),
+    "encoder": (
+        "head.fc1",
+        "head.fc2",
+        *(f"block.attention.{part}" for part in ("query", "key", "value", "output")),
+        "block.intermediate",
+        "block.output",
+    ),
+}
+"""Modules that can be edited."""
+
+LAYER_SETS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "bag-of-words": (("fc1",), ("fc2",), ("fc3",), ("fc1", "fc2"), ("fc2", "fc3"), ("fc1", "fc2", "fc3")),
+    "encoder": (("head.fc1",), ("head.fc2",), ("head.fc1", "head.fc2")),
+}
+"""What is tried where the user does not say."""
+
+UNSEEN_TEMPLATES = {
+    "madlibs": ("you_are_adj", "you_occupation", "am_hate_adj"),
+    "synthetic-templates": ("name", "tourists", "reader"),
+}
+"""Templates of a bias set that neither reward nor validation see."""
+
+
+@dataclass(frozen=True)
+class DebiasConfig(EditingConfig):
+    """What a run is asked to do. Two runs with equal configs give the same edit.
+
+    Raises:
+        ValueError: for a name or number that cannot be meant.
+    """
+
+    dataset: tuple[str, ...] = ("synthetic",)
+    """Comments that the classifier is trained on and must stay good at; several are joined."""
+    bias_set: str = ""
+    """Sentences that bias is measured on; by default madlibs, or synthetic-templates beside synthetic."""
+    model: Literal["bag-of-words", "encoder"] = "bag-of-words"
+    """A bag of words into three layers, or a head on a pretrained sentence encoder."""
+    encoder: str = ""
+    """Folder of a Hugging Face encoder, for --model encoder."""
+    layer: tuple[str, ...] = ()
+    """Modules to edit (:data:`LAYERS`); by default the best of :data:`LAYER_SETS`, each tried briefly."""
+    budget: float = 0.005
+    """What utility AUC and accuracy may lose, absolute: 0.005 is half a point."""
+    vocabulary: int = 5_000
+    """Words that the bag of words knows."""
+    world: Literal["mask", "shift"] = field(default="shift", kw_only=True)
+    candidates: int = field(default=51_200, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        known = ", ".join(COMMENT_NAMES)
+        if not self.dataset or len(set(self.dataset)) != len(self.dataset):
+            raise ValueError(f"dataset: expected one or several different ones, got {list(self.dataset)}")
+        for name in (*self.dataset, self.bias_name):
+            if name not in COMMENT_NAMES:
+                raise ValueError(f"dataset, bias_set: expected some of {known}; got {name!r}")
+        if self.bias_name in self.dataset:
+            raise ValueError(f"bias_set: expected another set than the dataset's, got {self.bias_name!r}")
+        if self.model not in LAYERS:
+            raise ValueError(f"model: expected one of {', '.join(LAYERS)}; got {self.model!r}")
+        if (self.model == "encoder") != bool(self.encoder):
+            raise ValueError("encoder: expected a folder with --model encoder, and none without")
+        if unknown := [name for name in self.layer if name not in LAYERS[self.model]]:
+            raise ValueError(
+                f"layer: expected some of {', '.join(LAYERS[self.model])}; got {', '.join(unknown)}"
+            )
+        if len(set(self.layer)) != len(self.layer):
+            raise ValueError(f"layer: expected different ones, got {', '.join(self.layer)}")
+        if self.encoder and not Path(self.encoder).expanduser().is_dir():
+            raise FileNotFoundError(f"encoder: expected the folder of an encoder, {self.encoder} is none")
+        least = len({word for terms in IDENTITY_TERMS.values() for term in terms for word in words_of(term)})
+        if self.model == "bag-of-words" and self.vocabulary < least:
+            raise ValueError(
+                f"vocabulary: expected at least {least}, the words of identity terms; got {self.vocabulary}"
+            )
+        for name in ("rank", "vocabulary"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        self.objective()
+
+    @property
+    def bias_name(self) -> str:
+        return self.bias_set or ("synthetic-templates" if self.dataset == ("synthetic",) else "madlibs")
+
+    @property
+    def chosen_directions(self) -> DirectionKind:
+        """By default strata for a bag of words; groups for a head on an encoder, whose dense inputs let an
+        edit learn how the bias set is worded and carry that over to other texts; all within an encoder, where
+        means would be of padding, too."""
+        if self.directions != "auto":
+            return self.directions
+        if any(name.startswith("block.") for name in self.layer):
+            return "all"
+        return "strata" if self.model == "bag-of-words" else "groups"
+
+    @property
+    def layer_sets(self) -> tuple[tuple[str, ...], ...]:
+        return (self.layer,) if self.layer else LAYER_SETS[self.model]
+
+    def objective(self) -> Debias:
+        return Debias(budget=self.budget)
+
+    def resolved(self) -> dict[str, Any]:
+        """As JSON for people to read, with the defaults filled in."""
+        return super().resolved() | {"layer": list(self.layer), "bias_set": self.bias_name}

@@ -1,0 +1,96 @@
+"""The figures of a debiasing run: error rates per group, and the front of utility and bias."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from ...experiments.plots import BLUE, GREY, ORANGE, Plot, head, render, shortened
+
+MOST_GROUPS = 24
+
+
+RATES = {
+    "false_positive_rate": ("False positives per group", "harmless sentences called toxic (%)"),
+    "false_negative_rate": ("False negatives per group", "toxic sentences called harmless (%)"),
+}
+
+
+def error_rates(test: Mapping[str, Any], name: str) -> Plot | None:
+    """A rate of :data:`RATES` per group before and after, with intervals; the groups that changed
+    most, without those where both are zero."""
+    title, label = RATES[name]
+    first, last = (
+        {group: figures[name] for group, figures in test.get(when, {}).get("per_group", {}).items()}
+        for when in ("before", "after")
+    )
+    if not first or not last:
+        return None
+    wrong = [group for group in first if first[group] > 0 or last[group] > 0] or list(first)[:1]
+    shown = sorted(wrong, key=lambda group: -abs(first[group] - last[group]))[:MOST_GROUPS]
+    shown.sort(key=lambda group: -first[group])
+
+    def draw(figure: Figure, axes: Axes) -> None:
+        for offset, when, colour, values in ((-0.2, "before", GREY, first), (0.2, "after", ORANGE, last)):
+            y = [k + offset for k in range(len(shown))]
+            widths = [values[group] for group in shown]
+            intervals = test[when]["interval"]["per_group"]
+            low, high = zip(*(intervals[group][name] for group in shown), strict=True)
+            error = [
+                [max(0.0, width - end) for width, end in zip(widths, low, strict=True)],
+                [max(0.0, end - width) for width, end in zip(widths, high, strict=True)],
+            ]
+            axes.barh(
+                y, widths, height=0.38, color=colour, label=when, xerr=error, error_kw={"linewidth": 0.8}
+            )
+        axes.set_yticks(range(len(shown)), [shortened(group) for group in shown])
+        axes.set_ylim(len(shown) - 0.4, -0.6)
+        axes.set_xlim(0, None)
+        axes.xaxis.set_major_formatter(PercentFormatter(1.0, symbol=""))
+        axes.grid(axis="x")
+        axes.tick_params(axis="y", length=0)
+        axes.set_xlabel(label)
+        head(figure, axes, title)
+
+    alt = f"{title} before and after the edit, {len(shown)} identity groups"
+    return render(f"{name}s", alt, 1.3 + 0.31 * len(shown), draw)
+
+
+def front(
+    choices: Sequence[Mapping[str, float]], validation: Mapping[str, Mapping[str, float]], spent: float
+) -> Plot | None:
+    """Utility against bias of the edits that were compared on the validation split, and of the chosen one.
+
+    Args:
+        spent: what utility may lose there, the budget without its reserve.
+    """
+    if not choices:
+        return None
+    before, after = validation["before"], validation["after"]
+
+    def place(points: Sequence[Mapping[str, float]]) -> tuple[list[float], list[float]]:
+        changes = [point["utility_auc"] - before["utility_auc"] for point in points]
+        return changes, [point["bpsn_auc"] for point in points]
+
+    def draw(figure: Figure, axes: Axes) -> None:
+        kept = [point for point in choices if point["admissible"]]
+        dear = [point for point in choices if not point["admissible"]]
+        axes.plot(*place(dear), "o", color=GREY, markersize=3, alpha=0.5, label="beyond what may be spent")
+        axes.plot(*place(kept), "o", color=BLUE, markersize=3, alpha=0.7, label="within")
+        axes.plot(*place([after]), "D", color=ORANGE, label="chosen")
+        axes.plot(*place([before]), "s", color="black", markersize=5, label="before")
+        axes.axvline(-spent, color=GREY, linewidth=1, linestyle="--")
+        axes.set_xlabel("change of utility AUC (dashed: what may be spent)")
+        axes.set_ylabel("BPSN AUC, power mean")
+        axes.grid()
+        head(figure, axes, "Utility and bias on the validation split")
+
+    alt = (
+        f"BPSN AUC against the change of utility AUC; chosen {after['bpsn_auc']:.3f}, "
+        f"before {before['bpsn_auc']:.3f}"
+    )
+    return render("front", alt, 3.5, draw)

@@ -1,0 +1,39 @@
+"""From a config, a classifier and data to what PPO trains on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from ...experiments import config as runs_config
+from ...ppo import PPO
+from ...samples import Samples
+from ...task import Task
+from .classifier import Classifier
+from .config import DebiasConfig
+from .data import DebiasData
+
+
+def editing_samples(classifier: Classifier, data: DebiasData) -> dict[str, Samples]:
+    """The splits "reward" and "validation", encoded."""
+    return {
+        name: data.splits[name].samples(classifier.encode, data.identities)
+        for name in ("reward", "validation")
+    }
+
+
+def make_task(config: DebiasConfig, classifier: Classifier, samples: Mapping[str, Samples]) -> Task:
+    """With the config's layers as targets; there must be some (see :func:`choose_layers`)."""
+    return Task(
+        runs_config.placed(config, classifier.model),
+        targets=config.layer,
+        samples=samples["reward"],
+        objective=config.objective(),
+        validation=samples["validation"],
+    )
+
+
+def make_trainer(config: DebiasConfig, task: Task) -> PPO:
+    """With as much of the config's rank as the smallest target has."""
+    smallest = min(min(weight.shape) for weight in task.weights().values())
+    return runs_config.make_trainer(replace(config, rank=min(config.rank, smallest)), task)

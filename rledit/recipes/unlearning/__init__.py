@@ -1,0 +1,24 @@
+"""A whole unlearning run on a known data set: what ``rledit unlearn`` does.
+
+``config``  what is asked
+``data``    the splits, and accuracies on the test split
+``run``     pretraining, editing, evaluation and the report, in a run folder
+"""
+
+from ...experiments.config import make_trainer
+from ...worlds import WORLDS
+from .config import DEFAULTS, UnlearningConfig
+from .data import UnlearningData, evaluate
+from .run import make_task, retrain_baseline, run
+
+__all__ = [
+    "DEFAULTS",
+    "WORLDS",
+    "UnlearningConfig",
+    "UnlearningData",
+    "evaluate",
+    "make_task",
+    "make_trainer",
+    "retrain_baseline",
+    "run",
+]

@@ -1,0 +1,128 @@
+"""What torch keeps globally, and how rledit keeps clear of it: random state, threads, modes.
+
+Everything here may be used from several threads at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from threading import RLock
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_SEEDING = RLock()
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed torch's global generators (CPU, and ``device`` if CUDA) inside, restore their state afterwards.
+
+    One thread at a time, so that each finds its own seed's numbers. For code that knows no other generator,
+    such as a module's initialisation; whatever takes a generator gets one of its own.
+    """
+    devices = [device] if device.type == "cuda" else []
+    with _SEEDING, torch.random.fork_rng(devices=devices):
+        # Not torch.manual_seed: it would seed other devices too, whose state is not being kept.
+        torch.default_generator.manual_seed(seed)
+        if devices:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield
+
+
+class _OneThread:
+    """Counts who wants torch to keep to one thread; the last one gives the threads back."""
+
+    def __init__(self) -> None:
+        self._lock = RLock()
+        self._inside = 0
+        self._threads = 1
+
+    def enter(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._threads = torch.get_num_threads()
+            self._inside += 1
+            torch.set_num_threads(1)  # in every thread: OpenMP keeps the number by thread
+
+    def leave(self) -> None:
+        with self._lock:
+            self._inside -= 1
+            torch.set_num_threads(self._threads if self._inside == 0 else 1)
+
+
+_ONE_THREAD = _OneThread()
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Keep torch to one thread: small products are not worth sharing, and waiting for a second core that is
+    busy elsewhere can take a hundred times as long as the work."""
+    _ONE_THREAD.enter()
+    try:
+        yield
+    finally:
+        _ONE_THREAD.leave()
+
+
+@contextmanager
+def plain_modes(grad: bool = False) -> Iterator[None]:
+    """torch's modes as rledit expects them, whatever the caller has switched on: no inference mode, no
+    autocast, float32 as default dtype of new tensors, the CPU as default device, and gradients as asked.
+
+    The default dtype is global to the process: it is changed only where it differs.
+    """
+    dtype = torch.get_default_dtype()
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.set_grad_enabled(grad))
+        for kind in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
+        if dtype != torch.float32:
+            torch.set_default_dtype(torch.float32)
+            stack.callback(torch.set_default_dtype, dtype)
+        yield
+
+
+# Right before a call of the native core, arithmetic on the CPU is done in NumPy: torch's OpenMP threads would
+# go on spinning for milliseconds, on the cores that the core is about to use.
+
+
+def all_finite(values: Tensor) -> bool:
+    """Whether there is neither NaN nor infinity; waits for a GPU."""
+    if values.device.type != "cpu":
+        return bool(values.isfinite().all())
+    return bool(np.isfinite(values.detach().numpy()).all())
+
+
+def scaled(values: Tensor, gain: float) -> Tensor:
+    """``gain * values``, contiguous float32."""
+    if values.device.type != "cpu":
+        return (gain * values).contiguous()
+    return torch.from_numpy(np.float32(gain) * values.numpy())
+
+
+def dense(values: Tensor) -> Tensor:
+    """Contiguous."""
+    if values.device.type != "cpu":
+        return values.contiguous()
+    return torch.from_numpy(np.ascontiguousarray(values.numpy()))
+
+
+def clipped(values: Tensor, bound: float) -> Tensor:
+    """Float32 values within ``[-bound, bound]``; ValueError for NaN. On a GPU it waits for them."""
+    values = values.detach()
+    if values.device.type != "cpu":
+        if bool(values.isnan().any()):
+            raise ValueError("actions: expected numbers, got NaN")
+        return values.clamp(-bound, bound)
+    numbers = values.numpy()
+    if np.isnan(numbers).any():
+        raise ValueError("actions: expected numbers, got NaN")
+    return torch.from_numpy(np.clip(numbers, -bound, bound))

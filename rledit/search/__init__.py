@@ -1,0 +1,1 @@
+"""Search: what every way to spend candidates has in common."""

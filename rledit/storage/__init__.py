@@ -1,0 +1,1 @@
+"""Storage: atomic writes, safe reads, hashes of weights, and activations kept on disk."""

@@ -1,0 +1,353 @@
+"""Sentence embeddings from a Hugging Face encoder.
+
+The pooling is that of N. Reimers, I. Gurevych, "Sentence-BERT", EMNLP 2019: the mean over a text's tokens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...storage.files import Json
+from ...storage.fingerprint import fingerprint
+from .bag_of_words import check_texts
+from .bert import BertLayer, LastBlock, pool
+
+Progress = Callable[[int, int], None]
+"""Called after every batch with the texts done so far and the texts in all."""
+
+BERT_LIKE = ("bert", "camembert", "electra", "roberta", "xlm-roberta")
+"""Model types whose last layer :meth:`SentenceEncoder.last_block` can take over."""
+
+
+class SentenceEncoder:
+    """Texts to embeddings. Make one with :meth:`from_folder`.
+
+    Attributes:
+        width: D.
+        max_tokens: texts are cut off behind so many tokens, special ones included.
+        normalize: whether embeddings have length 1.
+        model_type: Hugging Face's name for the architecture, such as ``"bert"``.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, identity: str, max_tokens: int, normalize: bool) -> None:
+        """``model`` and ``tokenizer``: Hugging Face's; ``identity``: a hash of the tokenizer's files."""
+        self._model = model.eval().requires_grad_(False)
+        self._tokenizer = tokenizer
+        self._identity = identity
+        self.max_tokens = max_tokens
+        self.normalize = normalize
+        self.model_type: str = model.config.model_type
+        self.width: int = model.config.hidden_size
+
+    @classmethod
+    def from_folder(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        max_tokens: int = 64,
+        normalize: bool = True,
+        device: str | torch.device = "cpu",
+    ) -> SentenceEncoder:
+        """Read an encoder that ``save_pretrained`` or a download has left in a folder; nothing is fetched.
+
+        Only safetensors are read and no code of the folder is run. Half precision becomes float32.
+
+        Args:
+            path: a folder with ``config.json``, ``model.safetensors`` and the tokenizer's files.
+            max_tokens: see the attribute; at most what the model has positions for. Time and the size of
+                :meth:`before_last_block` grow with it; whether a comment is toxic, its first 64 tokens tell
+                almost as well as 128.
+            normalize: see the attribute.
+            device: where to compute.
+
+        Raises:
+            ModuleNotFoundError: the package transformers is not installed.
+            FileNotFoundError: there is no such folder, or a file is missing in it.
+            ValueError: the files are damaged, do not fit together or are no encoder; or ``max_tokens`` is
+                out of range.
+        """
+        transformers = _transformers()
+        folder = Path(path).expanduser().absolute()
+        _check_files(folder)
+        options = {"local_files_only": True, "trust_remote_code": False}
+        try:
+            with _no_progress_bars(transformers):
+                tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
+                model, report = transformers.AutoModel.from_pretrained(
+                    folder, use_safetensors=True, output_loading_info=True, **options
+                )
+        except Exception as error:  # of many kinds, by file and by version
+            raise ValueError(f"{folder}: cannot be read as an encoder: {error}") from error
+        _check_model(folder, model, tokenizer, report["missing_keys"])
+        limit = _positions(model, tokenizer)
+        if not 3 <= max_tokens <= limit:
+            raise ValueError(f"max_tokens: expected 3..{limit} for {folder}, got {max_tokens}")
+        return cls(model.float().to(device), tokenizer, _identity(folder), max_tokens, normalize)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of weights and tokenizer: ``"sha256:"`` and 64 hexadecimal digits. Takes 0.1 s for 90 MB."""
+        weights = fingerprint(
+            {
+                name: weight
+                for name, weight in self._model.state_dict().items()
+                if not name.startswith("pooler.")  # random where the file has none
+            }
+        )
+        return f"sha256:{hashlib.sha256(f'{weights} {self._identity}'.encode()).hexdigest()}"
+
+    @property
+    def settings(self) -> dict[str, Json]:
+        """All that its outputs depend on but the texts; a part of a cache's key."""
+        return {
+            "encoder": self.fingerprint,
+            "max_tokens": self.max_tokens,
+            "normalize": self.normalize,
+        }
+
+    @torch.no_grad()
+    def embed(
+        self, texts: Iterable[str], *, batch_size: int = 32, progress: Progress | None = None
+    ) -> Tensor:
+        """The mean of a text's last hidden states, of length 1 if :attr:`normalize`.
+
+        Args:
+            texts: S strings; empty ones are legal.
+            batch_size: texts of similar length that run together.
+            progress: see :data:`Progress`.
+
+        Returns:
+            float32 [S, D] on the CPU, in the order of the texts.
+
+        Raises:
+            TypeError: a text is not a string.
+            ValueError: ``batch_size`` is below 1.
+        """
+        checked = list(check_texts("texts", texts))
+        embeddings = torch.zeros(len(checked), self.width)
+        for rows, batch in self._batches(checked, batch_size, progress):
+            hidden = self._model(**batch).last_hidden_state
+            embeddings[rows] = pool(hidden, batch["attention_mask"].to(hidden), self.normalize).cpu()
+        return embeddings
+
+    @torch.no_grad()
+    def before_last_block(
+        self, texts: Iterable[str], *, batch_size: int = 32, progress: Progress | None = None
+    ) -> Tensor:
+        """The inputs of :meth:`last_block`: hidden states before the last layer, and the attention mask.
+
+        Args:
+            texts, batch_size, progress: as for :meth:`embed`.
+
+        Returns:
+            float32 [S, T, D + 1] on the CPU with T = :attr:`max_tokens`; the last channel is 1 for a token
+            and 0 for padding, whose hidden states are 0. A thousand texts of 64 tokens and 384 channels take
+            99 MB: choose no more tokens than the texts have.
+
+        Raises:
+            TypeError, ValueError: as for :meth:`embed`.
+            NotImplementedError: the encoder is not one of :data:`BERT_LIKE`.
+        """
+        self._check_bert_like()
+        checked = list(check_texts("texts", texts))
+        packed = torch.zeros(len(checked), self.max_tokens, self.width + 1)
+        for rows, batch in self._batches(checked, batch_size, progress):
+            hidden = self._model(**batch, output_hidden_states=True).hidden_states[-2]
+            mask = batch["attention_mask"].to(hidden).unsqueeze(-1)
+            packed[rows, : hidden.shape[1]] = torch.cat([hidden * mask, mask], dim=-1).cpu()
+        return packed
+
+    def last_block(self, head: nn.Module) -> LastBlock:
+        """The encoder's last layer (a copy), pooling and ``head``, on the CPU.
+
+        ``last_block(head)(before_last_block(texts))`` is ``head(embed(texts))``.
+
+        Raises:
+            NotImplementedError: the encoder is not one of :data:`BERT_LIKE`, or its layer has parts that
+                :class:`BertLayer` has not.
+        """
+        self._check_bert_like()
+        config = self._model.config
+        block = BertLayer(
+            config.hidden_size,
+            config.num_attention_heads,
+            config.intermediate_size,
+            config.hidden_act if isinstance(config.hidden_act, str) else repr(config.hidden_act),
+            config.layer_norm_eps,
+        )
+        weights = {}
+        for name, weight in self._model.encoder.layer[-1].state_dict().items():
+            module, _, kind = name.rpartition(".")
+            if module not in _NAMES:
+                raise NotImplementedError(f"model type {self.model_type!r}: its layer has a part {name!r}")
+            weights[f"{_NAMES[module]}.{kind}"] = weight
+        block.load_state_dict(weights)
+        return LastBlock(block.eval().requires_grad_(False), head, self.normalize)
+
+    def _check_bert_like(self) -> None:
+        config = self._model.config
+        if self.model_type not in BERT_LIKE:
+            raise NotImplementedError(
+                f"model type {self.model_type!r}: its last layer cannot be taken apart; "
+                f"expected one of {', '.join(BERT_LIKE)}"
+            )
+        position = getattr(config, "position_embedding_type", None) or "absolute"
+        if position != "absolute":
+            raise NotImplementedError(
+                f"model type {self.model_type!r} with {position!r} positions: expected 'absolute'"
+            )
+
+    def _batches(
+        self, texts: list[str], size: int, progress: Progress | None
+    ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+        """Rows int64 [B] and what the model takes, longest texts first, without texts that have no token."""
+        if size < 1:
+            raise ValueError(f"batch_size: expected at least 1, got {size}")
+        if not texts:
+            return  # which tokenizers of some versions refuse
+        # Half a surrogate pair is legal in a str and in JSON, but has no UTF-8 that a tokenizer could read.
+        readable = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
+        tokens = self._tokenizer(
+            readable,
+            truncation=True,
+            max_length=self.max_tokens,
+            padding=False,
+            return_attention_mask=True,
+        )
+        lengths = torch.tensor([len(ids) for ids in tokens["input_ids"]], dtype=torch.int64)
+        order = torch.argsort(lengths, descending=True, stable=True)
+        order = order[lengths[order] > 0]
+        device = next(self._model.parameters()).device
+        done = len(texts) - len(order)
+        columns = self._columns(tokens)
+        for rows in torch.split(order, size) if len(order) else ():
+            width = int(lengths[rows[0]])
+            yield (
+                rows,
+                {
+                    name: _padded([values[row] for row in rows.tolist()], width, padding).to(device)
+                    for name, (values, padding) in columns.items()
+                },
+            )
+            done += len(rows)
+            if progress is not None:
+                progress(done, len(texts))
+
+    def _columns(self, tokens: Mapping[str, list[list[int]]]) -> dict[str, tuple[list[list[int]], int]]:
+        """Per argument of the model: its values per text, and what pads them."""
+        padding = {
+            "input_ids": self._tokenizer.pad_token_id,
+            "token_type_ids": self._tokenizer.pad_token_type_id,
+            "attention_mask": 0,
+        }
+        taken = inspect.signature(self._model.forward).parameters  # not all know token types
+        return {
+            name: (tokens[name], pad) for name, pad in padding.items() if name in tokens and name in taken
+        }
+
+
+_NAMES = {
+    "attention.self.query": "attention.query",
+    "attention.self.key": "attention.key",
+    "attention.self.value": "attention.value",
+    "attention.output.dense": "attention.output",
+    "attention.output.LayerNorm": "attention.norm",
+    "intermediate.dense": "intermediate",
+    "output.dense": "output",
+    "output.LayerNorm": "norm",
+}
+"""Modules of Hugging Face's layer and of ours."""
+
+
+def _padded(values: list[list[int]], width: int, padding: int) -> Tensor:
+    return torch.tensor([row + [padding] * (width - len(row)) for row in values], dtype=torch.int64)
+
+
+def _transformers() -> ModuleType:
+    try:
+        import transformers
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            'sentence encoders need the package transformers: pip install "rledit[text]"', name="transformers"
+        ) from error
+    module: ModuleType = transformers
+    return module
+
+
+@contextmanager
+def _no_progress_bars(transformers: ModuleType) -> Iterator[None]:
+    """Reading takes a second; whoever wants bars for the rest has ``progress``."""
+    bars = transformers.utils.logging
+    shown = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            bars.enable_progress_bar()
+
+
+def _check_files(folder: Path) -> None:
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: expected the folder of an encoder, there is none")
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"{folder}: expected the folder of an encoder, it has no config.json")
+    if not any((folder / f"model.safetensors{suffix}").is_file() for suffix in ("", ".index.json")):
+        raise FileNotFoundError(
+            f"{folder}: expected model.safetensors (rledit never reads pickles such as pytorch_model.bin)"
+        )
+
+
+def _check_model(folder: Path, model: Any, tokenizer: Any, missing: Iterable[str]) -> None:
+    config = model.config
+    # What transformers does not find it fills with random numbers. We do not use the pooler.
+    absent = sorted(name for name in missing if not name.startswith("pooler."))
+    if absent:
+        raise ValueError(f"{folder}: model.safetensors lacks {len(absent)} weights, such as {absent[0]}")
+    for name, weight in model.named_parameters():
+        if not bool(weight.isfinite().all()):
+            raise ValueError(f"{folder}: expected finite weights, {name!r} has NaN or infinity")
+    if getattr(config, "is_encoder_decoder", False) or getattr(config, "is_decoder", False):
+        raise ValueError(f"{folder}: expected an encoder, got a {config.model_type!r} with a decoder")
+    takes_mask = "attention_mask" in inspect.signature(model.forward).parameters
+    if not (takes_mask and isinstance(getattr(config, "hidden_size", None), int)):
+        raise ValueError(
+            f"{folder}: expected an encoder of texts with an attention mask, got a {config.model_type!r}"
+        )
+    if tokenizer.pad_token_id is None:
+        raise ValueError(f"{folder}: expected a tokenizer with a padding token, got one without")
+    largest = max(tokenizer.get_vocab().values(), default=0)
+    known = model.get_input_embeddings().num_embeddings
+    if largest >= known:
+        raise ValueError(f"{folder}: the tokenizer has token {largest}, the model knows 0..{known - 1}")
+
+
+def _identity(folder: Path) -> str:
+    """A hash of the small files: they say how texts become tokens."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.iterdir()):
+        if file.is_file() and file.suffix in {".json", ".txt", ".model"}:
+            content = file.read_bytes()
+            digest.update(f"{len(file.name)}:{file.name}|{len(content)}|".encode())
+            digest.update(content)
+    return digest.hexdigest()
+
+
+def _positions(model: Any, tokenizer: Any) -> int:
+    """How many tokens the model can take."""
+    positions = getattr(model.config, "max_position_embeddings", None) or tokenizer.model_max_length
+    table = getattr(getattr(model, "embeddings", None), "position_embeddings", None)
+    if isinstance(table, nn.Embedding) and table.padding_idx is not None:
+        positions = table.num_embeddings - table.padding_idx - 1  # RoBERTa counts from there
+    return int(min(positions, tokenizer.model_max_length))

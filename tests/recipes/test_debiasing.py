@@ -1,0 +1,254 @@
+"""A debiasing run on synthetic comments: what it leaves, that it repeats, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+import rledit
+from rledit.recipes.debiasing import DebiasConfig, run
+from rledit.recipes.debiasing.classifier import BagOfWords
+from rledit.recipes.debiasing.config import LAYER_SETS
+from rledit.recipes.debiasing.data import DebiasData, Split
+from rledit.recipes.debiasing.evaluation import evaluate, margins_of, ranks_of, resample
+from rledit.recipes.debiasing.report import per_group_table
+from rledit.recipes.debiasing.task import editing_samples, make_task
+from rledit.zoo.data.comments import normalise
+
+QUICK = DebiasConfig(candidates=768, num_envs=64, vocabulary=400)
+FIGURES = {"accuracy", "utility_auc", "subgroup_auc", "bpsn_auc", "bnsp_auc", "fped", "fned", "per_group"}
+
+
+@pytest.fixture(scope="module")
+def data() -> DebiasData:
+    return DebiasData(QUICK, None)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    out = tmp_path_factory.mktemp("debias") / "run"
+    return out, run(QUICK, out)
+
+
+def test_no_sentence_is_in_two_splits(data: DebiasData) -> None:
+    parts = {"train": data.train.texts}
+    for name, split in data.splits.items():
+        parts[f"{name} utility"], parts[f"{name} bias"] = split.utility.texts, split.bias.texts
+    assert data.unseen is not None
+    parts["unseen"] = data.unseen.texts
+    keys = {name: {normalise(text) for text in texts} for name, texts in parts.items()}
+    assert all(keys.values())
+    names = list(keys)
+    for i, one in enumerate(names):
+        for other in names[:i]:
+            assert not keys[one] & keys[other], (one, other)
+    seen = {template for split in data.splits.values() for template in split.bias.templates}
+    assert not seen & set(data.unseen.templates)
+
+
+def test_groups_of_the_samples(data: DebiasData) -> None:
+    split = data.splits["reward"]
+    samples = split.samples(lambda texts: torch.zeros(len(texts), 3), data.identities)
+    assert int(samples.groups["utility"].sum()) == len(split.utility)
+    assert int(samples.groups["bias"].sum()) == len(split.bias)
+    for name in data.identities:
+        assert bool((samples.groups[name] <= samples.groups["bias"]).all())
+
+
+def test_a_run_improves_bias_within_its_budget(finished: tuple[Path, dict[str, Any]]) -> None:
+    out, _ = finished
+    for name in ("config.json", "model.safetensors", "edit.safetensors", "history.csv", "report.html"):
+        assert (out / name).stat().st_size > 0
+    kept = json.loads((out / "metrics.json").read_text())
+    before, after = kept["test"]["before"], kept["test"]["after"]
+    assert set(before) >= FIGURES
+    assert after["bpsn_auc"] > before["bpsn_auc"]
+    assert after["utility_auc"] > before["utility_auc"] - 0.02
+    assert after["accuracy"] > before["accuracy"] - 0.02
+    figures = next(iter(after["per_group"].values()))
+    assert {"subgroup_auc", "bpsn_auc", "bnsp_auc", "false_positive_rate"} <= set(figures)
+    low, high = after["interval"]["bpsn_auc"]
+    assert low <= after["bpsn_auc"] <= high
+    assert "unseen templates" in kept["test"]["other"]
+    assert rledit.Edit.load(out / "edit.safetensors").targets
+
+
+def test_a_run_repeats_and_resumes(finished: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    out, metrics = finished
+    again = run(QUICK, tmp_path / "again")
+    assert again["test"] == metrics["test"]
+    resumed = run(QUICK, out, resume=True)
+    assert resumed["test"] == metrics["test"]
+
+
+def test_evaluation_is_scikit_learns(data: DebiasData) -> None:
+    torch.manual_seed(0)
+    samples = data.splits["test"].samples(lambda texts: torch.zeros(len(texts), 1), data.identities)
+    margins = torch.randn(len(samples)) + samples.labels
+    figures = evaluate(margins, samples, data.identities)
+    utility = samples.groups["utility"]
+    assert figures["utility_auc"] == pytest.approx(
+        roc_auc_score(samples.labels[utility], margins[utility]), abs=1e-4
+    )
+    per_group = figures["per_group"]
+    assert isinstance(per_group, dict)
+    for name, group in per_group.items():
+        own = samples.groups[name]
+        assert isinstance(group, dict)
+        assert group["subgroup_auc"] == pytest.approx(
+            roc_auc_score(samples.labels[own], margins[own]), abs=1e-3
+        )
+
+
+def test_ranks_keep_order_and_signs() -> None:
+    margins = torch.tensor([0.5, -1e9, 0.0, 0.5, float("nan"), 1e-3, -2.0])
+    ranks = ranks_of(margins)
+    assert bool(ranks[4].isnan())
+    kept = [0, 1, 2, 3, 5, 6]
+    assert torch.equal(ranks[kept] > 0, margins[kept] > 0)
+    assert ranks[0] == ranks[3]
+    assert (
+        torch.argsort(ranks[kept], stable=True).tolist() == torch.argsort(margins[kept], stable=True).tolist()
+    )
+
+
+def test_resamples_keep_labels_and_groups(data: DebiasData) -> None:
+    samples = data.splits["validation"].samples(lambda texts: torch.zeros(len(texts), 1), data.identities)
+    positions = resample(samples, 5, seed=1)
+    assert positions.shape == (5, len(samples))
+    for row in positions:
+        assert torch.equal(samples.labels[row], samples.labels)
+        assert torch.equal(samples.masks[:, row], samples.masks)
+    assert len(positions[0].unique()) < len(samples)
+    assert torch.equal(positions, resample(samples, 5, seed=1))
+
+
+def test_group_names_are_data_and_never_markup() -> None:
+    group = {"subgroup_auc": 0.5}
+    figures = {
+        "per_group": {"<script>": group},
+        "interval": {"per_group": {"<script>": {"subgroup_auc": [0, 1]}}},
+    }
+    table = per_group_table("Per group", figures, figures)
+    assert "<script>" not in table
+    assert "&lt;script&gt;" in table
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dataset": ("x",)}, "expected some of jigsaw"),
+        ({"dataset": ()}, "dataset: expected one or several"),
+        ({"bias_set": "synthetic"}, "expected another set"),
+        ({"world": "x"}, "world: expected one of"),
+        ({"model": "encoder"}, "encoder: expected a folder"),
+        ({"encoder": "x"}, "encoder: expected a folder"),
+        ({"budget": -0.1}, "budget: expected a number"),
+        ({"candidates": 0}, "candidates: expected at least 1"),
+        ({"layer": ("fc2", "fc2")}, "layer: expected different ones"),
+        ({"vocabulary": 10}, "vocabulary: expected at least 5"),
+        ({"layer": ("fc9",)}, "layer: expected some of fc1, fc2, fc3; got fc9"),
+        ({"seed": -1}, "seed: expected at least 0"),
+        ({"device": "tpu"}, "device: expected cpu or cuda"),
+    ],
+)
+def test_wrong_settings_are_named(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(QUICK, **changes)
+
+
+def test_files_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="jigsaw"):
+        run(replace(QUICK, dataset=("jigsaw",)), tmp_path / "a", data_root=tmp_path)
+    assert not (tmp_path / "a").exists()
+
+
+def test_layers_are_tried_once_and_the_best_is_edited(finished: tuple[Path, dict[str, Any]]) -> None:
+    out, metrics = finished
+    tried = json.loads((out / "layers.json").read_text())
+    assert [tuple(trial["layer"]) for trial in tried] == list(LAYER_SETS["bag-of-words"])
+    best = max(tried, key=lambda trial: trial["after"]["value"])
+    assert metrics["layer"] == best["layer"]
+    assert rledit.Edit.load(out / "edit.safetensors").targets == best["layer"]
+    assert "Layers tried" in (out / "report.html").read_text()
+
+
+def test_layers_that_are_said_are_not_tried(tmp_path: Path) -> None:
+    metrics = run(replace(QUICK, layer=("fc3",), candidates=64), tmp_path / "run")
+    assert metrics["layer"] == ["fc3"]
+    assert not (tmp_path / "run" / "layers.json").exists()
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[1]", '[{"layer": ["fc1"]}]', '[{"after": {"value": "x"}}]'])
+def test_damaged_trials_are_named(content: str, tmp_path: Path) -> None:
+    run(replace(QUICK, candidates=64), tmp_path / "run")
+    (tmp_path / "run" / "layers.json").write_text(content)
+    with pytest.raises(ValueError, match=r"layers.json: is no list of trials"):
+        run(replace(QUICK, candidates=64), tmp_path / "run", resume=True)
+
+
+def test_a_set_without_identities_is_refused(data: DebiasData) -> None:
+    split = data.splits["reward"]
+    empty = Split(split.utility, split.utility)
+    samples = empty.samples(lambda texts: torch.zeros(len(texts), 1), ())
+    with pytest.raises(ValueError, match="identity groups"):
+        rledit.Debias().check(samples)
+
+
+def test_aucs_from_bins_are_exact_to_a_thousandth_on_real_comments(shared_data: Path) -> None:
+    config = DebiasConfig(("jigsaw",), vocabulary=1500)
+    data = DebiasData(config, shared_data)
+    classifier = BagOfWords.train(config, data, lambda *_: None)
+    for name, (texts, samples, identities) in data.test_sets().items():
+        margins = margins_of(classifier.model, classifier.encode, texts)
+        figures = evaluate(margins, samples, identities)
+        assert isinstance(figures["per_group"], dict)
+        for group, known in figures["per_group"].items():
+            mask = samples.groups[group]
+            assert isinstance(known, dict)
+            exact = roc_auc_score(samples.labels[mask], margins[mask])
+            assert known["subgroup_auc"] == pytest.approx(exact, abs=1e-3), (name, group)
+
+
+def test_the_scorers_coarser_bins_are_good_enough_for_a_reward(shared_data: Path) -> None:
+    """Sentences of one template have few different margins, and two of them may fall into one bin."""
+    config = DebiasConfig(("jigsaw",), vocabulary=1500, layer=("fc2",))
+    data = DebiasData(config, shared_data)
+    classifier = BagOfWords.train(config, data, lambda *_: None)
+    scorer = make_task(config, classifier, editing_samples(classifier, data)).scorer()
+    tally = scorer.score({})
+    margins = margins_of(classifier.model, classifier.encode, data.splits["reward"].both.texts)
+    errors = []
+    for group, mask in scorer.samples.groups.items():
+        exact = roc_auc_score(scorer.samples.labels[mask], margins[mask])
+        errors.append(abs(float(tally.auc(group)[0]) - exact))
+    assert max(errors) < 0.1
+    assert sorted(errors)[len(errors) // 2] < 0.003
+
+
+def test_a_gpu_that_is_not_there() -> None:
+    if torch.cuda.is_available():
+        assert replace(QUICK, device="cuda").device == "cuda"
+    else:
+        with pytest.raises(ValueError, match="device: expected cpu, there is no GPU"):
+            replace(QUICK, device="cuda")
+
+
+def test_a_run_scores_on_the_device_that_was_asked_for(
+    data: DebiasData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy goes there: the classifier itself is trained and tested on the CPU."""
+    asked = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.nn.Module, "to", lambda model, device: asked.append(device) or model)
+    config = replace(QUICK, device="cuda", layer=("fc3",))
+    classifier = BagOfWords.train(QUICK, data, lambda *_: None)
+    task = make_task(config, classifier, editing_samples(classifier, data))
+    assert asked == ["cuda"]
+    assert task.editable.model is not classifier.model

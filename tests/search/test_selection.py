@@ -1,0 +1,175 @@
+"""Which edit PPO returns, with and without a constraint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from editing_tasks import SHORT, make_ppo, make_task, same_edit
+from torch import Tensor
+
+import rledit
+from rledit.ppo.rollout import collect
+from rledit.search.selection import ENOUGH, SHRINKAGE, Elites, mean_actions, replay
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """These networks are tiny: on a busy machine torch's threads would mostly wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def fill(elites: Elites, ppo: rledit.PPO, count: int) -> None:
+    for _ in range(count):
+        elites.add(collect(ppo.env, ppo.agent, ppo.generator), ppo.env)
+
+
+@pytest.mark.parametrize("length", [1, 2])
+def test_elites_are_the_best_in_a_stable_order(length: int) -> None:
+    ppo = make_ppo(episode_length=length)
+    rollouts = [collect(ppo.env, ppo.agent, ppo.generator) for _ in range(4)]
+    elites = Elites(7, length, ppo.env.layout.size)
+    for rollout in rollouts:
+        elites.add(rollout, ppo.env)
+    every = [
+        (float(rollout.returns[i]), order, i)
+        for order, rollout in enumerate(rollouts)
+        for i in range(ppo.env.num_envs)
+    ]
+    best = sorted(every, key=lambda item: (-item[0], item[1], item[2]))[:7]
+    assert elites.returns.tolist() == [item[0] for item in best]
+    for actions, (_, order, i) in zip(elites.actions, best, strict=True):
+        assert torch.equal(actions, rollouts[order].actions[:, i].clamp(-ppo.env.bound, ppo.env.bound))
+
+
+@pytest.mark.parametrize("length", [1, 2])
+def test_the_best_on_validation_is_returned(length: int) -> None:
+    ppo = make_ppo(episode_length=length)
+    ppo.train(16 * length * 3)
+    actions = torch.cat([mean_actions(ppo.env, ppo.agent), ppo.elites.actions])
+    _, outcome = replay(ppo.env, actions, "validation")
+    best = int(outcome.values.argmax())
+    result = ppo.result()
+    assert result.origin == (f"elite {best}" if best else "policy mean")
+    assert same_edit(result.edit, ppo.env.edit(actions[best]))
+    after = result.edit.metrics["validation"]["after"]  # type: ignore[index, call-overload]
+    assert after["value"] == float(outcome.values.max())  # type: ignore[index, call-overload]
+    assert result.edit.metrics["origin"] == result.origin
+
+
+def test_ties_go_to_the_mean() -> None:
+    task = make_task(lambda tally: tally.accuracy("retain") * 0)
+    result = rledit.PPO(rledit.MaskWorld(task, num_envs=8, rank=1), config=SHORT).train(16)
+    assert result.origin == "policy mean"
+
+
+def test_an_edit_that_only_harms_is_not_returned() -> None:
+    task = make_task(lambda tally: tally.accuracy("retain") + tally.accuracy("forget"))
+    ppo = rledit.PPO(rledit.MaskWorld(task, num_envs=8, rank=2))
+    with torch.no_grad():
+        ppo.agent.policy.head.bias.normal_(0, 3, generator=torch.Generator().manual_seed(0))
+    result = ppo.result()
+    assert result.origin == "no edit"
+    assert all(not left.any() and not right.any() for left, right in result.edit.factors.values())
+
+
+@pytest.mark.parametrize("length", [1, 3])
+def test_mean_actions_are_the_policys_own(length: int) -> None:
+    ppo = make_ppo(rledit.ShiftWorld, num_envs=1, episode_length=length)
+    ppo.train(2 * length)
+    actions = mean_actions(ppo.env, ppo.agent)
+    assert actions.shape == (1, length, ppo.env.layout.size)
+    observation, _ = ppo.env.reset()
+    for t in range(length):
+        with torch.no_grad():
+            expected = ppo.agent.policy(torch.from_numpy(np.array(observation))).clamp(-4, 4)
+        assert torch.equal(actions[:, t], expected)
+        observation, *_ = ppo.env.step(expected.numpy())
+
+
+class Constrained(rledit.Unlearning):
+    """Retain accuracy may fall by a twentieth."""
+
+    def admissible(self, tally: rledit.Tally) -> Tensor:
+        return tally.accuracy("retain") >= 0.95
+
+
+@pytest.mark.parametrize("length", [1, 2])
+@pytest.mark.parametrize("kind", [rledit.MaskWorld, rledit.ShiftWorld])
+def test_the_edit_keeps_the_objectives_constraint(kind: type[rledit.worlds.World], length: int) -> None:
+    """A reward that is better beyond the constraint drives there; the choice does not."""
+    task = make_task(Constrained(retain_weight=-1.0, forget_weight=0.0))
+    env = kind(task, num_envs=256, rank=4, episode_length=length, scale=2.0)
+    ppo = rledit.PPO(env, config=SHORT)
+    with torch.no_grad():  # far from the identity from the first
+        ppo.agent.policy.head.bias.normal_(0, 3, generator=torch.Generator().manual_seed(0))
+    result = ppo.train(5 * 256 * length)
+    known = 1 + len(SHRINKAGE)
+    assert len(result.choices) == known * (1 + SHORT.elites) + 1
+    beyond = [choice for choice in result.choices if not choice["admissible"]]
+    within = [choice for choice in result.choices if choice["admissible"]]
+    assert beyond, "nothing to choose against"
+    after = result.edit.metrics["validation"]["after"]  # type: ignore[index, call-overload]
+    assert after["retain_accuracy"] >= 0.95  # type: ignore[index, call-overload]
+    best, before = max(choice["value"] for choice in within), -1.0
+    assert after["value"] >= before + ENOUGH * (best - before)  # type: ignore[index, call-overload]
+
+
+def test_the_smallest_version_that_does_nearly_as_much() -> None:
+    class Free(rledit.Unlearning):
+        def admissible(self, tally: rledit.Tally) -> Tensor:
+            return torch.ones(tally.candidates, dtype=torch.bool)
+
+    ppo = rledit.PPO(rledit.ShiftWorld(make_task(Free()), num_envs=64, rank=2), config=SHORT)
+    with torch.no_grad():
+        ppo.agent.policy.head.bias.normal_(0, 3, generator=torch.Generator().manual_seed(0))
+    result = ppo.train(1280)
+    whole = 1 + SHORT.elites
+    values = torch.tensor([choice["value"] for choice in result.choices[:-1]], dtype=torch.float64).view(
+        -1, whole
+    )
+    best = values.max()
+    edit = int((values == best).nonzero()[0, 1])
+    before = ppo.env.task.scorer(split="validation").score({})
+    start = float(ppo.env.task.objective(before)[0])
+    enough = values[:, edit] >= start + ENOUGH * (best - start)
+    chosen = result.edit.metrics["validation"]["after"]["value"]  # type: ignore[index, call-overload]
+    assert chosen == float(values[enough, edit][-1])
+
+
+def test_shrunk_edits_are_those_smaller_deltas() -> None:
+    task = make_task(Constrained())
+    env = rledit.ShiftWorld(task, num_envs=8, rank=2)
+    ppo = rledit.PPO(env, config=SHORT)
+    ppo.train(16)
+    whole = env.edit(ppo.elites.actions[0]).deltas(task.weights())["0"]
+    from rledit.search.selection import _shrunk
+
+    half = env.edit(_shrunk(env, ppo.elites.actions[0], 0.5)).deltas(task.weights())["0"]
+    torch.testing.assert_close(half, 0.5 * whole)
+
+
+def test_without_a_constraint_nothing_is_shrunk() -> None:
+    result = make_ppo().train(16)
+    assert len(result.choices) == 1 + SHORT.elites + 1
+    assert all(choice["admissible"] == 1.0 for choice in result.choices)
+
+
+def test_the_unedited_model_is_what_remains_if_nothing_is_allowed() -> None:
+    class Nothing(rledit.Unlearning):
+        def admissible(self, tally: rledit.Tally) -> Tensor:
+            unedited = tally.accuracy("retain") == 1.0
+            return unedited & (tally.accuracy("forget") == 1.0)
+
+    result = rledit.PPO(rledit.MaskWorld(make_task(Nothing()), num_envs=8, rank=2), config=SHORT).train(64)
+    left, right = result.edit.factors["0"]
+    if result.origin == "no edit":
+        assert not left.any()
+        assert not right.any()
+    after = result.edit.metrics["validation"]["after"]  # type: ignore[index, call-overload]
+    assert after["forget_accuracy"] == 1.0  # type: ignore[index, call-overload]
