@@ -5,6 +5,7 @@ Everything here may be used from several threads at once.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from threading import RLock
@@ -57,15 +58,27 @@ class _OneThread:
 _ONE_THREAD = _OneThread()
 
 
+def _after_fork() -> None:
+    """In a child: whatever other threads were about, they are not here to finish it."""
+    global _SEEDING, _ONE_THREAD
+    _SEEDING = RLock()
+    _ONE_THREAD = _OneThread()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Keep torch to one thread: small products are not worth sharing, and waiting for a second core that is
     busy elsewhere can take a hundred times as long as the work."""
-    _ONE_THREAD.enter()
+    counter = _ONE_THREAD
+    counter.enter()
     try:
         yield
     finally:
-        _ONE_THREAD.leave()
+        counter.leave()
 
 
 @contextmanager

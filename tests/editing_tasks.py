@@ -10,7 +10,7 @@ from torch import Tensor, nn
 import rledit
 from rledit.worlds import World
 
-SHORT = rledit.PPOConfig(epochs=3, hidden=16, elites=5)
+SHORT = rledit.PPOConfig(update_epochs=3, hidden=16, elites=5)
 
 
 class ConvNet(nn.Module):

@@ -12,11 +12,11 @@ from torch import Tensor
 from rledit import PPO, Task
 from rledit.engine import episodes
 from rledit.engine.workers import Pending, Work
+from rledit.ppo.trainer import mean_actions
 from rledit.recipes.unlearning import UnlearningConfig
 from rledit.recipes.unlearning.data import UnlearningData
 from rledit.recipes.unlearning.run import make_task, make_trainer
 from rledit.scoring import Scorer
-from rledit.search.selection import mean_actions
 
 from .goal import Goal, Outcome, Stopwatch
 
@@ -61,9 +61,9 @@ def edit(
 @torch.no_grad()
 def accuracies(trainer: PPO, validation: Scorer) -> list[tuple[float, float]]:
     """Forget and retain on the validation split, of the policy's mean and of the best candidate so far."""
-    world = trainer.env
-    actions = torch.cat([mean_actions(world, trainer.agent)[:, 0], trainer.elites.actions[:1, 0]])
-    tally = validation.score(world.layout.factors(actions), world.world, world.scale)
+    engine = trainer.engine
+    actions = torch.cat([mean_actions(engine, trainer.agent)[:, 0], trainer.elites.actions[:1, 0]])
+    tally = validation.count(engine.layout.factors(actions), engine.rule)
     forget, retain = tally.accuracy("forget").tolist(), tally.accuracy("retain").tolist()
     return list(zip(forget, retain, strict=True))
 
@@ -88,5 +88,5 @@ class _Inline:
 
 def _score_inline(trainer: PPO) -> None:
     """A profiler sees one thread; a world scores on another, so its Python would go unseen."""
-    trainer.env._worker.close()
-    trainer.env._worker = _Inline()
+    trainer.engine._worker.close()
+    trainer.engine._worker = _Inline()

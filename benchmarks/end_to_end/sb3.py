@@ -69,15 +69,15 @@ def make_agent(
         "MlpPolicy",
         environment,
         n_steps=1,
-        batch_size=environment.num_envs // config.minibatches,
-        n_epochs=config.epochs,
+        batch_size=environment.num_envs // config.num_minibatches,
+        n_epochs=config.update_epochs,
         learning_rate=config.learning_rate,
-        clip_range=config.clip,
+        clip_range=config.clip_coef,
         gamma=config.gamma,
         gae_lambda=config.gae_lambda,
-        normalize_advantage=config.normalize_advantage,
-        ent_coef=config.entropy_weight,
-        vf_coef=config.value_weight / 2,  # its value loss lacks the factor 1/2
+        normalize_advantage=config.norm_adv,
+        ent_coef=config.ent_coef,
+        vf_coef=config.vf_coef / 2,  # its value loss lacks the factor 1/2
         max_grad_norm=config.max_grad_norm,
         target_kl=config.target_kl / KL_TOLERANCE,
         policy_kwargs={

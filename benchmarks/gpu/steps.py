@@ -62,9 +62,9 @@ def measure(timer: Timer, backend: str, device: str, shapes: list[Shape] = SHAPE
 
 
 def _step(world: rledit.worlds.World, actions: torch.Tensor) -> torch.Tensor:
-    world.start(actions)
-    rewards = world.wait().rewards
-    world.episodes.reset()
+    world.engine.start(actions)
+    rewards = world.engine.wait().rewards
+    world.engine.reset()
     return rewards
 
 

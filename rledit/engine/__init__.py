@@ -1,1 +1,17 @@
-"""The engine: actions in, outcomes out; knows neither Gymnasium nor a policy."""
+"""The engine: actions in, outcomes out; knows neither Gymnasium nor a policy.
+
+``actions``       an action as factors, and as an edit
+``directions``    the part of the input space that edits act on
+``observations``  what a policy sees of the weights
+``episodes``      edits compose, values improve
+``workers``       who scores while the caller goes on
+``step_graph``    a step as a CUDA graph
+``engine``        :class:`Engine`, which puts them together
+"""
+
+from .actions import ActionLayout
+from .directions import DIRECTIONS, DirectionKind
+from .engine import Engine, Replay, engine_of
+from .episodes import Outcome
+
+__all__ = ["DIRECTIONS", "ActionLayout", "DirectionKind", "Engine", "Outcome", "Replay", "engine_of"]

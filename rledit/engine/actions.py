@@ -28,8 +28,6 @@ class ActionLayout:
     """
 
     def __init__(self, task: Task, rule: EditRule, rank: int, directions: str = "all") -> None:
-        if isinstance(rank, bool) or not isinstance(rank, int):
-            raise ValueError(f"rank: expected an integer, got {rank!r}")
         self.rank = rank
         self.shapes: dict[str, tuple[int, int]] = {}
         weights = task.weights()

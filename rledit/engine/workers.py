@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import threading
+import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Protocol
@@ -9,6 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ..runtime import plain_modes
 from .episodes import Outcome
 
 Work = Callable[[Tensor], Outcome]
@@ -35,23 +39,64 @@ class Worker(Protocol):
 
 
 class ThreadWorker:
-    """A thread. The native core leaves Python's lock alone while it scores."""
+    """A thread. The native core releases Python's lock while it scores.
+
+    A forked child has no thread but the one that forked. Work is therefore finished before a fork, so that
+    its result and the state that it changed are whole in the child, which starts a thread of its own.
+    """
 
     def __init__(self) -> None:
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rledit-score")
+        self._executor = _executor()
+        self._under_way: Future[Outcome] | None = None  # the last one: the others come before it
+        self._closed = False
+        _WORKERS.add(self)
 
     def submit(self, work: Work, actions: Tensor) -> Future[Outcome]:
-        return self._executor.submit(_checked, work, actions)
+        self._under_way = self._executor.submit(_checked, work, actions)
+        return self._under_way
 
     def settle(self, pending: Sequence[Pending]) -> None:
         wait([future for future in pending if isinstance(future, Future)])
 
     def close(self) -> None:
+        self._closed = True
         self._executor.shutdown(wait=True, cancel_futures=True)
+
+    def before_fork(self) -> None:
+        if self._under_way is not None and not threading.current_thread().name.startswith(_THREAD):
+            wait([self._under_way])
+
+    def after_fork(self) -> None:
+        """In the child."""
+        if not self._closed:
+            self._executor = _executor()
+
+
+_THREAD = "rledit-score"
+_WORKERS: weakref.WeakSet[ThreadWorker] = weakref.WeakSet()
+
+
+def _executor() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max_workers=1, thread_name_prefix=_THREAD)
+
+
+def _before_fork() -> None:
+    for worker in list(_WORKERS):
+        worker.before_fork()
+
+
+def _after_fork() -> None:
+    for worker in list(_WORKERS):
+        worker.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_child=_after_fork)
 
 
 def _checked(work: Work, actions: Tensor) -> Outcome:
-    return work(actions).check()
+    with plain_modes():
+        return work(actions).check()
 
 
 class StreamWorker:
@@ -66,7 +111,7 @@ class StreamWorker:
         self._stream.wait_stream(torch.cuda.current_stream(self._device))  # it has still to make the actions
         try:
             # What is kept from step to step must not be of the caller's inference mode.
-            with torch.cuda.stream(self._stream), torch.inference_mode(False), torch.no_grad():
+            with torch.cuda.stream(self._stream), plain_modes():
                 outcome = work(actions)
                 arrived = self._stream.record_event()
         except Exception as error:

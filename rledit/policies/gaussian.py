@@ -1,106 +1,159 @@
-"""The Gaussian policy and the value function."""
+"""Gaussian policies: a multilayer perceptron over the features, or a plain parameter vector."""
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ..ppo.config import LOG_STD_LIMITS, PPOConfig
-from ..runtime import seeded
+from .base import Policy
 
-PARAMETER_LIMIT = 1e9
-"""A parameter beyond this has blown up. Below it, means and actions cannot overflow float32."""
-
-
-class NotFiniteError(FloatingPointError):
-    """The agent has blown up: NaN, infinity, or so large that either would be next."""
+LOG_STD_LIMITS = (-8.0, 2.0)
+"""Of the logarithm of the standard deviations: 0.0003, where a policy is as good as deterministic, to 7.4,
+where nearly every action is at its bound. Beyond the bounds the reward does not depend on them any more."""
 
 
-def _trunk(observation_size: int, hidden: int) -> nn.Sequential:
+class DiagonalGaussian(NamedTuple):
+    """Independent normal distributions over the action's entries.
+
+    Actions are clipped to the bounds by the engine; densities are those of the unclipped action (detail 8 of
+    the continuous ones in Huang et al. 2022).
+    """
+
+    mean: Tensor  # [1 or N, A]
+    log_std: Tensor  # [A]
+
+    def sample(self, candidates: int, generator: torch.Generator) -> Tensor:
+        """[N, A]."""
+        noise = torch.randn(
+            candidates, self.mean.shape[1], generator=generator, device=generator.device, dtype=torch.float32
+        )
+        return self.mean + self.log_std.exp() * noise
+
+    def log_prob(self, actions: Tensor) -> Tensor:
+        """[N]."""
+        z = (actions - self.mean) * (-self.log_std).exp()
+        constant = self.log_std.sum() + 0.5 * math.log(2 * math.pi) * actions.shape[1]
+        return -0.5 * z.square().sum(1) - constant
+
+    def entropy(self) -> Tensor:
+        """In nats, the same for every row."""
+        return self.log_std.sum() + 0.5 * math.log(2 * math.pi * math.e) * len(self.log_std)
+
+
+class _Gaussian(Policy):
+    """With a standard deviation for each entry that no feature changes (detail 4 of the continuous ones)."""
+
+    def __init__(self, actions: int, initial_std: float) -> None:
+        super().__init__()
+        self.log_std = nn.Parameter(torch.full((actions,), math.log(initial_std)))
+
+    @torch.no_grad()
+    def constrain_(self) -> None:
+        # Not part of the forward pass, where it would stop the gradient for good.
+        self.log_std.clamp_(*LOG_STD_LIMITS)
+
+
+class GaussianPolicy(_Gaussian):
+    """A Gaussian whose mean comes from an MLP over the features.
+
+    Args:
+        features: D.
+        right: bool [A], which entries belong to right factors. Their means start at random, the left ones at
+            zero: as in LoRA (arXiv:2106.09685, section 4.1) the first edit is the identity, but the reward
+            has a slope. With both factors at zero its gradient vanishes by symmetry.
+        hidden: width of the two tanh layers.
+        initial_std: standard deviation of a fresh policy.
+        initial_right: spread of the right factors' means in a fresh policy.
+        generator: of the initial weights, on the CPU.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        right: Tensor,
+        *,
+        hidden: int,
+        initial_std: float,
+        initial_right: float,
+        generator: torch.Generator,
+    ) -> None:
+        actions = len(right)
+        super().__init__(actions, initial_std)
+        self.trunk = trunk(features, hidden, generator)
+        self.head = linear(hidden, actions, generator)
+        # Detail 2: a small last layer, so that the bias decides.
+        nn.init.orthogonal_(self.head.weight, 0.01, generator=generator)
+        with torch.no_grad():
+            start = initial_right * torch.randn(actions, generator=generator)
+            self.head.bias.copy_(torch.where(right, start, 0.0))
+
+    def forward(self, features: Tensor) -> DiagonalGaussian:
+        return DiagonalGaussian(self.head(self.trunk(features)), self.log_std)
+
+
+class ParameterPolicy(_Gaussian):
+    """A Gaussian whose mean is a parameter vector: all that a bandit needs. It does not look at the features.
+
+    Args:
+        features: D, ignored.
+        right, initial_std, initial_right, generator: as :class:`GaussianPolicy` has them.
+        hidden: ignored.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        right: Tensor,
+        *,
+        hidden: int,
+        initial_std: float,
+        initial_right: float,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__(len(right), initial_std)
+        start = initial_right * torch.randn(len(right), generator=generator)
+        self.center = nn.Parameter(torch.where(right, start, 0.0))
+
+    def forward(self, features: Tensor) -> DiagonalGaussian:
+        return DiagonalGaussian(self.center[None], self.log_std)
+
+
+class ValueFunction(nn.Module):
+    """Expected return of a state; an MLP of its own, not shared with the policy (detail 3)."""
+
+    def __init__(self, features: int, hidden: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.trunk = trunk(features, hidden, generator)
+        self.head = linear(hidden, 1, generator)
+        nn.init.orthogonal_(self.head.weight, 1.0, generator=generator)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features [B, D] -> values [B]."""
+        values: Tensor = self.head(self.trunk(features)).squeeze(-1)
+        return values
+
+
+def trunk(features: int, hidden: int, generator: torch.Generator) -> nn.Sequential:
+    """Two tanh layers with orthogonal initialization (detail 2 of Huang et al. 2022)."""
     layers = nn.Sequential(
-        nn.Linear(observation_size, hidden), nn.Tanh(), nn.Linear(hidden, hidden), nn.Tanh()
+        linear(features, hidden, generator), nn.Tanh(), linear(hidden, hidden, generator), nn.Tanh()
     )
     for layer in layers:
         if isinstance(layer, nn.Linear):
-            nn.init.orthogonal_(layer.weight, math.sqrt(2.0))  # detail 2, orthogonal initialisation
+            nn.init.orthogonal_(layer.weight, math.sqrt(2.0), generator=generator)
             nn.init.zeros_(layer.bias)
     return layers
 
 
-class GaussianPolicy(nn.Module):
-    """Independent normal distributions over the action's entries.
-
-    The mean comes from an MLP over the observation, the standard deviation is the same in every state.
-    Actions are clipped to the bounds by the environment; densities are those of the unclipped action
-    (detail 8 of the continuous ones). Beyond the bounds the reward does not depend on the standard deviation
-    any more, so it is kept within LOG_STD_LIMITS.
-
-    Args:
-        observation_size: D.
-        right: bool [A], which entries belong to right factors.
-    """
-
-    def __init__(self, observation_size: int, right: Tensor, config: PPOConfig) -> None:
-        super().__init__()
-        size = len(right)
-        self.trunk = _trunk(observation_size, config.hidden)
-        self.head = nn.Linear(config.hidden, size)
-        nn.init.orthogonal_(self.head.weight, 0.01)  # detail 2: small last layer, so the bias decides
-        with torch.no_grad():
-            self.head.bias.copy_(torch.where(right, config.initial_right * torch.randn(size), 0.0))
-        self.log_std = nn.Parameter(torch.full((size,), math.log(config.initial_std)))
-
-    def forward(self, observations: Tensor) -> Tensor:
-        """Observations [B, D] -> means [B, A]."""
-        means: Tensor = self.head(self.trunk(observations))
-        return means
-
-    def log_prob(self, means: Tensor, actions: Tensor) -> Tensor:
-        """Log density of actions [N, A] under means [1 or N, A] -> [N]."""
-        z = (actions - means) * (-self.log_std).exp()
-        constant = self.log_std.sum() + 0.5 * math.log(2 * math.pi) * actions.shape[1]
-        return -0.5 * z.square().sum(1) - constant
-
-    @torch.no_grad()
-    def clamp_log_std_(self) -> None:
-        """Called after each step. Not part of the forward pass, where it would stop the gradient for good."""
-        self.log_std.clamp_(*LOG_STD_LIMITS)
-
-    def entropy(self) -> Tensor:
-        """In nats, the same in every state."""
-        return self.log_std.sum() + 0.5 * math.log(2 * math.pi * math.e) * len(self.log_std)
-
-
-class ValueFunction(nn.Module):
-    """Expected return of an observation; an MLP of its own, not shared with the policy (detail 3)."""
-
-    def __init__(self, observation_size: int, config: PPOConfig) -> None:
-        super().__init__()
-        self.trunk = _trunk(observation_size, config.hidden)
-        self.head = nn.Linear(config.hidden, 1)
-        nn.init.orthogonal_(self.head.weight, 1.0)
-        nn.init.zeros_(self.head.bias)
-
-    def forward(self, observations: Tensor) -> Tensor:
-        """Observations [B, D] -> values [B]."""
-        values: Tensor = self.head(self.trunk(observations)).squeeze(-1)
-        return values
-
-
-class Agent(nn.Module):
-    """Policy and value function together, initialised from a seed without touching torch's global one."""
-
-    def __init__(self, observation_size: int, right: Tensor, config: PPOConfig, seed: int) -> None:
-        super().__init__()
-        cpu = torch.device("cpu")
-        with seeded(seed, cpu), cpu:  # the same numbers, wherever tensors are made by default
-            self.policy = GaussianPolicy(observation_size, right, config)
-            self.value = ValueFunction(observation_size, config)
-
-    def finite(self) -> bool:
-        """Whether no parameter is NaN, nor any tensor's norm beyond PARAMETER_LIMIT."""
-        # The norm passes NaN on, and NaN is not below the limit. Of all norms torch has made this one fast.
-        norms = [torch.linalg.vector_norm(parameter.detach()) for parameter in self.parameters()]
-        return bool((torch.stack(norms) < PARAMETER_LIMIT).all())
+def linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
+    """An ``nn.Linear`` with its usual initial weights from a generator of ours: torch's global one, which the
+    constructor draws from, belongs to the caller and to other threads."""
+    layer: nn.Linear = nn.utils.skip_init(nn.Linear, inputs, outputs, dtype=torch.float32)
+    nn.init.kaiming_uniform_(layer.weight, a=math.sqrt(5), generator=generator)
+    bound = 1 / math.sqrt(inputs)
+    nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
+    return layer

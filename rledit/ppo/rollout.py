@@ -10,10 +10,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from ..engine import Engine
 from ..engine.workers import Pending
-from ..policies.gaussian import Agent, NotFiniteError, ValueFunction
+from ..policies import Distribution, ValueFunction
 from ..runtime import one_thread
-from ..worlds import World
+from .agent import Agent, NotFiniteError
 from .config import PPOConfig
 
 
@@ -27,8 +28,8 @@ class Rollout:
         log_probs: [T, N] under the policy that sampled them.
         rewards: float32 [T, N].
         returns: the whole improvement of each episode, float64 [N].
-        metrics: the objective's figures after the last step, each float64 [N].
-        score_seconds: from handing the actions to the world to its answer.
+        metrics: the objective's metrics after the last step, each float64 [N].
+        score_seconds: from handing the actions to the engine to its answer.
     """
 
     observations: list[Tensor]
@@ -70,11 +71,14 @@ class Arriving:
         self._waiting = list(parts)
         self._arrived: list[Rollout] = []
 
+    def part(self, index: int) -> Rollout:
+        """One part, once it is there; the ones before it are, too."""
+        for wait in self._waiting[len(self._arrived) : index + 1]:
+            self._arrived.append(wait())
+        return self._arrived[index]
+
     def __iter__(self) -> Iterator[Rollout]:
-        for i, wait in enumerate(self._waiting):
-            if i == len(self._arrived):
-                self._arrived.append(wait())
-            yield self._arrived[i]
+        return (self.part(index) for index in range(len(self._waiting)))
 
     def whole(self) -> Rollout:
         """The whole batch, once all of it is there."""
@@ -83,19 +87,19 @@ class Arriving:
 
 
 @torch.no_grad()
-def start(world: World, agent: Agent, config: PPOConfig, generator: torch.Generator) -> Arriving:
-    """Let the policy act; where the world can score beside the policy's update, in two halves.
+def start(engine: Engine, agent: Agent, config: PPOConfig, generator: torch.Generator) -> Arriving:
+    """Let the policy act; where the engine can score beside the policy's update, in two halves.
 
     Raises:
         NotFiniteError: if the policy's actions are not finite.
     """
-    if not world.overlaps or min(config.minibatches, world.num_envs // 2) < 2:
-        rollout = collect(world, agent, generator)
-        return Arriving([world.num_envs], rollout.observations, [lambda: rollout])
-    rows = world.initial_observation
-    means, actions = _act(agent, rows, world.num_envs, generator)
-    outcomes = world.score_parts(actions, 2)
-    log_probs = agent.policy.log_prob(means, actions)
+    if not engine.overlaps or min(config.num_minibatches, engine.candidates // 2) < 2:
+        rollout = collect(engine, agent, generator)
+        return Arriving([engine.candidates], rollout.observations, [lambda: rollout])
+    rows = engine.initial_observation
+    distribution, actions = _act(agent, rows, engine.candidates, generator)
+    outcomes = engine.score_parts(actions, 2)
+    log_probs = distribution.log_prob(actions)
 
     def half(outcome: Pending, taken: Tensor, densities: Tensor) -> Rollout:
         started = time.perf_counter()
@@ -115,46 +119,43 @@ def start(world: World, agent: Agent, config: PPOConfig, generator: torch.Genera
     return Arriving([len(part) for part in taken], [rows], [partial(half, *each) for each in halves])
 
 
-def _act(agent: Agent, rows: Tensor, candidates: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Means [1 or N, A] and actions [N, A]."""
+def _act(
+    agent: Agent, rows: Tensor, candidates: int, generator: torch.Generator
+) -> tuple[Distribution, Tensor]:
+    """The policy's distribution, and actions [N, A] from it."""
     with one_thread():
-        means = agent.policy(rows)
-        noise = torch.randn(candidates, means.shape[1], generator=generator, device=generator.device)
-        actions = means + agent.policy.log_std.exp() * noise
+        distribution = agent.policy(rows)
+        actions = distribution.sample(candidates, generator)
         if not bool(actions.isfinite().all()):
             raise NotFiniteError("the policy's actions are not finite")
-    return means, actions
+    return distribution, actions
 
 
 @torch.no_grad()
-def collect(world: World, agent: Agent, generator: torch.Generator) -> Rollout:
-    """Let the policy act for one episode in each environment.
+def collect(engine: Engine, agent: Agent, generator: torch.Generator) -> Rollout:
+    """Let the policy act for one episode of each candidate.
 
-    The first observation is the same for all candidates, so the policy runs on one row, not on N. Outcomes
-    are taken as tensors, without the observations and infos that Gymnasium wants of a last step.
+    The first observation is the same for all candidates, so the policy runs on one row, not on N.
 
     Raises:
         NotFiniteError: if the policy's actions are not finite.
     """
-    world.reset()
-    rows = world.initial_observation
+    engine.reset()
     observations, actions, log_probs, rewards = [], [], [], []
     seconds = 0.0
-    for step in range(world.episode_length):
-        if step > 0:
-            assert world.episodes.weights is not None  # stored by all but one-step episodes
-            rows = world.observe(world.episodes.weights)
-        means, action = _act(agent, rows, world.num_envs, generator)
+    for _ in range(engine.episode_length):
+        rows = engine.observation
+        distribution, action = _act(agent, rows, engine.candidates, generator)
         started = time.perf_counter()
-        world.start(action)
-        # While the world scores, everything else that the update needs of this step.
-        log_probs.append(agent.policy.log_prob(means, action))
+        engine.start(action)
+        # While the engine scores, everything else that the update needs of this step.
+        log_probs.append(distribution.log_prob(action))
         observations.append(rows)
         actions.append(action)
-        outcome = world.wait()
+        outcome = engine.wait()
         seconds += time.perf_counter() - started
         rewards.append(outcome.rewards)
-    world.reset()
+    engine.reset()
     stacked = torch.stack(rewards)
     return Rollout(
         observations=observations,
@@ -177,7 +178,7 @@ def expected_returns(value: ValueFunction, observations: Sequence[Tensor]) -> li
 def advantages(
     rollout: Rollout, expected: Sequence[Tensor], gamma: float, gae_lambda: float
 ) -> tuple[Tensor, Tensor]:
-    """Generalised advantages and value targets, each [T, N] (arXiv:1506.02438, equation 16).
+    """Generalized advantages and value targets, each [T, N] (arXiv:1506.02438, equation 16).
 
     Every episode ends with its last step, so nothing is bootstrapped.
     """

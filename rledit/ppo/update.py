@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from ..policies.gaussian import Agent, NotFiniteError
+from .agent import Agent, NotFiniteError
 from .config import PPOConfig
 from .rollout import Arriving, Rollout, advantages, expected_returns
 
@@ -24,20 +24,32 @@ class UpdateStats:
     value_loss: float = 0.0  # 0 where the value function plays no part
     clipped: float = 0.0  # share of candidates whose ratio was clipped
     kl: float = 0.0  # nats, from the policy that sampled the batch to the updated one
-    steps: int = 0  # optimiser steps taken
+    steps: int = 0  # optimizer steps taken
+
+
+@dataclass(frozen=True)
+class Minibatch:
+    """Some candidates of one task: rows ``index`` of a rollout, with their advantages and value targets."""
+
+    rollout: Rollout
+    index: Tensor
+    advantage: Tensor
+    target: Tensor
 
 
 def update(
     agent: Agent,
     optimizer: torch.optim.Optimizer,
-    arriving: Arriving,
+    batches: Sequence[Arriving],
     config: PPOConfig,
     generator: torch.Generator,
 ) -> UpdateStats:
-    """PPO on one batch (arXiv:1707.06347, algorithm 1).
+    """PPO on one batch of each task (arXiv:1707.06347, algorithm 1).
 
-    If the batch arrives in two halves, the first pass takes them as they come, so that the policy learns from
-    the first while the second is scored. The later passes shuffle all of it.
+    A step takes a minibatch of every task; advantages are normalized within each, so that no task's scale
+    outweighs another's, and the losses are averaged. If a batch arrives in two halves, the first pass takes
+    them as they come, so that the policy learns from the first while the second is scored. The later passes
+    shuffle all of it.
 
     Raises:
         NotFiniteError: if a loss, a gradient or a parameter is not finite, or the policy is far beyond the
@@ -45,22 +57,24 @@ def update(
     """
     steps = 0
     last: dict[str, Tensor] = {}
-    with_value = value_matters(arriving, config)
-    for rollout, index, advantage, target in _minibatches(agent, arriving, config, generator, with_value):
-        log_ratio = log_ratios(agent, rollout, index)
+    with_value = any(value_matters(arriving, config) for arriving in batches)
+    passes = [_minibatches(agent, arriving, config, generator, with_value) for arriving in batches]
+    for minibatches in zip(*passes, strict=True):
+        log_ratios_of = [log_ratios(agent, each.rollout, each.index) for each in minibatches]
         # Detail 12, early stopping; before the first step the distance is zero.
-        if steps > 0 and not kl_estimate(log_ratio) <= config.target_kl:
+        if steps > 0 and not _mean([kl_estimate(each) for each in log_ratios_of]) <= config.target_kl:
             break
-        if config.normalize_advantage and advantage.numel() > 1:
-            advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
-        policy_loss, clipped = clipped_loss(log_ratio, advantage, config.clip)
+        losses = [
+            _losses(agent, each, log_ratio, config, with_value)
+            for each, log_ratio in zip(minibatches, log_ratios_of, strict=True)
+        ]
+        policy_loss, value_loss, clipped = (_mean(parts) for parts in zip(*losses, strict=True))
         loss = policy_loss
-        value_loss = torch.zeros_like(policy_loss)
         if with_value:
-            value_loss = 0.5 * (values(agent, rollout, index) - target).square().mean()
-            loss = loss + config.value_weight * value_loss
-        if config.entropy_weight > 0:
-            loss = loss - config.entropy_weight * agent.policy.entropy()
+            loss = loss + config.vf_coef * value_loss
+        if config.ent_coef > 0:
+            entropies = [agent.policy(each.rollout.observations[0]).entropy() for each in minibatches]
+            loss = loss - config.ent_coef * _mean(entropies)
         optimizer.zero_grad()
         loss.backward()
         norms = _clip_gradients(agent, config.max_grad_norm)
@@ -68,30 +82,48 @@ def update(
         if not bool(torch.stack([loss.detach(), *norms]).isfinite().all()):
             raise NotFiniteError("the loss or a gradient is not finite")
         optimizer.step()
-        agent.policy.clamp_log_std_()
+        agent.policy.constrain_()
         last = {"policy_loss": policy_loss.detach(), "value_loss": value_loss.detach(), "clipped": clipped}
         steps += 1
     stats = UpdateStats(steps=steps, **{name: float(figure) for name, figure in last.items()})
-    return _checked(agent, arriving.whole(), config, stats)
+    return _checked(agent, [arriving.whole() for arriving in batches], config, stats)
+
+
+def _mean(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.stack(list(parts)).mean()
+
+
+def _losses(
+    agent: Agent, minibatch: Minibatch, log_ratio: Tensor, config: PPOConfig, with_value: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Policy loss, value loss and the share of clipped ratios of one task's minibatch."""
+    advantage = minibatch.advantage
+    if config.norm_adv and advantage.numel() > 1:
+        advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+    policy_loss, clipped = clipped_loss(log_ratio, advantage, config.clip_coef)
+    value_loss = torch.zeros_like(policy_loss)
+    if with_value:
+        error = values(agent, minibatch.rollout, minibatch.index) - minibatch.target
+        value_loss = 0.5 * error.square().mean()
+    return policy_loss, value_loss, clipped
 
 
 def value_matters(arriving: Arriving, config: PPOConfig) -> bool:
     """Not where all candidates saw one observation in their only step: the value function is then one number,
-    which normalising takes out of the advantages again. Training it would be half of an update's work."""
+    which normalizing takes out of the advantages again. Training it would be half of an update's work."""
     one_observation = len(arriving.observations) == 1 and len(arriving.observations[0]) == 1
-    return not (config.normalize_advantage and one_observation and sum(arriving.sizes) > 1)
+    return not (config.norm_adv and one_observation and sum(arriving.sizes) > 1)
 
 
 def _minibatches(
     agent: Agent, arriving: Arriving, config: PPOConfig, generator: torch.Generator, with_value: bool
-) -> Iterator[tuple[Rollout, Tensor, Tensor, Tensor]]:
-    """Rollout, indices into it, and their advantages and value targets, minibatch by minibatch.
-
-    Advantages are those under the value function that the batch was sampled with.
-    """
+) -> Iterator[Minibatch]:
+    """With the advantages under the value function that the batch was sampled with."""
     parts = list(arriving.sizes)
     envs = sum(parts)
-    number = max(1, min(config.minibatches, envs // 2))  # one candidate alone has no advantage over others
+    number = max(
+        1, min(config.num_minibatches, envs // 2)
+    )  # one candidate alone has no advantage over others
     nothing = [torch.zeros(1, device=generator.device)]
     expected = expected_returns(agent.value, arriving.observations) if with_value else nothing
     known = []
@@ -101,21 +133,21 @@ def _minibatches(
         share = max(1, min(number // len(parts) + (i < number % len(parts)), parts[i] // 2))
         order = torch.randperm(parts[i], generator=generator, device=generator.device)
         for index in order.tensor_split(share):
-            yield rollout, index, advantage[:, index], target[:, index]
+            yield Minibatch(rollout, index, advantage[:, index], target[:, index])
     rollout = arriving.whole()
     advantage, target = (torch.cat(values, 1) for values in zip(*known, strict=True))
-    for _ in range(1, config.epochs):
+    for _ in range(1, config.update_epochs):
         order = torch.randperm(envs, generator=generator, device=generator.device)
         for index in order.tensor_split(number):
-            yield rollout, index, advantage[:, index], target[:, index]
+            yield Minibatch(rollout, index, advantage[:, index], target[:, index])
 
 
 def log_ratios(agent: Agent, rollout: Rollout, index: Tensor | slice) -> Tensor:
     """Of some candidates' densities, to those under the policy that sampled them. [T, n]"""
     log_probs = []
     for t, rows in enumerate(rollout.observations):
-        means = agent.policy(rows if len(rows) == 1 else rows[index])
-        log_probs.append(agent.policy.log_prob(means, rollout.actions[t, index]))
+        distribution = agent.policy(rows if len(rows) == 1 else rows[index])
+        log_probs.append(distribution.log_prob(rollout.actions[t, index]))
     return torch.stack(log_probs) - rollout.log_probs[:, index]
 
 
@@ -125,10 +157,10 @@ def values(agent: Agent, rollout: Rollout, index: Tensor) -> Tensor:
     return torch.stack([agent.value(seen).expand(len(index)) for seen in rows])
 
 
-def kl_estimate(log_ratio: Tensor) -> float:
-    """Nats; the low-variance estimator k3 of J. Schulman, "Approximating KL divergence" (2020)."""
-    with torch.no_grad():
-        return float((log_ratio.expm1() - log_ratio).mean())
+@torch.no_grad()
+def kl_estimate(log_ratio: Tensor) -> Tensor:
+    """Nats, a scalar; the low-variance estimator k3 of J. Schulman, "Approximating KL divergence" (2020)."""
+    return (log_ratio.expm1() - log_ratio).mean()
 
 
 def clipped_loss(log_ratio: Tensor, advantage: Tensor, clip: float) -> tuple[Tensor, Tensor]:
@@ -152,12 +184,12 @@ def _clip_gradients(agent: Agent, max_norm: float) -> list[Tensor]:
 
 
 @torch.no_grad()
-def _checked(agent: Agent, rollout: Rollout, config: PPOConfig, stats: UpdateStats) -> UpdateStats:
+def _checked(agent: Agent, rollouts: Sequence[Rollout], config: PPOConfig, stats: UpdateStats) -> UpdateStats:
     """The stats with the update's KL, if the updated agent can be trusted."""
     if not agent.finite():
         raise NotFiniteError("the policy's parameters are not finite")
     # k1 of Schulman 2020: noisier near zero than k3, but without its exp(), which runs away far from it.
-    kl = -float(log_ratios(agent, rollout, slice(None)).mean())
+    kl = -float(_mean([log_ratios(agent, rollout, slice(None)).mean() for rollout in rollouts]))
     if not kl <= BLOWN_UP * config.target_kl:
         raise NotFiniteError(f"the update went {kl:.3g} nats, the target is {config.target_kl:.3g}")
     return replace(stats, kl=kl)

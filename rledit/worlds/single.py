@@ -8,7 +8,7 @@ import gymnasium
 from numpy.typing import NDArray
 
 from ..task import Task
-from .vector import MaskWorld, ShiftWorld, World
+from .vector import MaskWorld, ShiftWorld, World, figures_of
 
 Array = NDArray[Any]
 
@@ -36,16 +36,15 @@ class SingleWorld(gymnasium.Env[Array, Array]):
 
     def step(self, action: Array) -> tuple[Array, float, bool, bool, dict[str, Any]]:
         """Raises RuntimeError after the last step of an episode, and ValueError as the vector world does."""
-        episodes = self.world.episodes
-        if episodes.done:
+        engine = self.world.engine
+        if engine.done:
             raise RuntimeError("step: the episode is over, call reset()")
         actions = self.world.as_actions(action, (self.world.layout.size,))[None]
-        self.world.start(actions)
-        outcome = self.world.wait()
-        observation = self.world.edited_observation(actions)[0]
-        info = {"value": float(outcome.values[0])}
-        info.update({name: float(metric[0]) for name, metric in outcome.metrics.items()})
-        return observation, float(outcome.rewards[0]), episodes.done, False, info
+        engine.start(actions)
+        outcome = engine.wait()
+        observation = engine.observation_after(actions)[0].cpu().numpy()
+        info = {name: float(figure[0]) for name, figure in figures_of(outcome).items()}
+        return observation, float(outcome.rewards[0]), engine.done, False, info
 
     def close(self) -> None:
         self.world.close()

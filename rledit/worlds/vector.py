@@ -1,7 +1,8 @@
-"""MaskWorld and ShiftWorld: N candidates as a ``gymnasium.vector.VectorEnv``."""
+"""MaskWorld and ShiftWorld: an engine as a ``gymnasium.vector.VectorEnv``."""
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, ClassVar, Literal
 
 import gymnasium
@@ -12,16 +13,16 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..edits.edit import Edit
-from ..engine.actions import ActionLayout
-from ..engine.episodes import Episodes, Outcome
-from ..engine.observations import make_observation
-from ..engine.step_graph import StepGraph
-from ..engine.workers import Pending, make_worker
-from ..ops.rules import EditRule
+from ..checks import integer, positive
+from ..edits import Edit
+from ..engine import ActionLayout, DirectionKind, Engine, Outcome
+from ..ops.rules import EditRule, check_kind
 from ..task import Task
 
 Array = NDArray[Any]
+
+WORLDS: dict[str, type[World]] = {}
+"""The environments by their kind of edit rule; a subclass of :class:`World` adds itself."""
 
 
 class World(VectorEnv[Array, Array, Array]):
@@ -32,25 +33,24 @@ class World(VectorEnv[Array, Array, Array]):
     Observation: the targets' weights over their initial standard deviation, or per-neuron statistics.
     Reward: the objective's improvement over the previous step, so an episode's return is the whole
     improvement.
-    Info: the objective as "value" and its figures, each float64 [N], with Gymnasium's masks ("_value").
+    Info: the objective as "value" and its metrics, each float64 [N], with Gymnasium's masks ("_value").
 
-    The last step terminates, and resets in the same step (``AutoresetMode.SAME_STEP``): the observation and
-    infos are those of the reset, ``infos["final_obs"]`` and ``infos["final_info"]`` what it has replaced.
+    The last step terminates and resets in the same step (``AutoresetMode.SAME_STEP``): the observation and
+    infos are those of the reset, ``infos["final_obs"]`` and ``infos["final_info"]`` what it replaced.
     All candidates start from one observation, so those rows share their memory and are read-only.
 
-    An error while scoring comes out of :meth:`step_wait`; the episodes then start over.
+    An error while scoring is raised by :meth:`step_wait`; the episodes then start over.
 
-    A model on a GPU is edited and scored there, on a stream of its own; what Gymnasium sees is copied to the
-    host. PPO's policy lives there, too, and reads :meth:`wait` and :meth:`score_parts`, which copy nothing.
+    This class only translates between Gymnasium and :attr:`engine`, which learners talk to directly.
 
     Args:
         task: what to edit, and what for.
         num_envs: N, candidates scored together.
         rank: R of the factors, 1 to the smallest side of any target.
         episode_length: T, edits that compose in an episode.
-        scale: s of the world's formula.
+        scale: s of the rule's formula.
         bound: limit of the action's entries.
-        observation: "weights", "neurons", or "auto" (whole weights while they are few).
+        observation: "weights", "neurons", or "auto" (all weights while they are few).
         backend, precision: see :meth:`rledit.Task.scorer`.
         final_obs: whether ``infos["final_obs"]`` is filled, which costs edited weights of all candidates.
         graph: whether steps are captured in a CUDA graph once and replayed. The objective must then compute
@@ -59,15 +59,24 @@ class World(VectorEnv[Array, Array, Array]):
             the objective compares, "strata" or "groups"; see
             :func:`rledit.engine.directions.find_directions`. The action is then shorter.
 
+    Attributes:
+        engine: the :class:`rledit.engine.Engine` underneath.
+
     Raises:
         ValueError: for a number out of range, an unknown name, or ``graph`` without a GPU or its kernels.
     """
 
-    world: ClassVar[Literal["shift", "mask"]]
+    world: ClassVar[str]
+    """The kind of edit rule, of :data:`rledit.ops.rules.KINDS`."""
     metadata: dict[str, Any] = {  # noqa: RUF012 - declared so by the base class
         "render_modes": [],
         "autoreset_mode": AutoresetMode.SAME_STEP,
     }
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "world" in cls.__dict__:
+            WORLDS.setdefault(check_kind(cls.world), cls)
 
     def __init__(
         self,
@@ -77,62 +86,44 @@ class World(VectorEnv[Array, Array, Array]):
         episode_length: int = 1,
         scale: float = 1.0,
         bound: float = 4.0,
-        observation: str = "auto",
-        backend: str = "auto",
-        precision: str = "float32",
+        observation: Literal["auto", "weights", "neurons"] = "auto",
+        backend: Literal["auto", "native", "triton", "cuda", "reference"] = "auto",
+        precision: Literal["float32", "bfloat16"] = "float32",
         final_obs: bool = True,
         graph: bool = False,
-        directions: str = "all",
+        directions: DirectionKind = "all",
     ) -> None:
-        for name, value in (("num_envs", num_envs), ("episode_length", episode_length)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name}: expected an integer of at least 1, got {value!r}")
-        for name, number in (("scale", scale), ("bound", bound)):
-            if not np.isfinite(number) or number <= 0:
-                raise ValueError(f"{name}: expected a positive number, got {number!r}")
-        self.task = task
-        self.device = task.editable.device
-        if graph and self.device.type != "cuda":
-            raise ValueError(f"graph: expected a model on a GPU for a CUDA graph, got one on {self.device}")
-        scorer = task.scorer(backend, precision)
-        if graph and scorer.backend not in ("triton", "cuda"):
-            raise ValueError(
-                f"graph: expected the backend 'triton' or 'cuda', got {scorer.backend!r}, which waits for "
-                "the GPU in every call"
-            )
-        self.num_envs = num_envs
-        self.rank = rank
-        self.episode_length = episode_length
-        self.scale = float(scale)
-        self.bound = float(bound)
-        self.directions = directions
-        self.rule = EditRule(self.world, self.scale)
-        self.layout = ActionLayout(task, self.rule, rank, directions)
-        self.episodes = Episodes(scorer, self.layout, self.rule, episode_length)
-        self.observe = make_observation(observation, task.weights())
-        unedited = {name: weight[None] for name, weight in task.weights().items()}
-        self.initial_observation = self.observe(unedited)  # [1, D], of every candidate
-        self._final_obs = final_obs
-        self._pending: Pending | None = None
-        self._parts: list[Pending] = []
-        self._actions = torch.empty(0)  # of the step under way, clipped
-        self._worker = make_worker(self.device)
-        self._graph = graph
-        self._graphs: dict[int, StepGraph] = {}  # by number of candidates
-
-        self.single_action_space = gymnasium.spaces.Box(-bound, bound, (self.layout.size,), np.float32)
-        self.single_observation_space = gymnasium.spaces.Box(
-            -np.inf, np.inf, (self.observe.size,), np.float32
+        self.num_envs = integer("num_envs", num_envs)
+        self.engine = Engine(
+            task,
+            EditRule(self.world, positive("scale", scale)),
+            candidates=num_envs,
+            rank=rank,
+            episode_length=episode_length,
+            bound=bound,
+            observation=observation,
+            backend=backend,
+            precision=precision,
+            directions=directions,
+            graph=graph,
         )
-        self.action_space = batch_space(self.single_action_space, num_envs)
-        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self._final_obs = final_obs
+        self._actions = torch.empty(0)  # of the step under way, clipped
+        size, seen = self.layout.size, self.engine.observe.size
+        self.single_action_space = gymnasium.spaces.Box(-self.bound, self.bound, (size,), np.float32)
+        self.single_observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (seen,), np.float32)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.engine.describe()})"
 
     # ------------------------------------------------------------------------------------ stepping
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Array, dict[str, Any]]:
-        """Back to the unedited weights. The world has no chance in it; ``seed`` only seeds ``np_random``."""
+        """Back to the unedited weights. Nothing here is random; ``seed`` only seeds ``np_random``."""
         if isinstance(seed, (list, tuple)):
             if len(seed) != self.num_envs:
                 raise ValueError(f"seed: expected {self.num_envs} seeds, one per candidate, got {len(seed)}")
@@ -140,8 +131,7 @@ class World(VectorEnv[Array, Array, Array]):
         super().reset(seed=seed)
         if options is not None and "reset_mask" in options:
             raise ValueError("options: 'reset_mask' is not supported, the candidates step together")
-        self._abandon()
-        self.episodes.reset()
+        self.engine.reset()
         return self._observation(), self._initial_infos()
 
     def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
@@ -155,45 +145,9 @@ class World(VectorEnv[Array, Array, Array]):
             ValueError: for a wrong shape, or NaN.
             RuntimeError: if a step is under way already, or the world is closed.
         """
-        self._check_idle("step_async")
-        self._start(self.as_actions(actions, (self.num_envs, self.layout.size)))
-
-    def start(self, actions: Tensor) -> None:
-        """:meth:`step_async` of a policy's actions, float32 [N, A] on the task's device.
-
-        Raises:
-            ValueError: for another shape, dtype or device, or NaN.
-            RuntimeError: as :meth:`step_async`.
-        """
-        self._check_idle("start")
-        shape, got = (self.num_envs, self.layout.size), (actions.dtype, actions.device.type)
-        if actions.shape != shape or got != (torch.float32, self.device.type):
-            raise ValueError(
-                f"actions: expected float32 {list(shape)} on {self.device}, got {actions.dtype} "
-                f"{list(actions.shape)} on {actions.device}"
-            )
-        self._start(self.clip(actions))
-
-    def _check_idle(self, method: str) -> None:
-        if self.closed:
-            raise RuntimeError(f"{method}: the world is closed")
-        if self._pending is not None:
-            raise RuntimeError(f"{method}: the step before has not been waited for (step_wait)")
-
-    def _start(self, actions: Tensor) -> None:
-        self._actions = actions
-        self._pending = self._worker.submit(self._step, actions)
-
-    def _step(self, actions: Tensor) -> Outcome:
-        return self.episodes.step(actions, self._captured if self._graph else None)
-
-    def _captured(self, actions: Tensor) -> Outcome:
-        """:meth:`Episodes.advance` as a graph, captured at the first call with so many candidates."""
-        candidates = len(actions)
-        if candidates not in self._graphs:
-            self._graphs[candidates] = StepGraph(self.episodes.advance, actions)
-            self.episodes.begin(candidates, again=True)  # capturing has made steps of its own
-        return self._graphs[candidates](actions)
+        self.engine.check_idle("step_async")
+        self._actions = self.as_actions(actions, (self.num_envs, self.layout.size))
+        self.engine.start(self._actions)
 
     def step_wait(self) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
         """The result of the step under way: observations, rewards, terminations, truncations, infos.
@@ -202,64 +156,22 @@ class World(VectorEnv[Array, Array, Array]):
             RuntimeError: if no step is under way.
             Exception: whatever scoring has raised; the episodes are then reset.
         """
-        outcome = self.wait()
-        figures = {"value": outcome.values, **outcome.metrics}
-        infos = self._infos({name: figure.cpu().numpy().copy() for name, figure in figures.items()})
-        over = self.episodes.done
+        outcome = self.engine.wait()
+        infos = self._infos(
+            {name: figure.cpu().numpy().copy() for name, figure in figures_of(outcome).items()}
+        )
+        over = self.engine.done
         if over:
             finals: dict[str, Any] = {"final_info": infos}
             if self._final_obs:
                 finals["final_obs"] = np.empty(self.num_envs, dtype=object)
-                for i, observation in enumerate(self.edited_observation(self._actions)):
+                for i, observation in enumerate(self.engine.observation_after(self._actions).cpu().numpy()):
                     finals["final_obs"][i] = observation
-            self.episodes.reset()
+            self.engine.reset()
             infos = self._initial_infos() | self._infos(finals)
         terminations = np.full(self.num_envs, over)
         truncations = np.zeros(self.num_envs, dtype=bool)
         return self._observation(), outcome.rewards.cpu().numpy(), terminations, truncations, infos
-
-    def wait(self) -> Outcome:
-        """The outcome of the step under way, as tensors where they are, without resetting: what PPO reads."""
-        if self._pending is None:
-            raise RuntimeError("step_wait: no step is under way (step_async)")
-        try:
-            outcome = self._pending.result()
-        except Exception:
-            self._pending = None
-            self.episodes.reset()
-            raise
-        self._pending = None  # not so after Ctrl-C: the step still runs, and can be waited for again
-        return outcome
-
-    @property
-    def overlaps(self) -> bool:
-        """Whether scoring may go on beside a policy's update: in one-step episodes, scored on a GPU or by the
-        core. What torch scores on the CPU may round differently while its number of threads changes."""
-        scorer = self.episodes.scorer
-        core = scorer.way == "tail" and scorer.backend == "native"
-        return self.episode_length == 1 and (core or self.device.type == "cuda")
-
-    def score_parts(self, actions: Tensor, parts: int) -> list[Pending]:
-        """Start scoring one-step episodes, actions float32 [N, A], in parts of like size, one after another.
-
-        PPO learns from the first while the second is scored.
-
-        Raises:
-            ValueError: for NaN.
-            RuntimeError: if the world is closed.
-        """
-        if self.closed:
-            raise RuntimeError("score_parts: the world is closed")
-        self._abandon()
-        score = self._captured if self._graph and self.episode_length == 1 else self.episodes.score_whole
-        self._parts = [self._worker.submit(score, part) for part in self.clip(actions).tensor_split(parts)]
-        return self._parts
-
-    def _abandon(self) -> None:
-        """Wait for what is under way, if anything; neither result nor error is wanted any more."""
-        self._worker.settle([*self._parts, *([] if self._pending is None else [self._pending])])
-        self._pending = None
-        self._parts = []
 
     def as_actions(self, actions: Array, shape: tuple[int, ...]) -> Tensor:
         """A float32 copy of someone's actions, clipped; ValueError for NaN or another shape."""
@@ -267,56 +179,88 @@ class World(VectorEnv[Array, Array, Array]):
             copied = np.array(np.asarray(actions), dtype=np.float32, order="C")
         if copied.shape != shape:
             raise ValueError(f"actions: expected shape {list(shape)}, got {list(copied.shape)}")
-        return self.clip(torch.from_numpy(copied)).to(self.device)
-
-    def clip(self, actions: Tensor) -> Tensor:
-        """Actions within bounds; ValueError for NaN. Where they are; on a GPU it waits for them."""
-        actions = actions.detach()
-        if actions.device.type != "cpu":
-            if bool(actions.isnan().any()):
-                raise ValueError("actions: expected numbers, got NaN")
-            return actions.clamp(-self.bound, self.bound)
-        numbers = actions.numpy()  # NumPy for the reason in ActionLayout.factors
-        if np.isnan(numbers).any():
-            raise ValueError("actions: expected numbers, got NaN")
-        return torch.from_numpy(np.clip(numbers, -self.bound, self.bound))
-
-    def edited_observation(self, actions: Tensor) -> Array:
-        """[N, D] after the step that took these actions; the episodes are not reset yet."""
-        weights = self.episodes.weights
-        if weights is None:  # episodes of one step never store them
-            weights = self.episodes.edited(actions, None)
-        return self.observe(weights).cpu().numpy()
+        return self.engine.clip(torch.from_numpy(copied)).to(self.device)
 
     def _observation(self) -> Array:
-        if self.episodes.weights is not None:
-            return self.observe(self.episodes.weights).cpu().numpy()
-        first: Array = self.initial_observation.cpu().numpy()
-        return np.broadcast_to(first, (self.num_envs, self.observe.size))
+        rows: Array = self.engine.observation.cpu().numpy()
+        return np.broadcast_to(rows, (self.num_envs, rows.shape[1])) if len(rows) == 1 else rows
 
     def _initial_infos(self) -> dict[str, Any]:
-        figures = {"value": self.episodes.initial_value, **self.episodes.initial_metrics}
+        figures = {"value": self.engine.initial_value, **self.engine.initial_metrics}
         return self._infos({name: np.full(self.num_envs, figure) for name, figure in figures.items()})
 
     def _infos(self, arrays: dict[str, Any]) -> dict[str, Any]:
         """Gymnasium's convention: ``_name`` tells which candidates ``name`` is given for."""
         return arrays | {f"_{name}": np.ones(self.num_envs, dtype=bool) for name in arrays}
 
-    # --------------------------------------------------------------------------------------- edits
+    def close_extras(self, **kwargs: Any) -> None:
+        self.engine.close()
+
+    # ------------------------------------------------------------------------------------ the engine's
+
+    @property
+    def task(self) -> Task:
+        return self.engine.task
+
+    @property
+    def layout(self) -> ActionLayout:
+        """Where each factor lies in an action."""
+        return self.engine.layout
+
+    @property
+    def device(self) -> torch.device:
+        """Where candidates are scored."""
+        return self.engine.device
+
+    @property
+    def rank(self) -> int:
+        return self.engine.rank
+
+    @property
+    def episode_length(self) -> int:
+        return self.engine.episode_length
+
+    @property
+    def scale(self) -> float:
+        return self.engine.rule.scale
+
+    @property
+    def bound(self) -> float:
+        return self.engine.bound
+
+    @property
+    def directions(self) -> str:
+        return self.engine.directions
 
     def edit(self, actions: Tensor) -> Edit:
         """The actions [T, A] of one candidate's episode as an edit of the task's model."""
-        return Edit(
-            self.layout.edit_factors(self.clip(actions)),
-            world=self.world,
-            scale=self.scale,
-            fingerprint=self.task.fingerprint,
-        )
+        return self.engine.edit(actions)
 
-    def close_extras(self, **kwargs: Any) -> None:
-        self._worker.close()
-        self._graphs.clear()  # and their memory
-        self._parts = []
+    def edited_observation(self, actions: Tensor) -> Array:
+        """Deprecated: :meth:`rledit.engine.Engine.observation_after` on the host."""
+        warnings.warn("edited_observation is deprecated, use engine.observation_after", DeprecationWarning, 2)
+        return self.engine.observation_after(actions).cpu().numpy()
+
+    def __getattr__(self, name: str) -> Any:
+        """Names of 0.1 that are the engine's now."""
+        if name not in _ENGINES:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        warnings.warn(
+            f"{type(self).__name__}.{name} is deprecated, use {type(self).__name__}.engine.{name} instead",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return getattr(self.engine, name)
+
+
+_ENGINES = frozenset(
+    {"clip", "episodes", "initial_observation", "observe", "overlaps", "score_parts", "start", "wait"}
+)
+
+
+def figures_of(outcome: Outcome) -> dict[str, Tensor]:
+    """What infos tell of an outcome, each float64 [N]."""
+    return {"value": outcome.values, **outcome.metrics}
 
 
 class MaskWorld(World):

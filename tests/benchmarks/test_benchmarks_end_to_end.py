@@ -166,7 +166,7 @@ def test_opponent_has_our_settings(model: MnistCNN, data: TinyData, batched: boo
     assert sum(p.numel() for p in agent.policy.parameters()) == sum(
         p.numel() for p in trainer.agent.parameters()
     )
-    assert agent.batch_size == CONFIG.num_envs // CONFIG.ppo.minibatches
+    assert agent.batch_size == CONFIG.num_envs // CONFIG.ppo.num_minibatches
     torch.testing.assert_close(agent.policy.log_std, trainer.agent.policy.log_std)
     bias, right = agent.policy.action_net.bias, trainer.env.layout.right_mask()
     spread = CONFIG.ppo.initial_right if our_means else 0.0
@@ -202,7 +202,7 @@ def test_check_is_of_the_same_two_actions(model: MnistCNN, data: TinyData) -> No
     trainer.update()
     editing = make_editing(model, data, "mask")
     with torch.no_grad():
-        actions = [mean_actions(trainer.env, trainer.agent)[0, 0], trainer.elites.actions[0, 0]]
+        actions = [mean_actions(trainer.engine, trainer.agent)[0, 0], trainer.elites.actions[0, 0]]
     expected = [editing.accuracies(editing.edited(action.numpy()), editing.validation) for action in actions]
     assert ours.accuracies(trainer, task.scorer(split="validation")) == expected
     trainer.env.close()

@@ -224,7 +224,7 @@ def test_a_checkpoint_keeps_to_its_rows() -> None:
         for each in (samples, others)
     )
     one.load_state(*one.state())
-    with pytest.raises(ValueError, match="directions of fc1 differ"):
+    with pytest.raises(ValueError, match=r"directions\.fc1 differs"):
         other.load_state(*one.state())
 
 

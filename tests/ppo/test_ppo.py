@@ -15,6 +15,7 @@ from editing_tasks import SHORT, make_ppo, make_task, same_edit
 from torch import Tensor
 
 import rledit
+from rledit.engine import Engine
 from rledit.ppo.rollout import collect, start
 from rledit.worlds import World
 
@@ -64,7 +65,7 @@ def test_the_objectives_scale_does_not_matter() -> None:
 @pytest.mark.parametrize("envs", [1, 2, 3, 7])
 @pytest.mark.parametrize("length", [1, 2])
 def test_any_number_of_candidates(envs: int, length: int) -> None:
-    config = rledit.PPOConfig(epochs=2, minibatches=4, hidden=8)
+    config = rledit.PPOConfig(update_epochs=2, num_minibatches=4, hidden=8)
     ppo = make_ppo(num_envs=envs, episode_length=length, config=config)
     result = ppo.train(3 * envs * length)
     assert [row["optimizer_steps"] for row in result.history] == [2 * max(1, min(4, envs // 2))] * 3
@@ -106,7 +107,7 @@ def test_one_row_for_one_step_episodes() -> None:
     assert set(rows) == {1}
     longer = make_ppo(num_envs=64, episode_length=2)
     rows = rows_seen(longer)
-    collect(longer.env, longer.agent, longer.generator)
+    collect(longer.engine, longer.agent, longer.generator)
     assert rows == [1, 64]
 
 
@@ -114,7 +115,7 @@ def test_one_row_for_one_step_episodes() -> None:
 @pytest.mark.parametrize("length", [1, 3])
 def test_rollout_is_what_gymnasium_shows(kind: type[World], length: int) -> None:
     ppo = make_ppo(kind, episode_length=length)
-    rollout = collect(ppo.env, ppo.agent, ppo.generator)
+    rollout = collect(ppo.engine, ppo.agent, ppo.generator)
     observation, _ = ppo.env.reset()
     for t in range(length):
         np.testing.assert_array_equal(
@@ -125,7 +126,7 @@ def test_rollout_is_what_gymnasium_shows(kind: type[World], length: int) -> None
     for name, metric in rollout.metrics.items():
         np.testing.assert_array_equal(metric.numpy(), infos["final_info"][name])
     with torch.no_grad():
-        means = ppo.agent.policy(rollout.observations[0])
+        means = ppo.agent.policy(rollout.observations[0]).mean
         normal = torch.distributions.Normal(means, ppo.agent.policy.log_std.exp())
     expected = normal.log_prob(rollout.actions[0]).sum(1)
     torch.testing.assert_close(rollout.log_probs[0], expected, rtol=1e-5, atol=1e-4)
@@ -140,7 +141,7 @@ def test_rollout_is_what_gymnasium_shows(kind: type[World], length: int) -> None
 def test_an_edit_gives_the_counts_of_its_candidate(kind: type[World], length: int, conv: bool) -> None:
     ppo = make_ppo(kind, conv=conv, episode_length=length)
     task = ppo.env.task
-    rollout = collect(ppo.env, ppo.agent, ppo.generator)
+    rollout = collect(ppo.engine, ppo.agent, ppo.generator)
     inputs = torch.cat(list(task.samples.batches()))
     compared = 0
     for candidate in range(ppo.env.num_envs):
@@ -232,7 +233,7 @@ def test_resumed_after_a_recovery() -> None:
         {"num_envs": 8},
         {"episode_length": 2},
         {"bound": 1.0},
-        {"config": rledit.PPOConfig(epochs=3, hidden=16, elites=5, clip=0.3)},
+        {"config": rledit.PPOConfig(update_epochs=3, hidden=16, elites=5, clip_coef=0.3)},
         {"conv": True},
     ],
 )
@@ -241,12 +242,14 @@ def test_another_trainers_checkpoint(other: dict[str, Any]) -> None:
     ppo.update()
     stranger = make_ppo(**other)
     before = {name: value.clone() for name, value in stranger.agent.state_dict().items()}
-    with pytest.raises(ValueError, match="does not belong to this trainer"):
+    with pytest.raises(ValueError, match="does not belong to this search"):
         stranger.load_state(*ppo.state())
     assert all(torch.equal(value, before[name]) for name, value in stranger.agent.state_dict().items())
 
 
-@pytest.mark.parametrize("missing", ["generator", "history", "elites.actions", "agent.policy.log_std"])
+@pytest.mark.parametrize(
+    "missing", ["generator", "history", "0.elites.actions", "learned.agent.policy.log_std"]
+)
 def test_an_incomplete_checkpoint(missing: str) -> None:
     ppo = make_ppo()
     ppo.update()
@@ -292,17 +295,17 @@ def test_ctrl_c_while_scoring(length: int, monkeypatch: pytest.MonkeyPatch) -> N
         raise KeyboardInterrupt  # the step stays under way
 
     def never(actions: Tensor, parts: int) -> list[Any]:
-        return [SimpleNamespace(result=interrupted) for _ in World.score_parts(ppo.env, actions, parts)]
+        return [SimpleNamespace(result=interrupted) for _ in Engine.score_parts(ppo.engine, actions, parts)]
 
     with monkeypatch.context() as patch:
-        patch.setattr(ppo.env, "wait", interrupted)
-        patch.setattr(ppo.env, "score_parts", never)
+        patch.setattr(ppo.engine, "wait", interrupted)
+        patch.setattr(ppo.engine, "score_parts", never)
         result = ppo.train(16 * length * 9)
     assert result.stopped == "interrupted"
     assert same_edit(result.edit, whole.edit)
     fresh = make_ppo(episode_length=length)
-    monkeypatch.setattr(fresh.env, "wait", interrupted)
-    monkeypatch.setattr(fresh.env, "score_parts", never)
+    monkeypatch.setattr(fresh.engine, "wait", interrupted)
+    monkeypatch.setattr(fresh.engine, "score_parts", never)
     with pytest.raises(KeyboardInterrupt):  # nothing has been learned yet
         fresh.train(16)
 
@@ -311,22 +314,22 @@ def test_ctrl_c_while_scoring(length: int, monkeypatch: pytest.MonkeyPatch) -> N
 def test_halves_are_the_batch(kind: type[World]) -> None:
     """What is scored beside the update is what one call would have scored."""
     ppo = make_ppo(kind)
-    assert ppo.env.overlaps
-    arriving = start(ppo.env, ppo.agent, ppo.config, torch.Generator().manual_seed(5))
+    assert ppo.engine.overlaps
+    arriving = start(ppo.engine, ppo.agent, ppo.config, torch.Generator().manual_seed(5))
     first, second = arriving
     assert arriving.sizes == (first.actions.shape[1], second.actions.shape[1]) == (8, 8)
     whole = arriving.whole()
-    expected = collect(ppo.env, ppo.agent, torch.Generator().manual_seed(5))
+    expected = collect(ppo.engine, ppo.agent, torch.Generator().manual_seed(5))
     for name in ("actions", "log_probs", "rewards", "returns"):
         assert torch.equal(getattr(whole, name), getattr(expected, name)), name
     assert whole.metrics.keys() == expected.metrics.keys()
 
 
 def test_what_cannot_be_scored_beside_the_update_is_not() -> None:
-    assert not make_ppo(episode_length=2).env.overlaps
-    assert not make_ppo(conv=True).env.overlaps
-    ppo = make_ppo(config=replace(SHORT, minibatches=1))
-    assert start(ppo.env, ppo.agent, ppo.config, ppo.generator).sizes == (16,)
+    assert not make_ppo(episode_length=2).engine.overlaps
+    assert not make_ppo(conv=True).engine.overlaps
+    ppo = make_ppo(config=replace(SHORT, num_minibatches=1))
+    assert start(ppo.engine, ppo.agent, ppo.config, ppo.generator).sizes == (16,)
 
 
 # ----------------------------------------------------------------------------------------- bad input
@@ -355,5 +358,5 @@ def test_bad_arguments() -> None:
     for seed in (-1, 1.5, True):
         with pytest.raises(ValueError, match="seed: expected an integer of at least 0"):
             rledit.PPO(env, seed=seed)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="candidates: expected at least 1, got 0"):
+    with pytest.raises(ValueError, match="candidates: expected an integer of at least 1, got 0"):
         rledit.PPO(env).train(0)

@@ -13,15 +13,16 @@ import torch
 from torch import Tensor, nn
 
 import rledit
-from rledit.policies.gaussian import Agent, NotFiniteError
+from rledit.policies import LOG_STD_LIMITS, DiagonalGaussian
 from rledit.ppo import trainer
 from rledit.ppo import update as ppo_update
-from rledit.ppo.config import LOG_STD_LIMITS
-from rledit.ppo.guard import Guard, learner_tensors
+from rledit.ppo.agent import Agent, NotFiniteError, learner_tensors
+from rledit.ppo.guard import Guard
 from rledit.ppo.rollout import Arriving, Rollout, advantages, expected_returns
 from rledit.ppo.update import clipped_loss, kl_estimate, log_ratios, update, values
+from rledit.search import SearchEnded
 
-CONFIG = rledit.PPOConfig(epochs=3, hidden=16, elites=5, recoveries=3)
+CONFIG = rledit.PPOConfig(update_epochs=3, hidden=16, elites=5, recoveries=3)
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +45,7 @@ def task() -> rledit.Task:
 
 
 def make_ppo(task: rledit.Task, length: int = 1, **settings: Any) -> rledit.PPO:
-    config = rledit.PPOConfig(**{"epochs": 3, "hidden": 16, "elites": 5, "recoveries": 3, **settings})
+    config = rledit.PPOConfig(**{"update_epochs": 3, "hidden": 16, "elites": 5, "recoveries": 3, **settings})
     return rledit.PPO(rledit.MaskWorld(task, num_envs=16, rank=2, episode_length=length), config=config)
 
 
@@ -120,8 +121,9 @@ def test_log_prob_and_entropy() -> None:
         agent.policy.log_std.uniform_(-2, 1)
     normal = torch.distributions.Normal(torch.randn(5, 4), agent.policy.log_std.exp())
     actions = torch.randn(5, 4)
-    torch.testing.assert_close(agent.policy.log_prob(normal.mean, actions), normal.log_prob(actions).sum(1))
-    torch.testing.assert_close(agent.policy.entropy(), normal.entropy()[0].sum())
+    ours = DiagonalGaussian(normal.mean, agent.policy.log_std)
+    torch.testing.assert_close(ours.log_prob(actions), normal.log_prob(actions).sum(1))
+    torch.testing.assert_close(ours.entropy(), normal.entropy()[0].sum())
 
 
 def test_a_shared_row_is_evaluated_as_its_copies() -> None:
@@ -139,7 +141,7 @@ def test_a_shared_row_is_evaluated_as_its_copies() -> None:
 def test_the_value_function_is_trained_where_it_matters(
     monkeypatch: pytest.MonkeyPatch, normalize: bool, steps: int, matters: bool
 ) -> None:
-    config = replace(CONFIG, normalize_advantage=normalize, target_kl=1e6)
+    config = replace(CONFIG, norm_adv=normalize, target_kl=1e6)
     trained = {}
     for forced in (False, True):
         if forced:
@@ -150,7 +152,7 @@ def test_the_value_function_is_trained_where_it_matters(
         before = agent.value.head.weight.detach().clone()
         optimizer = torch.optim.Adam(agent.parameters(), lr=1e-2)
         arriving = Arriving([6], rollout.observations, [lambda rollout=rollout: rollout])  # type: ignore[misc]
-        stats = ppo_update.update(agent, optimizer, arriving, config, torch.Generator().manual_seed(0))
+        stats = ppo_update.update(agent, optimizer, [arriving], config, torch.Generator().manual_seed(0))
         assert stats.steps > 1
         changed = not torch.equal(before, agent.value.head.weight)
         assert changed == (matters or forced)
@@ -162,7 +164,7 @@ def test_the_value_function_is_trained_where_it_matters(
 def test_a_fresh_policy_is_near_the_identity() -> None:
     agent = make_agent(actions=1000)
     with torch.no_grad():
-        mean = agent.policy(torch.randn(1, 3))[0]
+        mean = agent.policy(torch.randn(1, 3)).mean[0]
     assert float(mean[:500].abs().max()) < 0.1  # left
     assert float(mean[500:].std()) == pytest.approx(0.5, rel=0.15)  # right
     assert float(agent.policy.log_std.exp().mean().detach()) == pytest.approx(0.37, rel=1e-5)
@@ -203,7 +205,7 @@ def test_a_poisoned_policy_is_set_back(
     with torch.no_grad():
         ppo.agent.get_parameter(where).view(-1)[0] = poison
     with caplog.at_level(logging.WARNING, "rledit"):
-        rollout = ppo._collect().whole()
+        rollout = ppo._collect()[0].whole()
     assert_same(ppo, kept)
     assert rollout.actions.isfinite().all()
     assert ppo.optimizer.param_groups[0]["lr"] == CONFIG.learning_rate / 2
@@ -282,7 +284,7 @@ def test_the_very_first_policy_is_bad(task: rledit.Task) -> None:
     with torch.no_grad():
         ppo.agent.policy.trunk[0].weight.fill_(float("nan"))
     ppo.guard = Guard(ppo.agent, ppo.optimizer)
-    with pytest.raises(NotFiniteError, match="blew up 4 times"):
+    with pytest.raises(SearchEnded, match="blew up 4 times"):
         ppo.update()
     result = ppo.train(160)
     assert "blew up 4 times" in result.stopped
@@ -317,7 +319,7 @@ def test_an_objectives_own_floating_point_error_is_not_swallowed(
     def fails(*args: Any, **kwargs: Any) -> Any:
         raise FloatingPointError("somebody else's")
 
-    monkeypatch.setattr(ppo.env.episodes.scorer, "count", fails)
+    monkeypatch.setattr(ppo.engine.episodes.scorer, "count", fails)
     with pytest.raises(FloatingPointError, match="somebody else's"):
         ppo.train(16)
     assert ppo.guard.recoveries == 0
@@ -325,7 +327,7 @@ def test_an_objectives_own_floating_point_error_is_not_swallowed(
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_the_deviation_is_bounded(task: rledit.Task, sign: int) -> None:
-    ppo = make_ppo(task, learning_rate=0.5, target_kl=1e9, epochs=8, initial_std=math.exp(sign * 1.9))
+    ppo = make_ppo(task, learning_rate=0.5, target_kl=1e9, update_epochs=8, initial_std=math.exp(sign * 1.9))
     with torch.no_grad():
         ppo.agent.policy.log_std.fill_(LOG_STD_LIMITS[sign > 0])
     result = ppo.train(16 * 10)
@@ -336,8 +338,8 @@ def test_the_deviation_is_bounded(task: rledit.Task, sign: int) -> None:
 
 
 def test_an_entropy_bonus_does_not_run_away(task: rledit.Task) -> None:
-    ppo = make_ppo(task, entropy_weight=100.0, learning_rate=0.3, target_kl=1e9)
-    first = float(ppo.agent.policy.entropy().detach())
+    ppo = make_ppo(task, ent_coef=100.0, learning_rate=0.3, target_kl=1e9)
+    first = float(ppo.agent.policy(ppo.engine.initial_observation).entropy().detach())
     result = ppo.train(16 * 10)
     assert result.history[-1]["entropy"] > first
     assert float(ppo.agent.policy.log_std.detach().max()) <= LOG_STD_LIMITS[1]
@@ -345,8 +347,8 @@ def test_an_entropy_bonus_does_not_run_away(task: rledit.Task) -> None:
 
 
 def test_kl_stops_an_update(task: rledit.Task) -> None:
-    far = make_ppo(task, target_kl=0.01, learning_rate=3e-3, epochs=20).update()
-    near = make_ppo(task, target_kl=1e6, learning_rate=3e-3, epochs=20).update()
+    far = make_ppo(task, target_kl=0.01, learning_rate=3e-3, update_epochs=20).update()
+    near = make_ppo(task, target_kl=1e6, learning_rate=3e-3, update_epochs=20).update()
     assert 1 <= far["optimizer_steps"] < near["optimizer_steps"] == 40
 
 
@@ -354,13 +356,13 @@ def test_policy_and_value_are_clipped_apart() -> None:
     """A value loss of any size leaves the policy's step as it is."""
     steps = []
     for scale in (0.0, 1e4):
-        config = rledit.PPOConfig(epochs=1, minibatches=1, hidden=16, value_weight=scale, target_kl=1e9)
+        config = rledit.PPOConfig(update_epochs=1, num_minibatches=1, hidden=16, vf_coef=scale, target_kl=1e9)
         agent = make_agent(config=config)
         optimizer = torch.optim.SGD(agent.parameters(), lr=0.1)
         torch.manual_seed(0)
         rollout = make_rollout(1, 8)
         arriving = Arriving([8], rollout.observations, [lambda rollout=rollout: rollout])
-        update(agent, optimizer, arriving, config, torch.Generator().manual_seed(0))
+        update(agent, optimizer, [arriving], config, torch.Generator().manual_seed(0))
         steps.append(agent.policy.head.weight.detach().clone())
     assert torch.equal(*steps)
 
@@ -371,18 +373,18 @@ def test_policy_and_value_are_clipped_apart() -> None:
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({"learning_rate": 0.0}, "learning_rate: expected a finite number, positive; got 0.0"),
+        ({"learning_rate": 0.0}, "learning_rate: expected a positive number, got 0.0"),
         ({"learning_rate": float("nan")}, "learning_rate"),
-        ({"learning_rate": "fast"}, "learning_rate: expected a finite number, positive; got 'fast'"),
+        ({"learning_rate": "fast"}, "learning_rate: expected a positive number, got 'fast'"),
         ({"learning_rate": True}, "learning_rate"),
-        ({"clip": 0}, "clip: expected a finite number, positive"),
-        ({"clip": -0.1}, "clip"),
+        ({"clip_coef": 0}, "clip_coef: expected a positive number"),
+        ({"clip_coef": -0.1}, "clip"),
         ({"target_kl": float("inf")}, "target_kl"),
         ({"max_grad_norm": 0}, "max_grad_norm"),
-        ({"value_weight": -1}, "value_weight: expected a finite number, not negative; got -1"),
-        ({"epochs": 0}, "epochs: expected an integer of at least 1, got 0"),
-        ({"epochs": 2.0}, "epochs: expected an integer"),
-        ({"minibatches": True}, "minibatches: expected an integer"),
+        ({"vf_coef": -1}, "vf_coef: expected a number of at least 0, got -1"),
+        ({"update_epochs": 0}, "update_epochs: expected an integer of at least 1, got 0"),
+        ({"update_epochs": 2.0}, "update_epochs: expected an integer"),
+        ({"num_minibatches": True}, "num_minibatches: expected an integer"),
         ({"hidden": 0}, "hidden"),
         ({"elites": 0}, "elites"),
         ({"recoveries": -1}, "recoveries: expected an integer of at least 0"),
@@ -391,7 +393,7 @@ def test_policy_and_value_are_clipped_apart() -> None:
         ({"initial_std": 100.0}, r"initial_std: expected 0\.00034 to 7\.4, got 100"),
         ({"initial_std": 1e-9}, "initial_std"),
         ({"initial_right": float("inf")}, "initial_right"),
-        ({"normalize_advantage": 1}, "normalize_advantage: expected True or False, got 1"),
+        ({"norm_adv": 1}, "norm_adv: expected True or False, got 1"),
     ],
 )
 def test_bad_settings(settings: dict[str, Any], text: str) -> None:
@@ -400,4 +402,4 @@ def test_bad_settings(settings: dict[str, Any], text: str) -> None:
 
 
 def test_extreme_settings_are_allowed() -> None:
-    rledit.PPOConfig(value_weight=0, entropy_weight=0.0, gamma=0, gae_lambda=0, recoveries=0, initial_right=0)
+    rledit.PPOConfig(vf_coef=0, ent_coef=0.0, gamma=0, gae_lambda=0, recoveries=0, initial_right=0)

@@ -11,8 +11,10 @@ from editing_tasks import SHORT, make_ppo, make_task, same_edit
 from torch import Tensor
 
 import rledit
-from rledit.ppo.rollout import collect
-from rledit.search.selection import ENOUGH, SHRINKAGE, Elites, mean_actions, replay
+from rledit.ppo.rollout import Rollout, collect
+from rledit.ppo.trainer import mean_actions
+from rledit.search import Elites
+from rledit.search.selection import ENOUGH, SHRINKAGE
 
 
 @pytest.fixture(autouse=True)
@@ -24,18 +26,17 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def fill(elites: Elites, ppo: rledit.PPO, count: int) -> None:
-    for _ in range(count):
-        elites.add(collect(ppo.env, ppo.agent, ppo.generator), ppo.env)
+def take(elites: Elites, rollout: Rollout, ppo: rledit.PPO) -> None:
+    elites.add(rollout.returns, ppo.engine.clip(rollout.actions.transpose(0, 1)))
 
 
 @pytest.mark.parametrize("length", [1, 2])
 def test_elites_are_the_best_in_a_stable_order(length: int) -> None:
     ppo = make_ppo(episode_length=length)
-    rollouts = [collect(ppo.env, ppo.agent, ppo.generator) for _ in range(4)]
+    rollouts = [collect(ppo.engine, ppo.agent, ppo.generator) for _ in range(4)]
     elites = Elites(7, length, ppo.env.layout.size)
     for rollout in rollouts:
-        elites.add(rollout, ppo.env)
+        take(elites, rollout, ppo)
     every = [
         (float(rollout.returns[i]), order, i)
         for order, rollout in enumerate(rollouts)
@@ -51,8 +52,8 @@ def test_elites_are_the_best_in_a_stable_order(length: int) -> None:
 def test_the_best_on_validation_is_returned(length: int) -> None:
     ppo = make_ppo(episode_length=length)
     ppo.train(16 * length * 3)
-    actions = torch.cat([mean_actions(ppo.env, ppo.agent), ppo.elites.actions])
-    _, outcome = replay(ppo.env, actions, "validation")
+    actions = torch.cat([mean_actions(ppo.engine, ppo.agent), ppo.elites.actions])
+    outcome = ppo.engine.replay(actions, "validation").outcome
     best = int(outcome.values.argmax())
     result = ppo.result()
     assert result.origin == (f"elite {best}" if best else "policy mean")
@@ -82,12 +83,12 @@ def test_an_edit_that_only_harms_is_not_returned() -> None:
 def test_mean_actions_are_the_policys_own(length: int) -> None:
     ppo = make_ppo(rledit.ShiftWorld, num_envs=1, episode_length=length)
     ppo.train(2 * length)
-    actions = mean_actions(ppo.env, ppo.agent)
+    actions = mean_actions(ppo.engine, ppo.agent)
     assert actions.shape == (1, length, ppo.env.layout.size)
     observation, _ = ppo.env.reset()
     for t in range(length):
         with torch.no_grad():
-            expected = ppo.agent.policy(torch.from_numpy(np.array(observation))).clamp(-4, 4)
+            expected = ppo.agent.policy(torch.from_numpy(np.array(observation))).mean.clamp(-4, 4)
         assert torch.equal(actions[:, t], expected)
         observation, *_ = ppo.env.step(expected.numpy())
 
@@ -148,9 +149,7 @@ def test_shrunk_edits_are_those_smaller_deltas() -> None:
     ppo = rledit.PPO(env, config=SHORT)
     ppo.train(16)
     whole = env.edit(ppo.elites.actions[0]).deltas(task.weights())["0"]
-    from rledit.search.selection import _shrunk
-
-    half = env.edit(_shrunk(env, ppo.elites.actions[0], 0.5)).deltas(task.weights())["0"]
+    half = env.edit(env.engine.shrunk(ppo.elites.actions[0], 0.5)).deltas(task.weights())["0"]
     torch.testing.assert_close(half, 0.5 * whole)
 
 

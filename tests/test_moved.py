@@ -1,0 +1,82 @@
+"""Names of 0.1 still work, and say what to use instead."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+from editing_tasks import make_task
+
+import rledit
+from rledit._moved import MOVED
+
+
+@pytest.mark.parametrize("old", MOVED)
+def test_an_old_module_is_the_new_one(old: str) -> None:
+    sys.modules.pop(f"rledit.{old}", None)
+    with pytest.warns(DeprecationWarning, match=f"rledit.{old} is deprecated, use rledit.{MOVED[old]}"):
+        module = importlib.import_module(f"rledit.{old}")
+    assert module is importlib.import_module(f"rledit.{MOVED[old]}")
+
+
+def test_what_lay_in_a_package_moved_with_it() -> None:
+    program = (
+        "from rledit.runs.folder import RunFolder as old\n"
+        "from rledit.experiments.folder import RunFolder as new\n"
+        "import rledit, rledit.debiasing.evaluation\n"
+        "import rledit.recipes.debiasing.evaluation as evaluation\n"
+        "assert old is new\n"
+        "assert rledit.fairness.METRICS is rledit.objectives.METRICS\n"
+        "assert rledit.debiasing.evaluation is evaluation\n"
+        "from rledit.edit import Edit\n"
+        "assert Edit is rledit.Edit\n"
+    )
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_no_old_name_is_imported_by_rledit_itself() -> None:
+    program = "import rledit, rledit.cli, rledit.recipes.unlearning, rledit.recipes.debiasing"
+    done = subprocess.run(
+        [sys.executable, "-W", "error::DeprecationWarning:rledit", "-c", program],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_other_names_are_not_there() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = rledit.nonsense
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("rledit.runs.nonsense")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("epochs", "update_epochs"),
+        ("minibatches", "num_minibatches"),
+        ("clip", "clip_coef"),
+        ("value_weight", "vf_coef"),
+        ("entropy_weight", "ent_coef"),
+    ],
+)
+def test_old_names_of_settings(old: str, new: str) -> None:
+    with pytest.warns(DeprecationWarning, match=f"PPOConfig.{old} is deprecated, use {new} instead"):
+        config = rledit.PPOConfig(**{old: 3})
+    assert getattr(config, new) == 3
+    with pytest.warns(DeprecationWarning, match=new):
+        assert getattr(config, old) == 3
+    assert config == rledit.PPOConfig(**{new: 3})
+
+
+def test_old_attributes_of_worlds() -> None:
+    world = rledit.MaskWorld(make_task(), num_envs=4, rank=1)
+    for name in ("episodes", "observe", "initial_observation", "overlaps"):
+        with pytest.warns(DeprecationWarning, match=f"use MaskWorld.engine.{name} instead"):
+            assert getattr(world, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = world.nonsense

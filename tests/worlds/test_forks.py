@@ -1,0 +1,83 @@
+"""A world in a forked child goes on where the parent stood, and never hangs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from editing_tasks import make_task
+
+import rledit
+from rledit.worlds import World
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+
+
+def in_child(work: Callable[[], bool]) -> str:
+    """What a forked child makes of the work: "right", "wrong", an error, or "hangs"."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:  # pragma: no cover - in another process
+        try:
+            said = "right" if work() else "wrong"
+        except BaseException as error:
+            said = repr(error)
+        os.write(write, said.encode())
+        os._exit(0)
+    os.close(write)
+    for _ in range(300):
+        if os.waitpid(pid, os.WNOHANG)[0]:
+            with os.fdopen(read) as pipe:
+                return pipe.read()
+        time.sleep(0.05)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return "hangs"
+
+
+def actions_for(world: World, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(0, 1, world.action_space.shape).astype(np.float32)
+
+
+@pytest.fixture(params=[1, 2], ids=["one step", "two steps"])
+def world(request: pytest.FixtureRequest) -> World:
+    return rledit.ShiftWorld(make_task(), num_envs=8, rank=2, episode_length=request.param)
+
+
+def test_a_world_that_has_stepped(world: World) -> None:
+    world.reset()
+    expected = [world.step(actions_for(world, seed))[1] for seed in range(2)]
+    world.reset()
+    world.step(actions_for(world, 0))
+
+    def goes_on() -> bool:
+        rewards = world.step(actions_for(world, 1))[1]
+        return world.episode_length == 1 or np.array_equal(rewards, expected[1])
+
+    assert in_child(goes_on) == "right"
+    assert goes_on()  # and so does the parent
+
+
+def test_a_step_under_way(world: World) -> None:
+    world.reset()
+    expected = world.step(actions_for(world, 0))[1]
+    world.reset()
+    world.step_async(actions_for(world, 0))
+    assert in_child(lambda: np.array_equal(world.step_wait()[1], expected)) == "right"
+    np.testing.assert_array_equal(world.step_wait()[1], expected)
+
+
+def test_a_search(world: World) -> None:
+    ppo = rledit.PPO(world)
+    ppo.update()
+    assert in_child(lambda: ppo.update()["update"] == 2) == "right"
+
+
+def test_a_closed_world(world: World) -> None:
+    world.step(actions_for(world, 0))
+    world.close()
+    assert "the world is closed" in in_child(lambda: bool(world.step(actions_for(world, 0))))
