@@ -121,8 +121,9 @@ void select_isa(const std::string& name) {
 }
 
 void set_num_threads(int threads) {
-  if (threads < 1 || threads > 1024)
-    throw py::value_error("threads: expected 1..1024, got " + std::to_string(threads));
+  constexpr int most = rledit::cpu::kMostThreads;
+  if (threads < 1 || threads > most)
+    throw py::value_error("threads: expected 1.." + std::to_string(most) + ", got " + std::to_string(threads));
   const py::gil_scoped_release release;
   rledit::set_num_threads(threads);
 }
@@ -151,7 +152,8 @@ PYBIND11_MODULE(_native, module) {
   module.def("available_isas", &rledit::available_isas, "Instruction sets of this machine, best first.");
   module.def("active_isa", &rledit::active_isa);
   module.def("select_isa", &select_isa, "name"_a, "For calls and PreparedTails to come.");
-  module.def("num_threads", &rledit::num_threads);
+  module.def("num_threads", &rledit::num_threads,
+             "At first RLEDIT_NUM_THREADS, else OMP_NUM_THREADS, else the CPUs that this process may use.");
   module.def("set_num_threads", &set_num_threads, "threads"_a);
   module.def("_quota_cpus", &rledit::cpu::quota_cpus, "membership"_a, "root"_a);
   module.def("probe_peak", &probe_peak, "precision"_a, "seconds"_a,

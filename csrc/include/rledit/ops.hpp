@@ -63,7 +63,8 @@ const char* active_isa();
 // Forces a path by name; returns false (and changes nothing) where the machine lacks it.
 bool select_isa(const char* name);
 
-// Threads of the persistent pool. Results do not depend on the number.
+// Threads of the persistent pool. Results do not depend on the number. Without set_num_threads it comes from
+// the environment, see cpu/cpus.hpp; throws std::invalid_argument as long as RLEDIT_NUM_THREADS is no number.
 int num_threads();
 void set_num_threads(int threads);
 
