@@ -4,6 +4,7 @@
 // missing, lo*lo, is below 2^-18 of the largest term.
 #pragma once
 
+#include "layouts.hpp"
 #include "paired_packing.hpp"
 #include "products.hpp"
 
