@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "parallel.hpp"
+#include "product_scope.hpp"
 
 namespace rledit {
 using cpu::PanelSource;
@@ -107,13 +108,12 @@ const float* PreparedTail::State::outputs(int64_t tile, int64_t count, const cha
 void PreparedTail::State::multiply_unedited(const char* tiles, int64_t count, float* out, int threads) const {
   const cpu::Panels& panels = unedited(0);
   cpu::parallel_for(count, threads, [&](int64_t t, int) {
-    kernels.begin();
+    const cpu::ProductScope products(kernels);
     cpu::Product product{};
     product.tile = tiles + t * tile_bytes();
     product.bias = first().bias;
     product.out = out + t * first().outputs * cpu::kTile;
     panels.multiply(product);
-    kernels.end();
   });
 }
 

@@ -4,6 +4,7 @@
 
 #include "layers.hpp"
 #include "parallel.hpp"
+#include "product_scope.hpp"
 #include "ranking.hpp"
 #include "slices.hpp"
 
@@ -45,10 +46,9 @@ class Call {
       parallel_for(schedule_.items(), plan_.threads, [&](int64_t item, int worker) {
         const int64_t part = item / schedule_.blocks;
         const int64_t first = item % schedule_.blocks * schedule_.block;
-        kernels_.begin();
+        const ProductScope products(kernels_);
         walk({first, std::min(first + schedule_.block, candidates_.count)},
              {part * chunks / schedule_.parts, (part + 1) * chunks / schedule_.parts}, scratch_[worker]);
-        kernels_.end();
       });
       losses_.add_all(tally_, chunks);
     }
