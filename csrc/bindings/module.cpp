@@ -138,7 +138,9 @@ PYBIND11_MODULE(_native, module) {
              "biases"_a.noconvert(), "nonlinearities"_a, "labels"_a.noconvert(), "groups"_a.noconvert(),
              "lefts"_a.noconvert(), "rights"_a.noconvert(), "candidates"_a, "world"_a, "scale"_a, "precision"_a,
              "wanted"_a, "bins"_a, "margin_limit"_a, "algebra"_a = "automatic");
-  py::class_<rledit::PreparedTail>(module, "PreparedTail", "A tail packed for many calls of score().")
+  // Local to the module, so that another extension, or another version of this one, may bind the type, too.
+  py::class_<rledit::PreparedTail>(module, "PreparedTail", py::module_local(),
+                                   "A tail packed for many calls of score().")
       .def(py::init(&prepare), "activations"_a.noconvert(), "weights"_a.noconvert(), "biases"_a.noconvert(),
            "nonlinearities"_a, "labels"_a.noconvert(), "groups"_a.noconvert(), "precision"_a)
       .def("score", &score_prepared, "weights"_a.noconvert(), "lefts"_a.noconvert(), "rights"_a.noconvert(),
