@@ -153,7 +153,8 @@ PYBIND11_MODULE(_native, module) {
              "Per row of counts, the sum of weight * counts[group] / total over (group, weight, total).");
   module.def("available_isas", &rledit::available_isas, "Instruction sets of this machine, best first.");
   module.def("active_isa", &rledit::active_isa);
-  module.def("select_isa", &select_isa, "name"_a, "For calls and PreparedTails to come.");
+  module.def("select_isa", &select_isa, "name"_a,
+             "For calls and PreparedTails to come. Reads RLEDIT_AMX_FLOAT32 anew.");
   module.def("num_threads", &rledit::num_threads,
              "At first RLEDIT_NUM_THREADS, else OMP_NUM_THREADS, else the CPUs that this process may use.");
   module.def("set_num_threads", &set_num_threads, "threads"_a);

@@ -153,5 +153,7 @@ constexpr int64_t kColumns = 32;         // the most 16-bit lanes of a vector
 constexpr int64_t kMostCounted = 32767;  // twice as many still fit into 16 bits
 
 const Kernels& kernels();  // the active table
+// The same for products of this precision, which may be another table's: see dispatch.cpp.
+const Kernels& kernels(Precision precision);
 
 }  // namespace rledit::cpu

@@ -16,7 +16,7 @@ constexpr int64_t kKeptOutputs = int64_t{32} << 20;  // outputs that are worth k
 }  // namespace
 
 PreparedTail::State::State(const Tail& tail, bool keep)
-    : kernels(cpu::kernels()),
+    : kernels(cpu::kernels(tail.precision)),
       precision(tail.precision),
       layers(tail.layers),
       samples(tail.samples, tail.classes()),
@@ -41,7 +41,7 @@ PreparedTail::State::State(const Tail& tail, bool keep)
     kernels.pack_tile(source_ + t * cpu::kTile * first().inputs, samples.valid(t), first().inputs,
                       operands.front(), kept_.get() + t * tile_bytes());
   });
-  // Only where a dense product would give the same bits: a split one rounds differently.
+  // Only where a dense product would give the same bits: a split or rounded one does not.
   if (operands.front() == cpu::Operands::float32)
     sparse = cpu::SparseRows(source_, samples.count(), first().inputs);
   source_ = nullptr;

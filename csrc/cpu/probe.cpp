@@ -28,7 +28,7 @@ double rate(double seconds, const Body& body) {
 }  // namespace
 
 double probe_peak(Precision precision, double seconds) {
-  const cpu::Kernels& kernels = cpu::kernels();
+  const cpu::Kernels& kernels = cpu::kernels(precision);
   const cpu::Operands operands = kernels.operands(precision, 4096);
   std::vector<int64_t> operations(num_threads(), 0);
   const double rounds = rate(seconds, [&](int thread) {

@@ -26,7 +26,9 @@ if forced := os.environ.get("RLEDIT_CPU_ISA"):
         _native.select_isa(forced)
     except ValueError as error:
         raise ValueError(f"RLEDIT_CPU_ISA: {error}") from None
-_native.num_threads()  # a RLEDIT_NUM_THREADS that is no number is an error now, not in the first call
+# What RLEDIT_NUM_THREADS and RLEDIT_AMX_FLOAT32 must not say is an error now, not in the first call.
+_native.num_threads()
+_native.active_isa()
 
 
 def _array(tensor: Tensor) -> np.ndarray[Any, Any]:
