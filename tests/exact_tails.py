@@ -17,8 +17,8 @@ U32 = 2.0**-24  # float32, 24 bits of significand
 U16 = 2.0**-8  # bfloat16, 8 bits
 # Split float32, as AMX multiplies it with RLEDIT_AMX_FLOAT32=1: x = hi + lo + rest with two bfloat16. In
 # units of the leading bit of x, hi misses at most 2^-8, so lo is at most 2^-8 and has its last bit at 2^-16,
-# and rest is at most 2^-17. Of a product, lo*lo' (2^-16) and both rests (2 * 2^-17) are lost; 2^-24 covers the
-# products of a rest and a lo.
+# and rest is at most 2^-17. Of a product, lo*lo' (2^-16) and both rests (2 * 2^-17) are lost; 2^-24 covers
+# the products of a rest and a lo.
 U_SPLIT = 2.0**-15 + 2.0**-24
 # The same with two TF32 of 11 bits, as GPUs multiply it: lo is at most 2^-11, so lo*lo' and both rests are at
 # most 2^-22 each.
