@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,9 +15,10 @@ from rledit.ops import NONLINEARITIES, TALLY_PARTS, Counts
 # Unit roundoffs: half of what the last bit of a number from 1 to 2 is worth.
 U32 = 2.0**-24  # float32, 24 bits of significand
 U16 = 2.0**-8  # bfloat16, 8 bits
-# Split float32, as AMX multiplies it: x = hi + lo + rest with two bfloat16. In units of the leading bit of x,
-# hi misses at most 2^-8, so lo is at most 2^-8 and has its last bit at 2^-16, and rest is at most 2^-17. Of a
-# product, lo*lo' (2^-16) and both rests (2 * 2^-17) are lost; 2^-24 covers the products of a rest and a lo.
+# Split float32, as AMX multiplies it with RLEDIT_AMX_FLOAT32=1: x = hi + lo + rest with two bfloat16. In
+# units of the leading bit of x, hi misses at most 2^-8, so lo is at most 2^-8 and has its last bit at 2^-16,
+# and rest is at most 2^-17. Of a product, lo*lo' (2^-16) and both rests (2 * 2^-17) are lost; 2^-24 covers
+# the products of a rest and a lo.
 U_SPLIT = 2.0**-15 + 2.0**-24
 # The same with two TF32 of 11 bits, as GPUs multiply it: lo is at most 2^-11, so lo*lo' and both rests are at
 # most 2^-22 each.
@@ -35,8 +37,9 @@ Arguments = tuple[
 
 
 def splits(isa: str) -> bool:
-    """Whether products of float32 are made of split values."""
-    return isa.startswith("amx") or isa == "tf32x3"
+    """Whether products of float32 are made of split values, as on AMX they are only for those who ask."""
+    asked = os.environ.get("RLEDIT_AMX_FLOAT32") == "1"
+    return (isa.startswith("amx") and asked) or isa == "tf32x3"
 
 
 @dataclass(frozen=True)

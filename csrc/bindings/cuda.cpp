@@ -72,8 +72,7 @@ rledit::cuda::DeviceTail tail_of(const py::capsule& activations, const std::vect
   for (size_t l = 0; l < layers; ++l) {
     const std::string at = "[" + std::to_string(l) + "]";
     rledit::cuda::DeviceLayer& layer = tail.layer[l];
-    const DLTensor& tensor = weights[l].get_pointer<DLManagedTensor>()->tensor;
-    const bool own = tensor.dimensions == 3;
+    const bool own = tensor_of("weights" + at, weights[l]).dimensions == 3;
     std::vector<int64_t> weight =
         own ? std::vector<int64_t>{candidates, -1, inputs} : std::vector<int64_t>{-1, inputs};
     layer.weight = elements<float>("weights" + at, weights[l], kDevice, weight);

@@ -53,13 +53,21 @@ inline std::string text_of(const DLDataType& type) {
   return kind + std::to_string(type.bits);
 }
 
+// The tensor in a capsule. Its name says whether there is one: whoever consumes a capsule renames it and may
+// have freed what it points to, and other names stand for other structures. So nothing is read before the name
+// is.
+inline const DLTensor& tensor_of(const std::string& name, const py::capsule& capsule) {
+  const char* kind = capsule.name();
+  if (kind != nullptr && std::string(kind) == "dltensor") return capsule.get_pointer<DLManagedTensor>()->tensor;
+  throw py::type_error(name + ": expected a DLPack capsule named 'dltensor' that nobody has consumed, got " +
+                       (kind != nullptr ? "one named '" + std::string(kind) + "'" : "one without a name"));
+}
+
 // The elements of a dense tensor on the expected kind of device, of the expected type and shape; -1 stands for
 // any size, and is replaced by what came.
 template <class T>
 T* elements(const std::string& name, const py::capsule& capsule, int32_t device, std::vector<int64_t>& shape) {
-  if (std::string(capsule.name() != nullptr ? capsule.name() : "") != "dltensor")
-    throw py::type_error(name + ": expected an unused DLPack capsule");
-  const DLTensor& tensor = capsule.get_pointer<DLManagedTensor>()->tensor;
+  const DLTensor& tensor = tensor_of(name, capsule);
   const DLDataType& type = tensor.dtype;
   const DLDataType& wanted = kTypeOf<T>;
   if (tensor.device.type != device)

@@ -121,8 +121,9 @@ void select_isa(const std::string& name) {
 }
 
 void set_num_threads(int threads) {
-  if (threads < 1 || threads > 1024)
-    throw py::value_error("threads: expected 1..1024, got " + std::to_string(threads));
+  constexpr int most = rledit::cpu::kMostThreads;
+  if (threads < 1 || threads > most)
+    throw py::value_error("threads: expected 1.." + std::to_string(most) + ", got " + std::to_string(threads));
   const py::gil_scoped_release release;
   rledit::set_num_threads(threads);
 }
@@ -137,7 +138,9 @@ PYBIND11_MODULE(_native, module) {
              "biases"_a.noconvert(), "nonlinearities"_a, "labels"_a.noconvert(), "groups"_a.noconvert(),
              "lefts"_a.noconvert(), "rights"_a.noconvert(), "candidates"_a, "world"_a, "scale"_a, "precision"_a,
              "wanted"_a, "bins"_a, "margin_limit"_a, "algebra"_a = "automatic");
-  py::class_<rledit::PreparedTail>(module, "PreparedTail", "A tail packed for many calls of score().")
+  // Local to the module, so that another extension, or another version of this one, may bind the type, too.
+  py::class_<rledit::PreparedTail>(module, "PreparedTail", py::module_local(),
+                                   "A tail packed for many calls of score().")
       .def(py::init(&prepare), "activations"_a.noconvert(), "weights"_a.noconvert(), "biases"_a.noconvert(),
            "nonlinearities"_a, "labels"_a.noconvert(), "groups"_a.noconvert(), "precision"_a)
       .def("score", &score_prepared, "weights"_a.noconvert(), "lefts"_a.noconvert(), "rights"_a.noconvert(),
@@ -150,8 +153,10 @@ PYBIND11_MODULE(_native, module) {
              "Per row of counts, the sum of weight * counts[group] / total over (group, weight, total).");
   module.def("available_isas", &rledit::available_isas, "Instruction sets of this machine, best first.");
   module.def("active_isa", &rledit::active_isa);
-  module.def("select_isa", &select_isa, "name"_a, "For calls and PreparedTails to come.");
-  module.def("num_threads", &rledit::num_threads);
+  module.def("select_isa", &select_isa, "name"_a,
+             "For calls and PreparedTails to come. Reads RLEDIT_AMX_FLOAT32 anew.");
+  module.def("num_threads", &rledit::num_threads,
+             "At first RLEDIT_NUM_THREADS, else OMP_NUM_THREADS, else the CPUs that this process may use.");
   module.def("set_num_threads", &set_num_threads, "threads"_a);
   module.def("_quota_cpus", &rledit::cpu::quota_cpus, "membership"_a, "root"_a);
   module.def("probe_peak", &probe_peak, "precision"_a, "seconds"_a,

@@ -1,8 +1,10 @@
 #include "cpus.hpp"
 
 #include <algorithm>
+#include <cstdlib>
 #include <fstream>
 #include <sstream>
+#include <stdexcept>
 #include <thread>
 
 #ifdef __linux__
@@ -55,6 +57,25 @@ bool lists(const std::string& controllers, const std::string& wanted) {
   return false;
 }
 
+// A number of nothing but digits, spaces around it aside; at most one more than kMostThreads, however large. 0
+// for anything else.
+int positive_number(const std::string& text) {
+  const size_t first = text.find_first_not_of(" \t");
+  if (first == std::string::npos) return 0;
+  const size_t last = text.find_last_not_of(" \t");
+  int number = 0;
+  for (size_t i = first; i <= last; ++i) {
+    if (text[i] < '0' || text[i] > '9') return 0;
+    number = std::min(10 * number + (text[i] - '0'), kMostThreads + 1);
+  }
+  return number;
+}
+
+std::string environment(const char* name) {
+  const char* value = std::getenv(name);
+  return value != nullptr ? value : "";
+}
+
 }  // namespace
 
 int quota_cpus(const std::string& membership, const std::string& root) {
@@ -87,6 +108,18 @@ int usable_cpus() {
 #endif
   const int quota = quota_cpus("/proc/self/cgroup", "/sys/fs/cgroup");
   return quota > 0 ? std::min(cpus, quota) : cpus;
+}
+
+int default_threads() {
+  if (const std::string own = environment("RLEDIT_NUM_THREADS"); !own.empty()) {
+    const int threads = positive_number(own);
+    if (threads >= 1 && threads <= kMostThreads) return threads;
+    throw std::invalid_argument("RLEDIT_NUM_THREADS: expected a number of threads, 1.." +
+                                std::to_string(kMostThreads) + ", got '" + own + "'");
+  }
+  const std::string openmp = environment("OMP_NUM_THREADS");
+  const int threads = positive_number(openmp.substr(0, openmp.find(',')));
+  return threads > 0 ? std::min(threads, kMostThreads) : usable_cpus();
 }
 
 }  // namespace rledit::cpu

@@ -1,6 +1,9 @@
 // Picks the kernel table for this CPU. Only this file knows which instruction sets exist.
 #include <atomic>
+#include <cstdlib>
 #include <cstring>
+#include <stdexcept>
+#include <string>
 
 #ifdef RLEDIT_HAS_AMX
 #include <cpuid.h>
@@ -99,17 +102,46 @@ const Kernels* find(const char* name) {
   return nullptr;
 }
 
+// AMX has no float32. Splitting values into two bfloat16 makes products of it, but less exact ones than
+// multiply-adds, and no CPU has been measured with them yet. So they are for those who ask.
+bool splits_float32() {
+  const char* value = std::getenv("RLEDIT_AMX_FLOAT32");
+  const std::string text = value != nullptr ? value : "";
+  if (text.empty() || text == "0") return false;
+  if (text == "1") return true;
+  throw std::invalid_argument("RLEDIT_AMX_FLOAT32: expected 0 or 1, got '" + text + "'");
+}
+
+// Whose products of float32 go with a table.
+const Kernels* float32_of(const Kernels* table, bool split) {
+#ifdef RLEDIT_HAS_AMX
+  if (table == &amx::table && !split) return &avx512::table;
+#endif
+#ifdef RLEDIT_EMULATED_AMX
+  if (table == &amx_emulated::table && !split) return &portable::table;
+#endif
+  (void)split;
+  return table;
+}
+
 std::atomic<const Kernels*> active{nullptr};
+std::atomic<const Kernels*> active_float32{nullptr};
+
+void activate(const Kernels* table) {
+  active_float32.store(float32_of(table, splits_float32()), std::memory_order_release);
+  active.store(table, std::memory_order_release);  // last: whoever sees it sees the other
+}
 
 }  // namespace
 
 const Kernels& kernels() {
-  const Kernels* table = active.load(std::memory_order_acquire);
-  if (table == nullptr) {
-    table = supported().front();
-    active.store(table, std::memory_order_release);
-  }
-  return *table;
+  if (active.load(std::memory_order_acquire) == nullptr) activate(supported().front());
+  return *active.load(std::memory_order_acquire);
+}
+
+const Kernels& kernels(Precision precision) {
+  const Kernels& table = kernels();
+  return precision == Precision::float32 ? *active_float32.load(std::memory_order_acquire) : table;
 }
 
 }  // namespace rledit::cpu
@@ -127,7 +159,7 @@ const char* active_isa() { return cpu::kernels().name; }
 bool select_isa(const char* name) {
   const cpu::Kernels* table = cpu::find(name);
   if (table == nullptr) return false;
-  cpu::active.store(table, std::memory_order_release);
+  cpu::activate(table);
   return true;
 }
 

@@ -1,5 +1,6 @@
 // The inner loops, as a table of functions. kernels/kernels.cpp fills one such table per instruction set;
-// the rest of the core is compiled once and calls through the table that the CPU supports.
+// the rest of the core is compiled once and calls through the table that the CPU supports. No function is
+// defined here, see layouts.hpp.
 //
 // Layouts, by the operands that a product takes:
 //   float32, rounded  tile   [depth][kTile]         64 samples side by side, so that vector lanes are
@@ -26,23 +27,6 @@ constexpr int kPairedDepth = 32;  // of a bf16 block
 // What a product multiplies. `rounded` is float32 holding bfloat16 values, for CPUs without bfloat16
 // products; `split` is float32 as two bfloat16 each, three products instead of one.
 enum class Operands { float32, rounded, bf16, split };
-
-inline bool is_paired(Operands operands) { return operands == Operands::bf16 || operands == Operands::split; }
-
-inline int64_t padded_depth(Operands operands, int64_t depth) {
-  const int64_t unit = is_paired(operands) ? kPairedDepth : kPanelDepth;
-  return (depth + unit - 1) / unit * unit;
-}
-
-// Bytes of a bf16 tile or panel, and of the first half of a split one.
-inline int64_t paired_bytes(int64_t columns, int64_t depth) {
-  return padded_depth(Operands::bf16, depth) * columns * int64_t{2};
-}
-
-inline int64_t tile_bytes(Operands operands, int64_t depth) {
-  if (!is_paired(operands)) return depth * kTile * int64_t{sizeof(float)};
-  return paired_bytes(kTile, depth) * (operands == Operands::split ? 2 : 1);
-}
 
 // Some rows of a weight matrix and the edit that they are to get. rank 0: no edit. They are written from the
 // panel's first row on; for others the caller moves the pointer, see row_offset.
@@ -130,25 +114,13 @@ struct Binning {
   float limit;  // bins divide [-limit, limit] evenly; the outermost take the rest
 };
 
-// Bytes from a panel's first row to another of its rows, and from its first input, or a tile's, to another
-// that is a multiple of kPairedDepth.
-inline int64_t row_offset(Operands operands, int64_t row) {
-  return row * (is_paired(operands) ? int64_t{2} * kPairedDepth : int64_t{4} * kPanelDepth);
-}
-inline int64_t panel_offset(Operands operands, int64_t stored_rows, int64_t input) {
-  return input * stored_rows * (is_paired(operands) ? 2 : 4);
-}
-inline int64_t tile_offset(Operands operands, int64_t input) {
-  return input * kTile * (is_paired(operands) ? 2 : 4);
-}
-
 struct Kernels {
   const char* name;
   int panel_rows;     // how many rows a panel holds at most
   bool whole_panels;  // bf16 and split panels hold as many rows always, zeros behind the last
   // The operands of a product of this depth.
   Operands (*operands)(Precision precision, int64_t depth);
-  // What a thread does before its first product and after its last.
+  // What a thread does before its first product and after its last, see product_scope.hpp.
   void (*begin)();
   void (*end)();
   void (*edit_row)(float* weight, const float* left, const float* right, int64_t rank, int64_t depth,
@@ -180,16 +152,8 @@ struct Kernels {
 constexpr int64_t kColumns = 32;         // the most 16-bit lanes of a vector
 constexpr int64_t kMostCounted = 32767;  // twice as many still fit into 16 bits
 
-// How many rows a panel of so many takes.
-inline int64_t stored_rows(const Kernels& kernels, Operands operands, int64_t rows) {
-  return is_paired(operands) && kernels.whole_panels ? kernels.panel_rows : rows;
-}
-
-inline int64_t panel_bytes(const Kernels& kernels, Operands operands, int64_t rows, int64_t depth) {
-  if (!is_paired(operands)) return padded_depth(operands, depth) * rows * int64_t{sizeof(float)};
-  return paired_bytes(stored_rows(kernels, operands, rows), depth) * (operands == Operands::split ? 2 : 1);
-}
-
 const Kernels& kernels();  // the active table
+// The same for products of this precision, which may be another table's: see dispatch.cpp.
+const Kernels& kernels(Precision precision);
 
 }  // namespace rledit::cpu

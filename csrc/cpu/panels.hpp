@@ -3,10 +3,20 @@
 
 #include <algorithm>
 
-#include "kernels.hpp"
+#include "layouts.hpp"
 #include "memory.hpp"
 
 namespace rledit::cpu {
+
+// How many rows a panel of so many takes.
+inline int64_t stored_rows(const Kernels& kernels, Operands operands, int64_t rows) {
+  return is_paired(operands) && kernels.whole_panels ? kernels.panel_rows : rows;
+}
+
+inline int64_t panel_bytes(const Kernels& kernels, Operands operands, int64_t rows, int64_t depth) {
+  if (!is_paired(operands)) return padded_depth(operands, depth) * rows * int64_t{sizeof(float)};
+  return paired_bytes(stored_rows(kernels, operands, rows), depth) * (operands == Operands::split ? 2 : 1);
+}
 
 class Panels {
  public:

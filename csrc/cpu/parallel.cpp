@@ -116,20 +116,21 @@ class Pool {
 // One pool for the process. It is leaked at exit on purpose: joining threads while the interpreter or the
 // C++ runtime shuts down invites deadlocks.
 struct State {
+  explicit State(int count) : threads(count) {}
+
   std::mutex mutex;  // held while a job runs, so num_threads() must not need it
   Pool* pool = nullptr;
-  std::atomic<int> threads{usable_cpus()};
+  std::atomic<int> threads;
   pid_t pid = getpid();
 };
 
 // After fork only the calling thread exists, and a mutex that another thread held stays locked: the child
 // starts with a state of its own and keeps nothing but the number of threads.
 State& state() {
-  static std::atomic<State*> current{new State};
+  static std::atomic<State*> current{new State(default_threads())};
   State* found = current.load();
   if (found->pid != getpid()) {
-    auto fresh = std::make_unique<State>();
-    fresh->threads = found->threads.load();
+    auto fresh = std::make_unique<State>(found->threads.load());
     if (current.compare_exchange_strong(found, fresh.get())) found = fresh.release();
   }
   return *found;

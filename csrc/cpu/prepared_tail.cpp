@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "parallel.hpp"
+#include "product_scope.hpp"
 
 namespace rledit {
 using cpu::PanelSource;
@@ -15,7 +16,7 @@ constexpr int64_t kKeptOutputs = int64_t{32} << 20;  // outputs that are worth k
 }  // namespace
 
 PreparedTail::State::State(const Tail& tail, bool keep)
-    : kernels(cpu::kernels()),
+    : kernels(cpu::kernels(tail.precision)),
       precision(tail.precision),
       layers(tail.layers),
       samples(tail.samples, tail.classes()),
@@ -40,7 +41,7 @@ PreparedTail::State::State(const Tail& tail, bool keep)
     kernels.pack_tile(source_ + t * cpu::kTile * first().inputs, samples.valid(t), first().inputs,
                       operands.front(), kept_.get() + t * tile_bytes());
   });
-  // Only where a dense product would give the same bits: a split one rounds differently.
+  // Only where a dense product would give the same bits: a split or rounded one does not.
   if (operands.front() == cpu::Operands::float32)
     sparse = cpu::SparseRows(source_, samples.count(), first().inputs);
   source_ = nullptr;
@@ -107,13 +108,12 @@ const float* PreparedTail::State::outputs(int64_t tile, int64_t count, const cha
 void PreparedTail::State::multiply_unedited(const char* tiles, int64_t count, float* out, int threads) const {
   const cpu::Panels& panels = unedited(0);
   cpu::parallel_for(count, threads, [&](int64_t t, int) {
-    kernels.begin();
+    const cpu::ProductScope products(kernels);
     cpu::Product product{};
     product.tile = tiles + t * tile_bytes();
     product.bias = first().bias;
     product.out = out + t * first().outputs * cpu::kTile;
     panels.multiply(product);
-    kernels.end();
   });
 }
 

@@ -4,6 +4,7 @@
 
 #include "kernels.hpp"
 #include "parallel.hpp"
+#include "product_scope.hpp"
 #include "rledit/ops.hpp"
 
 namespace rledit {
@@ -27,15 +28,14 @@ double rate(double seconds, const Body& body) {
 }  // namespace
 
 double probe_peak(Precision precision, double seconds) {
-  const cpu::Kernels& kernels = cpu::kernels();
+  const cpu::Kernels& kernels = cpu::kernels(precision);
   const cpu::Operands operands = kernels.operands(precision, 4096);
   std::vector<int64_t> operations(num_threads(), 0);
   const double rounds = rate(seconds, [&](int thread) {
-    kernels.begin();
+    const cpu::ProductScope products(kernels);
     int64_t done = 0;
     for (int i = 0; i < 20; ++i) done += kernels.peak(operands);
     operations[thread] = done;
-    kernels.end();
   });
   int64_t total = 0;
   for (const int64_t of_thread : operations) total += of_thread;

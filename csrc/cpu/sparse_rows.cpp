@@ -14,27 +14,27 @@ constexpr int64_t kLeastInputs = 128;  // fewer are passed over in no time
 
 SparseRows::SparseRows(const float* activations, int64_t samples, int64_t inputs) {
   if (inputs < kLeastInputs || inputs > std::numeric_limits<int32_t>::max()) return;
+  // Counted first: lists that grow, and are dropped where there are too many, would be the peak of memory.
   const int64_t most = samples * inputs / kCost;
-  std::vector<int64_t> starts{0};
+  int64_t count = 0;
+  for (int64_t k = 0; k < samples * inputs && count <= most; ++k)
+    if (activations[k] != 0.0F) ++count;  // as is NaN
+  if (count > most) return;
+  inputs_.reserve(count);
+  values_.reserve(count);
+  const int64_t padded = (samples + kTile - 1) / kTile * kTile;
+  starts_.reserve(padded + 1);
+  starts_.push_back(0);
   for (int64_t s = 0; s < samples; ++s) {
     const float* row = activations + s * inputs;
     for (int64_t i = 0; i < inputs; ++i) {
-      if (row[i] == 0.0F) continue;  // NaN is kept
+      if (row[i] == 0.0F) continue;
       inputs_.push_back(static_cast<int32_t>(i));
       values_.push_back(row[i]);
     }
-    starts.push_back(static_cast<int64_t>(values_.size()));
-    if (starts.back() > most) {
-      std::vector<int32_t>().swap(inputs_);  // an empty list assigned would keep the memory
-      std::vector<float>().swap(values_);
-      return;
-    }
+    starts_.push_back(static_cast<int64_t>(values_.size()));
   }
-  const int64_t padded = (samples + kTile - 1) / kTile * kTile;
-  starts.resize(padded + 1, starts.back());
-  starts_ = std::move(starts);
-  inputs_.shrink_to_fit();
-  values_.shrink_to_fit();
+  starts_.resize(padded + 1, starts_.back());
 }
 
 int64_t SparseRows::bytes() const {

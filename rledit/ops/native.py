@@ -26,6 +26,9 @@ if forced := os.environ.get("RLEDIT_CPU_ISA"):
         _native.select_isa(forced)
     except ValueError as error:
         raise ValueError(f"RLEDIT_CPU_ISA: {error}") from None
+# What RLEDIT_NUM_THREADS and RLEDIT_AMX_FLOAT32 must not say is an error now, not in the first call.
+_native.num_threads()
+_native.active_isa()
 
 
 def _array(tensor: Tensor) -> np.ndarray[Any, Any]:

@@ -72,7 +72,11 @@ checked() {
 python_address() {
   (cd "$out" && checked "$bin/python" -c "from rledit import _native; assert 'amx_emulated' in _native.available_isas()")  # not the source tree
   RLEDIT_FUZZ_CALLS=20000 checked "$bin/pytest" -q -p no:cacheprovider \
-    tests/test_fuzz_native.py tests/test_native.py tests/test_native_arguments.py tests/test_prepared_tail.py
+    tests/ops/test_fuzz_native.py tests/ops/test_native.py tests/ops/test_native_amx.py \
+    tests/ops/test_native_arguments.py tests/ops/test_prepared_tail.py
+  # And float32 split over tiles, which is nobody's default.
+  RLEDIT_AMX_FLOAT32=1 checked "$bin/pytest" -q -p no:cacheprovider -k amx_emulated tests/ops/test_ops_parity.py \
+    tests/ops/test_prepared_tail.py
 }
 parity_address() {
   # The AVX-512 paths are one but for bfloat16: where both are there, the richer one will do.
@@ -80,12 +84,12 @@ parity_address() {
   if (cd "$out" && checked "$bin/python" -c "from rledit import _native as n; exit('avx512_bf16' not in n.available_isas())"); then
     which="$which and not avx512-"
   fi
-  checked "$bin/pytest" -q -p no:cacheprovider -k "$which" tests/test_ops_parity.py
+  checked "$bin/pytest" -q -p no:cacheprovider -k "$which" tests/ops/test_ops_parity.py
 }
 # Out of bounds there is out of bounds on a GPU. The largest cases would take as long as all others.
 cuda_address() {
   RLEDIT_SHIM_FLAGS="-O1 -g1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer" \
-    checked "$bin/pytest" -q -p no:cacheprovider tests/test_gpu_ops.py \
+    checked "$bin/pytest" -q -p no:cacheprovider tests/ops/test_gpu_ops.py \
     -k "(cuda and not wide and not many and not deep and not mask) or finds"
 }
 

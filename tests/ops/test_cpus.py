@@ -1,4 +1,4 @@
-"""How many threads the core starts with: affinity and the quotas of control groups."""
+"""How many threads the core starts with: environment, affinity and the quotas of control groups."""
 
 from __future__ import annotations
 
@@ -50,9 +50,70 @@ def test_without_control_groups() -> None:
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity masks on this system")
 def test_the_affinity_mask_counts() -> None:
-    code = (
-        "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))});"
-        "import rledit; print(rledit.num_threads())"
+    code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))});" + CORE
+    assert run(code + "print(core.num_threads())") == "1"
+
+
+# The core without the package around it, which imports torch and takes long.
+CORE = f"""
+from importlib.machinery import ExtensionFileLoader
+from importlib.util import module_from_spec, spec_from_loader
+loader = ExtensionFileLoader("rledit._native", {_native.__file__!r})
+core = module_from_spec(spec_from_loader("rledit._native", loader))
+loader.exec_module(core)
+"""
+
+
+def run(code: str, check: bool = True, **variables: str) -> str:
+    """What a program prints, and raises where it may fail, in an environment with these variables alone."""
+    environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=environment | variables
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    assert done.stdout.strip() == "1", done.stderr
+    assert not check or done.returncode == 0, done.stderr
+    return (done.stdout + done.stderr).strip()
+
+
+OWN, OPENMP = "RLEDIT_NUM_THREADS", "OMP_NUM_THREADS"
+
+
+@pytest.mark.parametrize(
+    ("variables", "threads"),
+    [
+        ({OPENMP: "7"}, 7),
+        ({OPENMP: " 7 "}, 7),
+        ({OPENMP: "7,3,2"}, 7),
+        ({OPENMP: "100000"}, 1024),  # more than the core ever starts
+        ({OWN: "5"}, 5),
+        ({OWN: "1024"}, 1024),
+        ({OWN: "5", OPENMP: "7"}, 5),
+        ({OWN: "5", OPENMP: "x"}, 5),
+        ({OWN: "", OPENMP: "7"}, 7),
+    ],
+    ids=str,
+)
+def test_the_environment_counts(variables: dict[str, str], threads: int) -> None:
+    printed = run(
+        CORE + "print(core.num_threads()); core.set_num_threads(3); print(core.num_threads())", **variables
+    )
+    assert printed.split() == [str(threads), "3"]  # whatever it says, a program's own word is the last
+
+
+def test_what_is_no_number_of_openmp_is_passed_over() -> None:
+    code = CORE + "print(core.num_threads())"
+    usual = run(code)
+    for wrong in ("", "0", "-3", "x", "2.5", "4x", "0x10", ",4", "+4", "1 2"):
+        assert run(code, **{OPENMP: wrong}) == usual, wrong
+
+
+@pytest.mark.parametrize("wrong", ["0", "-3", "x", "2.5", "4,2", "1025", "99999999999999999999"])
+def test_what_is_no_number_of_ours_is_an_error(wrong: str) -> None:
+    message = f"ValueError: RLEDIT_NUM_THREADS: expected a number of threads, 1..1024, got '{wrong}'"
+    printed = run(CORE + "core.num_threads()", check=False, **{OWN: wrong})
+    assert printed.endswith(message)
+
+
+def test_an_error_of_the_environment_is_raised_at_import() -> None:
+    printed = run("import rledit", check=False, **{OWN: "many"})
+    assert printed.endswith("RLEDIT_NUM_THREADS: expected a number of threads, 1..1024, got 'many'")
+    assert "ImportError" not in printed

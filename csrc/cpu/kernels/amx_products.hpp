@@ -1,9 +1,11 @@
 // Products of bfloat16 pairs on AMX tiles: 16 weights rows of 32 inputs times 32 inputs of 16 samples.
 // A panel of 16 rows meets the 64 samples of a tile in four accumulators, so each weight tile is loaded
-// once for four products. float32 as two bfloat16 each takes three products, hi*hi + hi*lo + lo*hi: what is
-// missing, lo*lo, is below 2^-18 of the largest term.
+// once for four products. float32 as two bfloat16 each takes three products, hi*hi + hi*lo + lo*hi. What is
+// missing, lo*lo and what the rounding of lo left, is up to 2^-15 of a term, so these serve float32 only where
+// somebody asks for them, see dispatch.cpp.
 #pragma once
 
+#include "layouts.hpp"
 #include "paired_packing.hpp"
 #include "products.hpp"
 

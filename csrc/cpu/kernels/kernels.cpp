@@ -5,10 +5,12 @@
 //   RLEDIT_BF16   1: bfloat16 products on vectors (AVX512_BF16); 2: on AMX tiles; 3: on emulated tiles
 // It is written in GCC/Clang vector extensions, not intrinsics: the compiler maps the same lines to SSE2,
 // AVX2, AVX-512 or NEON. Only what has no such form (bfloat16 products, sample bits of a comparison) is an
-// intrinsic, behind its macro. Everything lives in an unnamed namespace and no std:: template is used, so
-// that the linker can never pick an instance from this file for code that must run on older CPUs.
+// intrinsic, behind its macro. Everything lives in an unnamed namespace or in the instruction set's own, and no
+// std:: template is used, so that the linker can never pick an instance from this file for code that must run
+// on older CPUs.
 #include "kernels.hpp"
 
+#include "layouts.hpp"
 #include "vector_math.hpp"
 // The parts, in the order of a call.
 #include "editing.hpp"

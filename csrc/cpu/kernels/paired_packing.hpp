@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels.hpp"
+#include "layouts.hpp"
 #include "packing.hpp"
 #include "vector_math.hpp"
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels.hpp"
+#include "layouts.hpp"
 #include "vector_math.hpp"
 #if RLEDIT_BF16 == 1
 #include "paired_products.hpp"

@@ -60,10 +60,13 @@ void weigh_shares(const int64_t* counts, int64_t candidates, int64_t groups, con
 // The instruction sets this machine can run, best first; and the one in use.
 std::vector<const char*> available_isas();
 const char* active_isa();
-// Forces a path by name; returns false (and changes nothing) where the machine lacks it.
+// Forces a path by name; returns false (and changes nothing) where the machine lacks it. RLEDIT_AMX_FLOAT32 is
+// read now, and with the first call if no path is forced before; throws std::invalid_argument if it is neither
+// 0 nor 1.
 bool select_isa(const char* name);
 
-// Threads of the persistent pool. Results do not depend on the number.
+// Threads of the persistent pool. Results do not depend on the number. Without set_num_threads it comes from
+// the environment, see cpu/cpus.hpp; throws std::invalid_argument as long as RLEDIT_NUM_THREADS is no number.
 int num_threads();
 void set_num_threads(int threads);
 
