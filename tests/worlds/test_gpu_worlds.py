@@ -67,7 +67,7 @@ def idle_triton(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def on_a_gpu(world: World, backend: str, monkeypatch: pytest.MonkeyPatch) -> Episodes:
     """The world's episodes as if on a GPU, after a first step, which makes constants."""
-    episodes: Episodes = on_meta(world.episodes, monkeypatch)
+    episodes: Episodes = on_meta(world.engine.episodes, monkeypatch)
     episodes.scorer.editable.device = META
     if backend == "cuda":
         ops = idle_cuda(monkeypatch)
@@ -90,7 +90,7 @@ def test_a_step_only_starts_kernels(
     task: str, kind: type[World], length: int, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = world_of(TASKS[task](), kind, episode_length=length)
-    _ = world.episodes.scorer.margin_limit if task == "debiasing" else None  # known from the first step on
+    _ = world.engine.episodes.scorer.margin_limit if task == "debiasing" else None  # known from the first step on
     idle_triton(monkeypatch)
     episodes = on_a_gpu(world, backend, monkeypatch)
     given = torch.empty(world.num_envs, world.layout.size, device=META)
@@ -99,7 +99,7 @@ def test_a_step_only_starts_kernels(
             outcome = episodes.advance(given)
             assert outcome.rewards.shape == outcome.values.shape == (world.num_envs,)
             if episodes.weights is not None:
-                world.observe(episodes.weights)
+                world.engine.observe(episodes.weights)
         episodes.begin(world.num_envs, again=True)
     with pytest.raises(Exception, match=r"meta|Meta"):  # and that is how it would show
         outcome.check()
@@ -131,8 +131,8 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> list[Graph]:
         module = import_module(f"rledit.kernels.{name}")
         kernel = getattr(module, f"{name}_kernel")
         monkeypatch.setattr(module, f"{name}_kernel", RecordedKernel(kernel, made))
-    monkeypatch.setattr(actions, "_times", lambda values, gain: (gain * values).contiguous())
-    monkeypatch.setattr(actions, "_dense", lambda values: values.contiguous())
+    monkeypatch.setattr(actions, "scaled", lambda values, gain: (gain * values).contiguous())
+    monkeypatch.setattr(actions, "dense", lambda values: values.contiguous())
     return made
 
 
@@ -142,17 +142,17 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> list[Graph]:
 def test_a_captured_step(task: str, kind: type[World], length: int, graphs: list[Graph]) -> None:
     plain = world_of(TASKS[task](), kind, episode_length=length)
     world = world_of(TASKS[task](), kind, episode_length=length)
-    world._graph = True
+    world.engine._graph = True
     random = torch.Generator().manual_seed(0)
     for _ in range(2):
         plain.reset()
         world.reset()
         for _ in range(length):
             given = torch.randn(6, world.layout.size, generator=random)
-            plain.start(given)
-            expected = plain.wait()  # before the next begins: the interpreter is for one thread
-            world.start(given)
-            got = world.wait()
+            plain.engine.start(given)
+            expected = plain.engine.wait()  # before the next begins: the interpreter is for one thread
+            world.engine.start(given)
+            got = world.engine.wait()
             torch.testing.assert_close(got.rewards, expected.rewards, rtol=0, atol=0)
             assert torch.equal(got.tally.correct.counts, expected.tally.correct.counts)
             for name, figure in expected.metrics.items():
@@ -163,15 +163,15 @@ def test_a_captured_step(task: str, kind: type[World], length: int, graphs: list
 
 def test_outcomes_of_a_graph_outlive_the_next_step(graphs: list[Graph]) -> None:
     world = world_of(TASKS["a function"]())
-    world._graph = True
+    world.engine._graph = True
     given = [torch.randn(6, world.layout.size, generator=torch.Generator().manual_seed(k)) for k in (0, 1)]
-    first, second = (pending.result() for pending in world.score_parts(torch.cat(given), 2))
+    first, second = (pending.result() for pending in world.engine.score_parts(torch.cat(given), 2))
     kept = first.rewards.clone()
     assert not torch.equal(first.rewards, second.rewards)
     assert torch.equal(first.rewards, kept)
-    assert torch.equal(world.score_parts(given[0], 1)[0].result().rewards, kept)
+    assert torch.equal(world.engine.score_parts(given[0], 1)[0].result().rewards, kept)
     assert len(graphs) == 1
-    world.score_parts(given[0], 2)[1].result()
+    world.engine.score_parts(given[0], 2)[1].result()
     assert len(graphs) == 2  # of three candidates
 
 
@@ -179,9 +179,9 @@ def test_parts_of_longer_episodes_are_not_captured(graphs: list[Graph]) -> None:
     """They are whole episodes of one step, beside those under way."""
     world = world_of(TASKS["a function"](), episode_length=3)
     given = torch.randn(6, world.layout.size, generator=torch.Generator().manual_seed(0))
-    expected = world.score_parts(given, 1)[0].result().rewards
-    world._graph = True
-    assert torch.equal(world.score_parts(given, 1)[0].result().rewards, expected)
+    expected = world.engine.score_parts(given, 1)[0].result().rewards
+    world.engine._graph = True
+    assert torch.equal(world.engine.score_parts(given, 1)[0].result().rewards, expected)
     assert not graphs
 
 
@@ -207,11 +207,11 @@ def test_a_graph_needs_kernels_that_do_not_wait(monkeypatch: pytest.MonkeyPatch)
 def test_actions_of_another_kind_are_named(change: Any) -> None:
     world = world_of(make_task())
     with pytest.raises(ValueError, match=r"actions: expected float32 \[6, 28\] on cpu, got"):
-        world.start(change(torch.zeros(6, world.layout.size)))
-    world.start(torch.zeros(6, world.layout.size))
-    with pytest.raises(RuntimeError, match="start: the step before has not been waited for"):
-        world.start(torch.zeros(6, world.layout.size))
-    world.wait()
+        world.engine.start(change(torch.zeros(6, world.layout.size)))
+    world.engine.start(torch.zeros(6, world.layout.size))
+    with pytest.raises(RuntimeError, match="start: the previous step has not been waited for"):
+        world.engine.start(torch.zeros(6, world.layout.size))
+    world.engine.wait()
 
 
 # ------------------------------------------------------------------------------------------ streams
@@ -263,14 +263,14 @@ def test_scoring_has_a_stream_of_its_own(monkeypatch: pytest.MonkeyPatch) -> Non
 
     def work(given: Tensor) -> Outcome:
         streams.said.append(f"scored on {streams.current.name}")
-        return world.episodes.score_whole(given)
+        return world.engine.episodes.score_whole(given)
 
     given = torch.randn(6, world.layout.size)
     pending = worker.submit(work, given)
     assert streams.said == ["side waits for main", "scored on side", "event on side", "kept for side"]
     streams.said.clear()
     outcome = pending.result()
-    assert torch.equal(outcome.rewards, world.episodes.score_whole(given).rewards)
+    assert torch.equal(outcome.rewards, world.engine.episodes.score_whole(given).rewards)
     assert streams.said[0] == "main waits for the event"
     assert set(streams.said[1:]) == {"kept for main"}
     streams.said.clear()
@@ -287,7 +287,7 @@ def test_errors_on_a_stream_come_with_the_result(monkeypatch: pytest.MonkeyPatch
     Streams(monkeypatch)
     worker = workers.StreamWorker(world.device)
     with pytest.raises(ValueError, match="objective: expected finite values, got nan"):
-        worker.submit(world.episodes.score_whole, torch.zeros(2, world.layout.size)).result()
+        worker.submit(world.engine.episodes.score_whole, torch.zeros(2, world.layout.size)).result()
 
     def fails(given: Tensor) -> Outcome:
         raise ArithmeticError("no")
@@ -300,17 +300,17 @@ def test_errors_on_a_stream_come_with_the_result(monkeypatch: pytest.MonkeyPatch
 def test_a_step_that_was_interrupted_can_be_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     Streams(monkeypatch)
     world = world_of(make_task(), episode_length=2)
-    world._worker = workers.StreamWorker(world.device)
+    world.engine._worker = workers.StreamWorker(world.device)
     given = torch.randn(6, world.layout.size, generator=torch.Generator().manual_seed(0))
-    world.start(given)
-    expected = world.wait().rewards
+    world.engine.start(given)
+    expected = world.engine.wait().rewards
     world.reset()
-    world.start(given)
+    world.engine.start(given)
     with monkeypatch.context() as patch:
         patch.setattr(Outcome, "check", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            world.wait()
-    assert torch.equal(world.wait().rewards, expected)
+            world.engine.wait()
+    assert torch.equal(world.engine.wait().rewards, expected)
 
 
 def interrupted(outcome: Outcome) -> Outcome:
@@ -323,14 +323,14 @@ def test_what_is_kept_is_not_of_the_callers_inference_mode(
 ) -> None:
     Streams(monkeypatch)
     world = world_of(make_task(), episode_length=length)
-    world._worker = workers.StreamWorker(world.device)
+    world.engine._worker = workers.StreamWorker(world.device)
     given = torch.randn(6, world.layout.size)
     with torch.inference_mode():
-        world.start(given)
-        world.wait()
+        world.engine.start(given)
+        world.engine.wait()
     world.reset()
-    world.start(given)
-    world.wait()
+    world.engine.start(given)
+    world.engine.wait()
 
 
 @pytest.mark.parametrize("length", [1, 2])
@@ -392,8 +392,8 @@ def test_a_world_on_a_gpu(backend: str, length: int) -> None:
         for episode in given:
             world.reset()
             for step in episode:
-                world.start(step.to(world.device))
-                rewards.append(world.wait().rewards)
+                world.engine.start(step.to(world.device))
+                rewards.append(world.engine.wait().rewards)
         assert rewards[0].device.type == world.device.type
         outcomes.append(torch.stack(rewards).cpu())
         world.close()
