@@ -359,8 +359,10 @@ def test_passes_on_a_gpu_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("length", [1, 2])
-def test_a_policy_keeps_to_its_device(length: int) -> None:
+def test_a_policy_keeps_to_its_device(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A tensor that is made without a word about the device would be on another one than all others."""
+    # It would put the CPU in place of the default device that tells.
+    monkeypatch.setattr("rledit.search.search.plain_modes", lambda grad=False: torch.set_grad_enabled(grad))
     ppo = make_ppo(episode_length=length)
     expected = make_ppo(episode_length=length)
     for trainer in (expected, ppo):
