@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..checks import integer, positive
 from ..edits import Edit
+from ..objectives.base import admissible_of
 from ..ops.rules import EditRule
 from ..runtime import clipped, plain_modes
 from ..storage.files import Json
@@ -270,9 +271,8 @@ class Engine:
             episodes = Episodes(scorer, self.layout, self.rule, self.episode_length)
             for t in range(self.episode_length):
                 outcome = episodes.step(actions[:, t]).check()
-            admissible = scorer.objective.admissible(outcome.tally)
-        kept = None if admissible is None else admissible.to(self.device)  # it may compute on the host
-        return Replay(outcome, kept, episodes.initial_value, episodes.initial_metrics)
+            admissible = admissible_of(scorer.objective, outcome.tally)
+        return Replay(outcome, admissible, episodes.initial_value, episodes.initial_metrics)
 
     @torch.no_grad()
     def keeps_finite(self, actions: Tensor) -> bool:

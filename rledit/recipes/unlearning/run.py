@@ -24,7 +24,7 @@ from ...experiments.plots import plots, write_figures
 from ...experiments.report import write_report
 from ...experiments.training import CHECKPOINT_SECONDS, seconds_of, supervised_bar, train
 from ...methods.retrain import retrain
-from ...objectives.base import Unlearning
+from ...objectives import Unlearning
 from ...ppo import Result
 from ...runtime import seeded
 from ...storage.files import Json, read_tensors, write_json, write_tensors
