@@ -1,6 +1,7 @@
 """The figures of a run: learning curves, accuracy per class, the edit as a heat map.
 
 Only matplotlib's objects are used, never pyplot: a report may be written from any thread or notebook.
+matplotlib itself is imported when a figure is drawn: runs do without it.
 """
 
 from __future__ import annotations
@@ -11,20 +12,19 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
 import torch
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, PercentFormatter
 from torch import Tensor
 
 from ..edits.edit import Edit
+from ..extras import require
 from ..storage.files import write_bytes, write_error
 from .history import History
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Okabe and Ito, Color Universal Design (2008): told apart by colour-blind readers
 BLUE, ORANGE, GREEN, PURPLE, SKY, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#8a8f98"
@@ -90,7 +90,16 @@ def write_figures(folder: str | os.PathLike[str], figures: Sequence[Plot]) -> li
 
 
 def render(name: str, alt: str, height: float, draw: Callable[[Figure, Axes], None]) -> Plot:
-    """A figure of the house's style, ``height`` in inches."""
+    """A figure of the house's style, ``height`` in inches.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    mpl = require("matplotlib", "cli", "a figure")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
     base: dict[Any, Any] = {k: v for k, v in mpl.rcParamsDefault.items() if k != "backend"}
     with mpl.rc_context({**base, **_STYLE}):  # a user's dark style must not reach a white page
         figure = Figure(figsize=(_WIDTH, height), facecolor="white", layout="constrained")
@@ -135,6 +144,8 @@ def curve(history: History, kind: str) -> Plot | None:
     x = history.column("candidates") if by_candidates else [float(i + 1) for i in range(len(history))]
 
     def draw(figure: Figure, axes: Axes) -> None:
+        from matplotlib.ticker import EngFormatter, PercentFormatter
+
         for colour, style, (label, y) in zip(_SERIES, ("-", "--", ":"), series.items(), strict=False):
             marker = "o" if len(x) < 3 else ""
             axes.plot(x, y, style, color=colour, linewidth=1.8, marker=marker, label=label)
@@ -174,6 +185,8 @@ def _per_class(
         colours.setdefault(name, others[len(colours) % len(others) - 2])
 
     def draw(figure: Figure, axes: Axes) -> None:
+        from matplotlib.ticker import PercentFormatter
+
         thick = 0.8 / len(series)
         for i, (name, row) in enumerate(series.items()):
             y = [k - 0.4 + (i + 0.5) * thick for k in range(len(shown))]

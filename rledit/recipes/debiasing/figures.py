@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from typing import TYPE_CHECKING, Any
 
 from ...experiments.plots import BLUE, GREY, ORANGE, Plot, head, render, shortened
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 MOST_GROUPS = 24
 
@@ -35,6 +35,8 @@ def error_rates(test: Mapping[str, Any], name: str) -> Plot | None:
     shown.sort(key=lambda group: -first[group])
 
     def draw(figure: Figure, axes: Axes) -> None:
+        from matplotlib.ticker import PercentFormatter
+
         for offset, when, colour, values in ((-0.2, "before", GREY, first), (0.2, "after", ORANGE, last)):
             y = [k + offset for k in range(len(shown))]
             widths = [values[group] for group in shown]
