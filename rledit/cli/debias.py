@@ -11,18 +11,10 @@ from rich.console import Console
 from rich.table import Table
 
 from ..experiments.training import CHECKPOINT_SECONDS
+from ..objectives.metric_names import label, shown
 from ..recipes.debiasing import DebiasConfig, run
+from ..recipes.debiasing.report import HEADLINE
 from .closing import close
-
-SHOWN = {
-    "accuracy": "utility accuracy",
-    "utility_auc": "utility AUC",
-    "bpsn_auc": "BPSN AUC",
-    "subgroup_auc": "subgroup AUC",
-    "bnsp_auc": "BNSP AUC",
-    "fped": "FPED",
-    "fned": "FNED",
-}
 
 
 def debias(
@@ -65,10 +57,12 @@ def table(test: Mapping[str, Any]) -> Table:
     out.add_column("metric")
     for header in ("before", "after"):
         out.add_column(header, justify="right")
-    for key, label in SHOWN.items():
-        out.add_row(label, *(f"{test[when][key]:.4f}" for when in ("before", "after")))
+
+    def add(key: str, figures: Mapping[str, Any], where: str = "") -> None:
+        out.add_row(label(key) + where, *(shown(key, figures[when].get(key)) for when in ("before", "after")))
+
+    for key in HEADLINE:
+        add(key, test)
     for name, figures in test["other"].items():
-        out.add_row(
-            f"BPSN AUC, {name}", *(f"{figures[when]['bpsn_auc']:.4f}" for when in ("before", "after"))
-        )
+        add("bpsn_auc", figures, f", {name}")
     return out

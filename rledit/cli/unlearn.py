@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..experiments.training import CHECKPOINT_SECONDS
+from ..objectives.metric_names import label, shown
 from ..recipes.unlearning import UnlearningConfig, run
 from .closing import close
 
@@ -59,12 +60,12 @@ def table(title: str, runs: Mapping[str, Mapping[str, Any]]) -> Table:
     """
     out = Table(title=title, title_justify="left")
     out.add_column("model")
-    for header in ("forget accuracy", "retain accuracy", "probe recalls it"):
-        out.add_column(header, justify="right")
+    keys = ("forget_accuracy", "retain_accuracy", "forget_probe_accuracy")
+    for key in keys:
+        out.add_column(label(key), justify="right")
 
-    def row(label: str, figures: Mapping[str, Any]) -> None:
-        shown = (f"{100 * figures[f'{name}_accuracy']:.2f}%" for name in ("forget", "retain", "forget_probe"))
-        out.add_row(label, *shown)
+    def row(name: str, figures: Mapping[str, Any]) -> None:
+        out.add_row(name, *(shown(key, figures.get(key)) for key in keys))
 
     first = next(iter(runs.values()))
     row("before", first["test"]["before"])

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..edits.edit import Edit
 from ..extras import require
+from ..objectives.metric_names import axis_label, short_label, shown
 from ..storage.files import write_bytes, write_error
 from .history import History
 
@@ -29,6 +30,13 @@ if TYPE_CHECKING:
 # Okabe and Ito, Color Universal Design (2008): told apart by colour-blind readers
 BLUE, ORANGE, GREEN, PURPLE, SKY, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#8a8f98"
 _SERIES = (ORANGE, BLUE, GREEN, PURPLE, SKY)
+
+CURVES = {
+    "reward": ("reward_best", "reward_mean"),
+    "accuracy": ("forget_accuracy", "retain_accuracy"),
+    "AUC": ("utility_auc", "bpsn_auc", "subgroup_auc"),
+}
+"""The metrics of a history that each learning curve draws."""
 
 _WIDTH = 5.2  # inches: two figures stand side by side on a screen, one fills a phone with readable text
 _MOST_CLASSES = 24
@@ -131,13 +139,8 @@ def head(figure: Figure, axes: Axes, title: str, note: str = "") -> None:
 
 def curve(history: History, kind: str) -> Plot | None:
     """Reward, accuracy or AUC over the candidates scored so far; one point is drawn as a dot."""
-    known = {
-        "reward": {"reward_best": "best candidate", "reward_mean": "mean of the update"},
-        "accuracy": {"forget_accuracy": "forget", "retain_accuracy": "retain"},
-        "AUC": {"utility_auc": "utility", "bpsn_auc": "BPSN", "subgroup_auc": "subgroup"},
-    }[kind]
-    series = {label: history.column(key) for key, label in known.items() if key in history.columns}
-    series = {label: values for label, values in series.items() if any(map(math.isfinite, values))}
+    series = {key: history.column(key) for key in CURVES[kind] if key in history.columns}
+    series = {key: values for key, values in series.items() if any(map(math.isfinite, values))}
     if not series:
         return None
     by_candidates = "candidates" in history.columns
@@ -146,19 +149,19 @@ def curve(history: History, kind: str) -> Plot | None:
     def draw(figure: Figure, axes: Axes) -> None:
         from matplotlib.ticker import EngFormatter, PercentFormatter
 
-        for colour, style, (label, y) in zip(_SERIES, ("-", "--", ":"), series.items(), strict=False):
+        for colour, style, (key, y) in zip(_SERIES, ("-", "--", ":"), series.items(), strict=False):
             marker = "o" if len(x) < 3 else ""
-            axes.plot(x, y, style, color=colour, linewidth=1.8, marker=marker, label=label)
+            axes.plot(x, y, style, color=colour, linewidth=1.8, marker=marker, label=short_label(key))
         axes.grid(axis="y")
         axes.set_xlabel("candidates scored" if by_candidates else "update")
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        axes.set_ylabel("accuracy (%)" if kind == "accuracy" else kind)
+        axes.set_ylabel(axis_label(kind))
         if kind == "accuracy":
             axes.set_ylim(-0.03, 1.03)
             axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=""))
         head(figure, axes, f"Learning curve: {kind}")
 
-    ends = ", ".join(f"{label} {values[-1]:.4g}" for label, values in series.items())
+    ends = ", ".join(f"{short_label(key)} {shown(key, values[-1])}" for key, values in series.items())
     return render(f"learning_{kind.lower()}", f"{kind} over candidates; last update: {ends}", 3.5, draw)
 
 
@@ -203,7 +206,7 @@ def _per_class(
         axes.xaxis.set_major_formatter(PercentFormatter(1.0, symbol=""))
         axes.grid(axis="x")
         axes.tick_params(axis="y", length=0)
-        axes.set_xlabel("accuracy on the test split (%)")
+        axes.set_xlabel(f"{axis_label('accuracy')} on the test split")
         axes.set_ylabel("class")
         head(figure, axes, title)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import math
 import os
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -12,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from ..edits.edit import Edit
+from ..objectives.metric_names import axis_label, shown
 from ..storage.files import write_text
 from .history import History
 from .plots import Plot, plots
@@ -152,7 +152,7 @@ def _lead(metrics: Mapping[str, Any], edit: Edit | None) -> str:
 
 
 def _headline(
-    metrics: Mapping[str, Any], baselines: Mapping[str, Mapping[str, Any]], shown: Sequence[str]
+    metrics: Mapping[str, Any], baselines: Mapping[str, Mapping[str, Any]], headline: Sequence[str]
 ) -> str:
     test = metrics.get("test", {})
     rows = {name: test[name] for name in ("before", "after") if test.get(name)}
@@ -161,11 +161,11 @@ def _headline(
         return "<h2>Result</h2><p>No metrics yet: the run was interrupted before its evaluation.</p>"
     scalars = {k: None for row in rows.values() for k, v in row.items() if isinstance(v, (int, float))}
     preferred = [key for key in ("forget_accuracy", "retain_accuracy") if key in scalars]
-    keys = list(shown) or preferred + [key for key in scalars if key not in preferred]
-    head = "".join(f'<th scope="col" class="number">{escape(_label(key))}</th>' for key in keys)
+    keys = list(headline) or preferred + [key for key in scalars if key not in preferred]
+    head = "".join(f'<th scope="col" class="number">{escape(axis_label(key))}</th>' for key in keys)
     lines = []
     for name, row in rows.items():
-        cells = "".join(f'<td class="number">{_value(key, row.get(key))}</td>' for key in keys)
+        cells = "".join(f'<td class="number">{shown(key, row.get(key), unit=False)}</td>' for key in keys)
         lines.append(f'<tr class="{escape(name)}"><th scope="row">{escape(name)}</th>{cells}</tr>')
     body = "".join(lines)
     return (
@@ -217,13 +217,3 @@ def _table(title: str, rows: Mapping[str, str]) -> str:
         for key, value in rows.items()
     )
     return f"<section><h2>{escape(title)}</h2><table><tbody>{lines}</tbody></table></section>"
-
-
-def _label(key: str) -> str:
-    return key.replace("_", " ") + (" (%)" if key.endswith("accuracy") else "")
-
-
-def _value(key: str, value: Any) -> str:
-    if value is None or not math.isfinite(value):
-        return "n/a"
-    return f"{100 * value:.2f}" if key.endswith("accuracy") else f"{value:.4g}"

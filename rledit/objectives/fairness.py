@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..tally import Tally
+from .metric_names import direction
 
 POWER = -5.0
 """Of the generalised mean over identity groups, which the worst groups dominate."""
@@ -213,24 +214,31 @@ def lacking(own: Sequence[int], everyone: Sequence[int]) -> str:
 
 @dataclass(frozen=True)
 class Metric:
-    """direction: 1 where larger is better, -1 where smaller is."""
+    """A metric that :class:`rledit.Debias` can weigh.
+
+    Attributes:
+        direction: 1 where larger is better, -1 where smaller is.
+        of: its values, float64 [N].
+    """
 
     direction: int
     of: Callable[[GroupMetrics], Tensor]
 
 
-METRICS: dict[str, Metric] = {
-    "utility_auc": Metric(1, lambda m: m.utility_auc),
-    "utility_accuracy": Metric(1, lambda m: m.utility_accuracy),
-    "utility_f1": Metric(1, lambda m: m.utility_f1),
-    "subgroup_auc": Metric(1, lambda m: m.subgroup_auc),
-    "bpsn_auc": Metric(1, lambda m: m.bpsn_auc),
-    "bnsp_auc": Metric(1, lambda m: m.bnsp_auc),
-    "bias_auc": Metric(1, lambda m: m.bias_auc),
-    "jigsaw_score": Metric(1, lambda m: m.jigsaw_score),
-    "fped": Metric(-1, lambda m: m.fped),
-    "fned": Metric(-1, lambda m: m.fned),
-    "demographic_parity_difference": Metric(-1, lambda m: m.demographic_parity_difference),
-    "equalized_odds_difference": Metric(-1, lambda m: m.equalized_odds_difference),
+_BY_NAME: dict[str, Callable[[GroupMetrics], Tensor]] = {
+    "utility_auc": lambda m: m.utility_auc,
+    "utility_accuracy": lambda m: m.utility_accuracy,
+    "utility_f1": lambda m: m.utility_f1,
+    "subgroup_auc": lambda m: m.subgroup_auc,
+    "bpsn_auc": lambda m: m.bpsn_auc,
+    "bnsp_auc": lambda m: m.bnsp_auc,
+    "bias_auc": lambda m: m.bias_auc,
+    "jigsaw_score": lambda m: m.jigsaw_score,
+    "fped": lambda m: m.fped,
+    "fned": lambda m: m.fned,
+    "demographic_parity_difference": lambda m: m.demographic_parity_difference,
+    "equalized_odds_difference": lambda m: m.equalized_odds_difference,
 }
+
+METRICS: dict[str, Metric] = {name: Metric(direction(name), of) for name, of in _BY_NAME.items()}
 """Everything that :class:`rledit.Debias` can weigh, by name."""

@@ -157,7 +157,7 @@ def test_interrupted_runs(tmp_path: Path, rows: int) -> None:
 def test_other_metrics_and_unknown_values(tmp_path: Path) -> None:
     test = {"before": {"bpsn_auc": 0.594, "utility": 0.9}, "after": {"bpsn_auc": float("nan")}}
     page = write(tmp_path, metrics={"test": test}, history=History(["loss"]))
-    assert "bpsn auc utility before 0.594 0.9 after n/a n/a" in page.text
+    assert "BPSN AUC utility before 0.5940 0.9 after n/a n/a" in page.text
 
 
 def figures(**changes: Any) -> dict[str, bytes]:

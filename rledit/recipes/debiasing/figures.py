@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...experiments.plots import BLUE, GREY, ORANGE, Plot, head, render, shortened
+from ...objectives.metric_names import axis_label, label, shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,15 +16,16 @@ MOST_GROUPS = 24
 
 
 RATES = {
-    "false_positive_rate": ("False positives per group", "harmless sentences called toxic (%)"),
-    "false_negative_rate": ("False negatives per group", "toxic sentences called harmless (%)"),
+    "false_positive_rate": "harmless sentences called toxic",
+    "false_negative_rate": "toxic sentences called harmless",
 }
+"""The error rates that are drawn, and what they are shares of."""
 
 
 def error_rates(test: Mapping[str, Any], name: str) -> Plot | None:
     """A rate of :data:`RATES` per group before and after, with intervals; the groups that changed
     most, without those where both are zero."""
-    title, label = RATES[name]
+    title = f"{label(name).capitalize()} per group"
     first, last = (
         {group: figures[name] for group, figures in test.get(when, {}).get("per_group", {}).items()}
         for when in ("before", "after")
@@ -31,17 +33,17 @@ def error_rates(test: Mapping[str, Any], name: str) -> Plot | None:
     if not first or not last:
         return None
     wrong = [group for group in first if first[group] > 0 or last[group] > 0] or list(first)[:1]
-    shown = sorted(wrong, key=lambda group: -abs(first[group] - last[group]))[:MOST_GROUPS]
-    shown.sort(key=lambda group: -first[group])
+    groups = sorted(wrong, key=lambda group: -abs(first[group] - last[group]))[:MOST_GROUPS]
+    groups.sort(key=lambda group: -first[group])
 
     def draw(figure: Figure, axes: Axes) -> None:
         from matplotlib.ticker import PercentFormatter
 
         for offset, when, colour, values in ((-0.2, "before", GREY, first), (0.2, "after", ORANGE, last)):
-            y = [k + offset for k in range(len(shown))]
-            widths = [values[group] for group in shown]
+            y = [k + offset for k in range(len(groups))]
+            widths = [values[group] for group in groups]
             intervals = test[when]["interval"]["per_group"]
-            low, high = zip(*(intervals[group][name] for group in shown), strict=True)
+            low, high = zip(*(intervals[group][name] for group in groups), strict=True)
             error = [
                 [max(0.0, width - end) for width, end in zip(widths, low, strict=True)],
                 [max(0.0, end - width) for width, end in zip(widths, high, strict=True)],
@@ -49,17 +51,17 @@ def error_rates(test: Mapping[str, Any], name: str) -> Plot | None:
             axes.barh(
                 y, widths, height=0.38, color=colour, label=when, xerr=error, error_kw={"linewidth": 0.8}
             )
-        axes.set_yticks(range(len(shown)), [shortened(group) for group in shown])
-        axes.set_ylim(len(shown) - 0.4, -0.6)
+        axes.set_yticks(range(len(groups)), [shortened(group) for group in groups])
+        axes.set_ylim(len(groups) - 0.4, -0.6)
         axes.set_xlim(0, None)
         axes.xaxis.set_major_formatter(PercentFormatter(1.0, symbol=""))
         axes.grid(axis="x")
         axes.tick_params(axis="y", length=0)
-        axes.set_xlabel(label)
+        axes.set_xlabel(f"{axis_label(name)}: {RATES[name]}")
         head(figure, axes, title)
 
-    alt = f"{title} before and after the edit, {len(shown)} identity groups"
-    return render(f"{name}s", alt, 1.3 + 0.31 * len(shown), draw)
+    alt = f"{title} before and after the edit, {len(groups)} identity groups"
+    return render(f"{name}s", alt, 1.3 + 0.31 * len(groups), draw)
 
 
 def front(
@@ -86,13 +88,13 @@ def front(
         axes.plot(*place([after]), "D", color=ORANGE, label="chosen")
         axes.plot(*place([before]), "s", color="black", markersize=5, label="before")
         axes.axvline(-spent, color=GREY, linewidth=1, linestyle="--")
-        axes.set_xlabel("change of utility AUC (dashed: what may be spent)")
-        axes.set_ylabel("BPSN AUC, power mean")
+        axes.set_xlabel(f"change of {label('utility_auc')} (dashed: what may be spent)")
+        axes.set_ylabel(f"{axis_label('bpsn_auc')}, power mean")
         axes.grid()
         head(figure, axes, "Utility and bias on the validation split")
 
     alt = (
-        f"BPSN AUC against the change of utility AUC; chosen {after['bpsn_auc']:.3f}, "
-        f"before {before['bpsn_auc']:.3f}"
+        f"{label('bpsn_auc')} against the change of {label('utility_auc')}; "
+        f"chosen {shown('bpsn_auc', after['bpsn_auc'])}, before {shown('bpsn_auc', before['bpsn_auc'])}"
     )
     return render("front", alt, 3.5, draw)

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from ...objectives.metric_names import axis_label, display, label, shown
+
 LIMITS = (
     "Bias is measured on sentences made from templates, utility on comments that people wrote; a figure on "
     "templates says little about a comment that none resembles. Beside the test figures stand those on "
@@ -14,24 +16,19 @@ LIMITS = (
     "another classifier or another split. The identity groups are those of the term list or of the data "
     "set's annotation, and no others."
 )
-HEADLINE = ("accuracy", "utility_auc", "bpsn_auc", "subgroup_auc", "bnsp_auc", "fped", "fned")
-COLUMNS = {
-    "subgroup_auc": "subgroup AUC",
-    "bpsn_auc": "BPSN AUC",
-    "bnsp_auc": "BNSP AUC",
-    "false_positive_rate": "false positives",
-    "false_negative_rate": "false negatives",
-}
+HEADLINE = ("utility_accuracy", "utility_auc", "bpsn_auc", "subgroup_auc", "bnsp_auc", "fped", "fned")
+OTHER_SETS = ("bpsn_auc", "subgroup_auc", "bnsp_auc", "fped", "fned")
+PER_GROUP = ("subgroup_auc", "bpsn_auc", "bnsp_auc", "false_positive_rate", "false_negative_rate")
 
 
 def per_group_table(title: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
     """Every group before and after, with bootstrap intervals."""
-    head = "".join(f'<th scope="col" class="number">{escape(name)}</th>' for name in COLUMNS.values())
+    head = _head(PER_GROUP)
     rows = []
     for group in after["per_group"]:
         cells = "".join(
             f'<td class="number">{_cell(before, group, key)}<br><b>{_cell(after, group, key)}</b></td>'
-            for key in COLUMNS
+            for key in PER_GROUP
         )
         rows.append(f'<tr><th scope="row">{escape(group)}</th>{cells}</tr>')
     return (
@@ -43,13 +40,13 @@ def per_group_table(title: str, before: Mapping[str, Any], after: Mapping[str, A
 
 def other_sets(test: Mapping[str, Any]) -> str:
     """The same figures on unseen templates and transfer sets."""
-    names = ("bpsn_auc", "subgroup_auc", "bnsp_auc", "fped", "fned")
-    head = "".join(f'<th scope="col" class="number">{name.replace("_", " ")}</th>' for name in names)
+    head = _head(OTHER_SETS)
     rows = []
-    for label, both in test.items():
+    for name, both in test.items():
         for when in ("before", "after"):
-            cells = "".join(f'<td class="number">{both[when][name]:.4f}</td>' for name in names)
-            rows.append(f'<tr><th scope="row">{escape(label)}, {when}</th>{cells}</tr>')
+            values = (shown(key, both[when].get(key), unit=False) for key in OTHER_SETS)
+            cells = "".join(f'<td class="number">{value}</td>' for value in values)
+            rows.append(f'<tr><th scope="row">{escape(name)}, {when}</th>{cells}</tr>')
     if not rows:
         return ""
     return (
@@ -68,22 +65,28 @@ def trials_table(trials: Sequence[Mapping[str, Any]], chosen: Sequence[str]) -> 
         if list(trial["layer"]) == list(chosen):
             name = f"<b>{name}</b>"
         after, change = trial["after"], trial["after"]["utility_auc"] - trial["before"]["utility_auc"]
-        figures = (f"{after['value']:+.4f}", f"{after['bpsn_auc']:.4f}", f"{change:+.4f}")
+        figures = (f"{after['value']:+.4f}", shown("bpsn_auc", after["bpsn_auc"]), f"{change:+.4f}")
         cells = "".join(f'<td class="number">{figure}</td>' for figure in figures)
         rows.append(f'<tr><th scope="row">{name}</th>{cells}</tr>')
     return (
         '<h2>Layers tried</h2><div class="scroll"><table><thead><tr><th scope="col">layers</th>'
-        '<th scope="col" class="number">value</th><th scope="col" class="number">BPSN AUC</th>'
-        '<th scope="col" class="number">change of utility AUC</th></tr></thead>'
+        f"{_head(('value', 'bpsn_auc'))}"
+        f'<th scope="col" class="number">change of {escape(label("utility_auc"))}</th></tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
         f'<p class="note">Short runs of {trials[0]["candidates"]:,} candidates, on the validation split; the '
         "best one was run to its end.</p>"
     )
 
 
+def _head(keys: Sequence[str]) -> str:
+    return "".join(f'<th scope="col" class="number">{escape(axis_label(key))}</th>' for key in keys)
+
+
 def _cell(figures: Mapping[str, Any], group: str, key: str) -> str:
     value = figures["per_group"].get(group, {}).get(key)
     if value is None:
         return "n/a"
+    digits = 1 if display(key).percent else 3  # the intervals are far wider
     low, high = figures["interval"]["per_group"][group][key]
-    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
+    middle, low, high = (shown(key, part, unit=False, digits=digits) for part in (value, low, high))
+    return f"{middle} [{low}, {high}]"
