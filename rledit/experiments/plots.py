@@ -7,10 +7,12 @@ matplotlib itself is imported when a figure is drawn: runs do without it.
 from __future__ import annotations
 
 import io
+import logging
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ..edits.edit import Edit
-from ..extras import require
+from ..extras import MissingExtraError, require
 from ..objectives.metric_names import axis_label, short_label, shown
 from ..storage.files import write_bytes, write_error
 from .history import History
@@ -26,6 +28,8 @@ from .history import History
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+logger = logging.getLogger("rledit")
 
 # Okabe and Ito, Color Universal Design (2008): told apart by colour-blind readers
 BLUE, ORANGE, GREEN, PURPLE, SKY, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#8a8f98"
@@ -66,6 +70,14 @@ class Plot:
     png: bytes
 
 
+@dataclass(frozen=True)
+class Drawing:
+    """A figure still to be drawn; ``draw`` returns None where there is nothing to see."""
+
+    name: str
+    draw: Callable[[], Plot | None]
+
+
 def plots(
     *,
     metrics: Mapping[str, Any],
@@ -77,11 +89,52 @@ def plots(
 ) -> list[Plot]:
     """All figures that the data allow; an interrupted run simply has fewer. Arguments as in
     `write_report`.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
     """
-    drawn = [curve(history, "reward"), curve(history, "accuracy"), _per_class(metrics, baselines, classes)]
-    if edit is not None and all(name in weights for name in edit.targets):
-        drawn += [heat_map(name, delta) for name, delta in edit.deltas(weights).items()]
+    drawings = [
+        *curves(history, "reward", "accuracy"),
+        Drawing("accuracy per class", partial(per_class, metrics, baselines, classes)),
+        *heat_maps(edit, weights),
+    ]
+    drawn = [drawing.draw() for drawing in drawings]
     return [plot for plot in drawn if plot is not None]
+
+
+def curves(history: History, *kinds: str) -> list[Drawing]:
+    """Learning curves of some of :data:`CURVES`."""
+    return [Drawing(f"learning curve of {kind}", partial(curve, history, kind)) for kind in kinds]
+
+
+def heat_maps(edit: Edit | None, weights: Mapping[str, Tensor]) -> list[Drawing]:
+    """One for each target of the edit, if all their weights are known."""
+    if edit is None or not all(name in weights for name in edit.targets):
+        return []
+    deltas = cache(partial(edit.deltas, weights))
+
+    def draw(name: str) -> Plot:
+        return heat_map(name, deltas()[name])
+
+    return [Drawing(f"edit of {name}", partial(draw, name)) for name in edit.targets]
+
+
+def draw_all(drawings: Iterable[Drawing]) -> tuple[list[Plot], list[str]]:
+    """The figures that can be drawn, and for each that cannot its name and why, which is also logged."""
+    drawn, missing = [], []
+    for drawing in drawings:
+        try:
+            plot = drawing.draw()
+        except MissingExtraError as error:
+            logger.warning("No figures: %s", error)
+            return [], [f"figures: {error}"]
+        except Exception as error:
+            reason = f"{drawing.name}: {type(error).__name__}: {error}"
+            missing.append(f"figure {reason}")
+            logger.warning("A figure could not be drawn: %s", reason)
+        else:
+            drawn += [] if plot is None else [plot]
+    return drawn, missing
 
 
 def write_figures(folder: str | os.PathLike[str], figures: Sequence[Plot]) -> list[Path]:
@@ -165,7 +218,7 @@ def curve(history: History, kind: str) -> Plot | None:
     return render(f"learning_{kind.lower()}", f"{kind} over candidates; last update: {ends}", 3.5, draw)
 
 
-def _per_class(
+def per_class(
     metrics: Mapping[str, Any], baselines: Mapping[str, Mapping[str, Any]], classes: Sequence[str]
 ) -> Plot | None:
     """Grouped bars, lying, so that long class names can be read; of many classes those that changed most."""
