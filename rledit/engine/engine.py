@@ -130,6 +130,11 @@ class Engine:
             f"precision={scorer.precision}"
         )
 
+    @property
+    def way(self) -> str:
+        """How candidates are scored, see :attr:`rledit.Scorer.way`."""
+        return self.episodes.scorer.way
+
     # ------------------------------------------------------------------------------------ stepping
 
     @property

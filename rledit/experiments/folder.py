@@ -5,18 +5,16 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import TracebackType
 
+from filelock import FileLock, Timeout
+
 from ..storage.files import TEMPORARY_SUFFIX, Json, write_error, write_json
 
-try:
-    import fcntl
-except ImportError:  # not a POSIX system: the process id in the lock file has to do
-    fcntl = None  # type: ignore[assignment]
-
 _LOCK = ".lock"
+_OWNER = ".lock-owner"  # not in the lock file itself, which some versions of filelock empty when they try it
 _OUTPUTS = (
     "model.safetensors",
     "edit.safetensors",
@@ -44,6 +42,8 @@ class RunFolder:
         resume: go on with the run in the folder, which must have been started with an equal config. An empty
             folder (a run killed before its first write) starts anew.
         overwrite: delete what rledit wrote there, and only that, and start anew.
+        extendable: top-level keys of ``config``, all of them integers, that may be larger on resuming; the
+            folder's config.json then gets the larger value.
 
     Attributes:
         path: pathlib.Path of the folder, absolute.
@@ -64,6 +64,7 @@ class RunFolder:
         *,
         resume: bool = False,
         overwrite: bool = False,
+        extendable: Collection[str] = (),
     ) -> None:
         from .. import __version__  # here, because rledit/__init__.py may import this package
 
@@ -75,6 +76,8 @@ class RunFolder:
         full: dict[str, Json] = {_VERSION_KEY: __version__, **config}
         # As it will be read again: tuples become lists, int keys text. NaN is refused here, before any write.
         full = json.loads(json.dumps(full, allow_nan=False))
+
+        self._extendable = frozenset(extendable)
 
         self._check(full, resume, overwrite)  # refuse before touching anything
         try:
@@ -88,6 +91,8 @@ class RunFolder:
             if not self.resumed:
                 if overwrite:
                     self._remove_own_files()
+                write_json(self.config, full)
+            elif self._read_config() != full:  # a run that is being extended
                 write_json(self.config, full)
         except BaseException:
             self._lock.release()
@@ -116,7 +121,8 @@ class RunFolder:
                 f"refused to {verb} {self.path}: it is not a run folder of rledit (no config.json that "
                 f"rledit wrote; it has {', '.join(found[:3])})"
             )
-        if resume and (differing := _differences(old, config)):
+        grown = {key: config[key] for key in self._extendable if _larger(old.get(key), config.get(key))}
+        if resume and (differing := _differences({**old, **grown}, config)):
             raise ValueError(
                 f"cannot resume {self.path}: its run has another config: {'; '.join(differing)}. Use the "
                 "same settings, or start anew with --overwrite"
@@ -211,70 +217,43 @@ class RunFolder:
 
 
 class _Lock:
-    """A lock file with the process id of its owner; of a dead owner it is taken over."""
+    """The folder's lock, which ends with the process that holds it, and the process id of its owner for others
+    to read."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._descriptor: int | None = None
-        for _ in range(100):  # only a rival that closes its run at this very moment makes us try again
-            try:
-                descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-            except OSError as error:
-                raise write_error(path, error) from error
-            try:
-                self._claim(descriptor)
-                same = os.path.exists(path) and os.path.samestat(os.fstat(descriptor), os.stat(path))
-                if not same:  # the previous owner unlinked the file that we locked
-                    os.close(descriptor)
-                    continue
-                os.ftruncate(descriptor, 0)
-                with contextlib.suppress(OSError):  # a full disk: the id is for people, flock is the lock
-                    os.write(descriptor, f"{os.getpid()}\n".encode())
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    os.close(descriptor)
-                raise
-            self._descriptor = descriptor
-            return
-        raise RunBusyError(f"{path.parent}: other processes keep locking it")
+        self._lock = FileLock(path, timeout=0, thread_local=False)
+        self._owner = path.with_name(_OWNER)
+        try:
+            self._lock.acquire()
+        except Timeout as error:
+            raise RunBusyError(f"{path.parent} is being written by {self._holder()}") from error
+        except OSError as error:
+            raise write_error(path, error) from error
+        with contextlib.suppress(OSError):  # a full disk: the id is for people, the lock is held without it
+            self._owner.write_text(f"{os.getpid()}\n")
 
-    def _claim(self, descriptor: int) -> None:
-        owner = os.read(descriptor, 64).decode("ascii", "replace").strip()
-        busy = RunBusyError(f"{self._path.parent} is being written by process {owner or '(unknown)'}")
-        if fcntl is not None:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except BlockingIOError as error:
-                raise busy from error
-            except OSError:  # a network file system without flock
-                pass
-        if owner.isdigit() and _alive(int(owner)):
-            raise busy
+    def _holder(self) -> str:
+        try:
+            owner = self._owner.read_text(encoding="ascii").strip()
+        except (OSError, ValueError):
+            owner = ""
+        if owner == str(os.getpid()):
+            return "this process already"
+        return f"process {owner}" if owner.isdigit() else "another process"
 
     def release(self) -> None:
-        if self._descriptor is not None:
-            # unlink while it is still locked, so that no rival can be holding the file that goes
+        if self._lock.is_locked:
             with contextlib.suppress(OSError):
-                self._path.unlink(missing_ok=True)
-            os.close(self._descriptor)
-            self._descriptor = None
-
-
-def _alive(pid: int) -> bool:
-    if os.name != "posix":  # there os.kill(pid, 0) would end the process
-        return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # exists, but belongs to someone else
-        pass
-    return True
+                self._owner.unlink(missing_ok=True)
+            self._lock.release()
 
 
 def _is_litter(name: str) -> bool:
-    return name == _LOCK or (name.startswith(".") and name.endswith(TEMPORARY_SUFFIX))
+    return name in (_LOCK, _OWNER) or (name.startswith(".") and name.endswith(TEMPORARY_SUFFIX))
+
+
+def _larger(old: Json, new: Json) -> bool:
+    return type(old) is int and type(new) is int and new > old
 
 
 def _differences(old: Mapping[str, Json], new: Mapping[str, Json], prefix: str = "") -> list[str]:

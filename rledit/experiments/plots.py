@@ -1,31 +1,35 @@
 """The figures of a run: learning curves, accuracy per class, the edit as a heat map.
 
 Only matplotlib's objects are used, never pyplot: a report may be written from any thread or notebook.
+matplotlib itself is imported when a figure is drawn: runs do without it.
 """
 
 from __future__ import annotations
 
 import io
+import logging
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
 import torch
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, PercentFormatter
 from torch import Tensor
 
 from ..edits.edit import Edit
+from ..extras import MissingExtraError, require
 from ..objectives.metric_names import axis_label, short_label, shown
 from ..storage.files import write_bytes, write_error
 from .history import History
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+logger = logging.getLogger("rledit")
 
 # Okabe and Ito, Color Universal Design (2008): told apart by colour-blind readers
 BLUE, ORANGE, GREEN, PURPLE, SKY, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#8a8f98"
@@ -66,6 +70,14 @@ class Plot:
     png: bytes
 
 
+@dataclass(frozen=True)
+class Drawing:
+    """A figure still to be drawn; ``draw`` returns None where there is nothing to see."""
+
+    name: str
+    draw: Callable[[], Plot | None]
+
+
 def plots(
     *,
     metrics: Mapping[str, Any],
@@ -77,11 +89,52 @@ def plots(
 ) -> list[Plot]:
     """All figures that the data allow; an interrupted run simply has fewer. Arguments as in
     `write_report`.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
     """
-    drawn = [curve(history, "reward"), curve(history, "accuracy"), _per_class(metrics, baselines, classes)]
-    if edit is not None and all(name in weights for name in edit.targets):
-        drawn += [heat_map(name, delta) for name, delta in edit.deltas(weights).items()]
+    drawings = [
+        *curves(history, "reward", "accuracy"),
+        Drawing("accuracy per class", partial(per_class, metrics, baselines, classes)),
+        *heat_maps(edit, weights),
+    ]
+    drawn = [drawing.draw() for drawing in drawings]
     return [plot for plot in drawn if plot is not None]
+
+
+def curves(history: History, *kinds: str) -> list[Drawing]:
+    """Learning curves of some of :data:`CURVES`."""
+    return [Drawing(f"learning curve of {kind}", partial(curve, history, kind)) for kind in kinds]
+
+
+def heat_maps(edit: Edit | None, weights: Mapping[str, Tensor]) -> list[Drawing]:
+    """One for each target of the edit, if all their weights are known."""
+    if edit is None or not all(name in weights for name in edit.targets):
+        return []
+    deltas = cache(partial(edit.deltas, weights))
+
+    def draw(name: str) -> Plot:
+        return heat_map(name, deltas()[name])
+
+    return [Drawing(f"edit of {name}", partial(draw, name)) for name in edit.targets]
+
+
+def draw_all(drawings: Iterable[Drawing]) -> tuple[list[Plot], list[str]]:
+    """The figures that can be drawn, and for each that cannot its name and why, which is also logged."""
+    drawn, missing = [], []
+    for drawing in drawings:
+        try:
+            plot = drawing.draw()
+        except MissingExtraError as error:
+            logger.warning("No figures: %s", error)
+            return [], [f"figures: {error}"]
+        except Exception as error:
+            reason = f"{drawing.name}: {type(error).__name__}: {error}"
+            missing.append(f"figure {reason}")
+            logger.warning("A figure could not be drawn: %s", reason)
+        else:
+            drawn += [] if plot is None else [plot]
+    return drawn, missing
 
 
 def write_figures(folder: str | os.PathLike[str], figures: Sequence[Plot]) -> list[Path]:
@@ -98,7 +151,16 @@ def write_figures(folder: str | os.PathLike[str], figures: Sequence[Plot]) -> li
 
 
 def render(name: str, alt: str, height: float, draw: Callable[[Figure, Axes], None]) -> Plot:
-    """A figure of the house's style, ``height`` in inches."""
+    """A figure of the house's style, ``height`` in inches.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    mpl = require("matplotlib", "cli", "a figure")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
     base: dict[Any, Any] = {k: v for k, v in mpl.rcParamsDefault.items() if k != "backend"}
     with mpl.rc_context({**base, **_STYLE}):  # a user's dark style must not reach a white page
         figure = Figure(figsize=(_WIDTH, height), facecolor="white", layout="constrained")
@@ -138,6 +200,8 @@ def curve(history: History, kind: str) -> Plot | None:
     x = history.column("candidates") if by_candidates else [float(i + 1) for i in range(len(history))]
 
     def draw(figure: Figure, axes: Axes) -> None:
+        from matplotlib.ticker import EngFormatter, PercentFormatter
+
         for colour, style, (key, y) in zip(_SERIES, ("-", "--", ":"), series.items(), strict=False):
             marker = "o" if len(x) < 3 else ""
             axes.plot(x, y, style, color=colour, linewidth=1.8, marker=marker, label=short_label(key))
@@ -154,7 +218,7 @@ def curve(history: History, kind: str) -> Plot | None:
     return render(f"learning_{kind.lower()}", f"{kind} over candidates; last update: {ends}", 3.5, draw)
 
 
-def _per_class(
+def per_class(
     metrics: Mapping[str, Any], baselines: Mapping[str, Mapping[str, Any]], classes: Sequence[str]
 ) -> Plot | None:
     """Grouped bars, lying, so that long class names can be read; of many classes those that changed most."""
@@ -177,6 +241,8 @@ def _per_class(
         colours.setdefault(name, others[len(colours) % len(others) - 2])
 
     def draw(figure: Figure, axes: Axes) -> None:
+        from matplotlib.ticker import PercentFormatter
+
         thick = 0.8 / len(series)
         for i, (name, row) in enumerate(series.items()):
             y = [k - 0.4 + (i + 0.5) * thick for k in range(len(shown))]

@@ -6,24 +6,26 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import FrameType
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-from ..ppo import PPO, Result
-from ..ppo.trainer import Row
+from ..search import INTERRUPTED, Result, Row, Search
 from .checkpoint import load_checkpoint, save_checkpoint
+from .console import Console, progress_bar, standard_console, supervised_bar
 from .folder import RunFolder
 from .history import History
+
+__all__ = ["CHECKPOINT_SECONDS", "NO_UPDATE", "seconds_of", "supervised_bar", "train"]
 
 CHECKPOINT_SECONDS = 5.0
 """Between checkpoints: what a killed run loses at most."""
 
+NO_UPDATE = ("update", "candidates", "reward_mean", "reward_best")
+"""Columns of a history without a row: the first policy blew up before anything was scored."""
+
 
 def train(
-    ppo: PPO,
+    search: Search,
     folder: RunFolder,
     candidates: int,
     *,
@@ -33,51 +35,66 @@ def train(
 ) -> tuple[Result, History]:
     """Train up to a budget of candidates, going on from the folder's checkpoint if there is one.
 
-    The first Ctrl-C lets the update under way finish, keeps its checkpoint and returns the best edit so far;
-    the second one stops at once.
+    The first Ctrl-C lets the update under way finish, saves a checkpoint and returns the best edit so far; the
+    second one stops at once. Checkpoints are saved between two updates only, so whatever interrupts an update,
+    resuming repeats it from its start. The last one is saved before the edit is chosen: nothing that happens
+    afterwards costs the training.
+
+    Args:
+        search: fresh, or one that has trained already.
+        folder: where history and checkpoints go.
+        candidates: budget over the whole run, not only this call.
+        tensorboard: also write TensorBoard events.
+        console: for the progress bar; by default standard error.
+        checkpoint_seconds: least time between two checkpoints.
 
     Raises:
         CheckpointError, ValueError: for a checkpoint that is damaged or belongs to another run.
         OSError: if the disk refuses; the checkpoint before is intact.
     """
     if folder.checkpoint.exists():
-        ppo.load_state(*load_checkpoint(folder.checkpoint))
+        search.load_state(*load_checkpoint(folder.checkpoint))
     history: History | None = None
     saved = time.monotonic()
 
     def save() -> None:
         nonlocal saved
-        save_checkpoint(folder.checkpoint, *ppo.state())
+        save_checkpoint(folder.checkpoint, *search.state())
         saved = time.monotonic()
 
     def open_history(columns: list[str], rows: list[Row]) -> History:
         mirror = folder.tensorboard if tensorboard else None
         return History(columns, folder.history, mirror, rows)
 
-    with _Bar(candidates, console) as bar, _interruptible() as interrupted:
-        if ppo.history:
-            history = open_history(list(ppo.history[0]), ppo.history)
+    with (
+        progress_bar(console or standard_console(), "editing", candidates) as show,
+        _interruptible() as interrupted,
+    ):
+        if search.history:
+            history = open_history(list(search.history[0]), search.history)
             history.rewrite()
-            bar.show(ppo.history[-1])
+            show(int(search.history[-1]["candidates"]), candidates, _figures(search.history[-1]))
 
         def on_update(row: Row) -> None:
             nonlocal history
             if history is None:
                 history = open_history(list(row), [])
             history.append(row)
-            bar.show(row)
+            show(int(row["candidates"]), candidates, _figures(row))
+            done = row["candidates"] >= candidates or interrupted.is_set()
+            if done or time.monotonic() - saved >= checkpoint_seconds:
+                save()
             if interrupted.is_set():
                 raise KeyboardInterrupt
-            if time.monotonic() - saved >= checkpoint_seconds:
-                save()
 
-        result = ppo.train(candidates, on_update)
-    save()
+        result = search.train(candidates, on_update)
+    if result.stopped not in ("", INTERRUPTED):
+        save()  # resuming need not find out again that this run is over
     return result, history or open_history(list(NO_UPDATE), [])
 
 
 def seconds_of(result: Result, pretrain: float, started: float) -> dict[str, float]:
-    """The times of a run for metrics.json; ``started``: ``time.perf_counter()`` before :func:`train`."""
+    """The times of a run for metrics.json; ``started``: ``time.perf_counter()`` at the start of this session."""
     return {
         "pretrain": pretrain,
         "edit": sum(result.seconds.values()),
@@ -86,51 +103,18 @@ def seconds_of(result: Result, pretrain: float, started: float) -> dict[str, flo
     }
 
 
-@contextlib.contextmanager
-def supervised_bar(label: str, console: Console) -> Iterator[Callable[[int, int, float], None]]:
-    """A progress bar for :func:`rledit.zoo.training.train_classifier`."""
-    with Progress(console=console) as progress:
-        task = progress.add_task(label, total=None)
-        yield lambda step, steps, _: progress.update(task, completed=step, total=steps)
-
-
-NO_UPDATE = ("update", "candidates", "reward_mean", "reward_best")
-"""Columns of a history without a row: the first policy blew up before anything was scored."""
-
-
-class _Bar(contextlib.AbstractContextManager["_Bar"]):
-    """One line: progress, reward, the objective's figures, candidates per second."""
-
-    def __init__(self, candidates: int, console: Console | None) -> None:
-        self._progress = Progress(
-            TextColumn("editing"),
-            BarColumn(bar_width=24),
-            TaskProgressColumn(),
-            TextColumn("{task.fields[figures]}"),
-            TimeRemainingColumn(),
-            console=console,
-        )
-        self._task = self._progress.add_task("editing", total=candidates, figures="")
-
-    def show(self, row: Row) -> None:
-        shown = {
-            "reward": f"{row['reward_mean']:+.3f}",
-            **{
-                name.removesuffix("_accuracy"): f"{100 * value:.1f}%"
-                for name, value in row.items()
-                if name.endswith("_accuracy")
-            },
-            "candidates/s": f"{row['candidates_per_second']:,.0f}",
-        }
-        text = "  ".join(f"{name} {value}" for name, value in shown.items())
-        self._progress.update(self._task, completed=row["candidates"], figures=text)
-
-    def __enter__(self) -> _Bar:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._progress.stop()
+def _figures(row: Row) -> str:
+    """Reward, the objective's accuracies and candidates per second, for the progress bar."""
+    shown = {
+        "reward": f"{row['reward_mean']:+.3f}",
+        **{
+            name.removesuffix("_accuracy"): f"{100 * value:.1f}%"
+            for name, value in row.items()
+            if name.endswith("_accuracy")
+        },
+        "candidates/s": f"{row['candidates_per_second']:,.0f}",
+    }
+    return "  ".join(f"{name} {value}" for name, value in shown.items())
 
 
 @contextlib.contextmanager

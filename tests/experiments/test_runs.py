@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import csv
+import errno
 import os
+import re
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,7 +41,13 @@ OUTPUTS = [
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    """All files but the lock."""
+    files = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.name != ".lock"]
+    return {str(p.relative_to(folder)): p.read_bytes() for p in files}
+
+
+def visible(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
 
 
 @pytest.fixture
@@ -59,8 +69,7 @@ def test_new_nested_and_empty_folders(tmp_path: Path) -> None:
         with RunFolder(path, CONFIG) as folder:
             assert not folder.resumed
             assert folder.config.is_file()
-            assert (path / ".lock").read_text().strip() == str(os.getpid())
-        assert [p.name for p in path.iterdir()] == ["config.json"]
+        assert visible(path) == ["config.json"]
         assert folder.edit == path / "edit.safetensors"
 
 
@@ -110,7 +119,7 @@ def test_resume_needs_a_run(tmp_path: Path) -> None:
     (tmp_path / "early" / f".config.json.1-2{TEMPORARY_SUFFIX}").write_text("{")
     with RunFolder(tmp_path / "early", CONFIG, resume=True) as folder:
         assert not folder.resumed
-    assert [p.name for p in (tmp_path / "early").iterdir()] == ["config.json"]
+    assert visible(tmp_path / "early") == ["config.json"]
 
 
 def test_overwrite_deletes_our_files_and_no_others(run: Path) -> None:
@@ -191,22 +200,72 @@ def test_two_writers_and_a_dead_one(tmp_path: Path, holder: subprocess.Popen[str
     holder.wait()
     assert (tmp_path / "held" / ".lock").exists()  # stale
     with RunFolder(tmp_path / "held", {"a": 1}, resume=True) as folder:
-        with pytest.raises(RunBusyError):  # nor twice in one process
+        with pytest.raises(RunBusyError, match="this process already"):
             RunFolder(tmp_path / "held", {"a": 1}, resume=True)
         assert folder.resumed
     RunFolder(tmp_path / "held", {"a": 1}, resume=True).close()
 
 
-def test_lock_without_flock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import rledit.experiments.folder
+def test_a_lock_whose_owner_left_no_name(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+    (tmp_path / "held" / ".lock-owner").unlink()  # as on a full disk
+    with pytest.raises(RunBusyError, match="another process"):
+        RunFolder(tmp_path / "held", {"a": 1}, resume=True)
 
-    monkeypatch.setattr(rledit.experiments.folder, "fcntl", None)
-    first = RunFolder(tmp_path / "a", CONFIG)
-    with pytest.raises(RunBusyError):
-        RunFolder(tmp_path / "a", CONFIG, resume=True)
-    first.close()
-    (tmp_path / "a" / ".lock").write_text("999999999\n")
+
+def test_a_lock_is_given_back_by_any_thread(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "a", CONFIG)
+    closing = threading.Thread(target=folder.close)
+    closing.start()
+    closing.join()
     RunFolder(tmp_path / "a", CONFIG, resume=True).close()
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = os.open
+
+    def read_only(path: Any, flags: int, *more: Any, **named: Any) -> int:
+        if flags & os.O_CREAT and str(path).startswith(str(tmp_path)):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        return opened(path, flags, *more, **named)
+
+    (tmp_path / "run").mkdir()
+    monkeypatch.setattr(os, "open", read_only)
+    with pytest.raises(OSError, match="Read-only file system") as info:
+        RunFolder(tmp_path / "run", CONFIG)
+    assert str(tmp_path / "run") in str(info.value)
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="becomes another user")
+def test_someone_elses_folder_is_refused() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        os.chmod(name, 0o755)
+        os.seteuid(65534)
+        try:
+            with pytest.raises(OSError, match=re.escape(name)):
+                RunFolder(name, CONFIG)
+        finally:
+            os.seteuid(0)
+
+
+def test_a_run_can_be_extended_but_not_cut_short(tmp_path: Path) -> None:
+    config = {"candidates": 100, "rank": 4, "nested": {"candidates": 1}}
+    RunFolder(tmp_path / "run", config, extendable=["candidates"]).close()
+    with RunFolder(
+        tmp_path / "run", config | {"candidates": 300}, resume=True, extendable=["candidates"]
+    ) as f:
+        assert f.resumed
+        assert '"candidates": 300' in f.config.read_text()
+    for change in ({"candidates": 200}, {"candidates": 400, "rank": 5}, {"candidates": 400.0}):
+        with pytest.raises(ValueError, match="another config"):
+            RunFolder(
+                tmp_path / "run",
+                config | {"candidates": 300} | change,
+                resume=True,
+                extendable=["candidates"],
+            )
+    with pytest.raises(ValueError, match="candidates: the folder has 300"):
+        RunFolder(tmp_path / "run", config | {"candidates": 400}, resume=True)
+    assert '"candidates": 300' in (tmp_path / "run" / "config.json").read_text()
 
 
 def read(path: Path) -> list[list[str]]:

@@ -12,6 +12,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 import rledit
+from rledit.experiments import RunResult
 from rledit.recipes.debiasing import DebiasConfig, run
 from rledit.recipes.debiasing.classifier import BagOfWords
 from rledit.recipes.debiasing.config import LAYER_SETS
@@ -31,7 +32,7 @@ def data() -> DebiasData:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RunResult]:
     out = tmp_path_factory.mktemp("debias") / "run"
     return out, run(QUICK, out)
 
@@ -61,7 +62,7 @@ def test_groups_of_the_samples(data: DebiasData) -> None:
         assert bool((samples.groups[name] <= samples.groups["bias"]).all())
 
 
-def test_a_run_improves_bias_within_its_budget(finished: tuple[Path, dict[str, Any]]) -> None:
+def test_a_run_improves_bias_within_its_budget(finished: tuple[Path, RunResult]) -> None:
     out, _ = finished
     for name in ("config.json", "model.safetensors", "edit.safetensors", "history.csv", "report.html"):
         assert (out / name).stat().st_size > 0
@@ -79,12 +80,12 @@ def test_a_run_improves_bias_within_its_budget(finished: tuple[Path, dict[str, A
     assert rledit.Edit.load(out / "edit.safetensors").targets
 
 
-def test_a_run_repeats_and_resumes(finished: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+def test_a_run_repeats_and_resumes(finished: tuple[Path, RunResult], tmp_path: Path) -> None:
     out, metrics = finished
     again = run(QUICK, tmp_path / "again")
-    assert again["test"] == metrics["test"]
+    assert again.test == metrics.test
     resumed = run(QUICK, out, resume=True)
-    assert resumed["test"] == metrics["test"]
+    assert resumed.test == metrics.test
 
 
 def test_evaluation_is_scikit_learns(data: DebiasData) -> None:
@@ -169,19 +170,19 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
     assert not (tmp_path / "a").exists()
 
 
-def test_layers_are_tried_once_and_the_best_is_edited(finished: tuple[Path, dict[str, Any]]) -> None:
+def test_layers_are_tried_once_and_the_best_is_edited(finished: tuple[Path, RunResult]) -> None:
     out, metrics = finished
     tried = json.loads((out / "layers.json").read_text())
     assert [tuple(trial["layer"]) for trial in tried] == list(LAYER_SETS["bag-of-words"])
     best = max(tried, key=lambda trial: trial["after"]["value"])
-    assert metrics["layer"] == best["layer"]
+    assert metrics.metrics["layer"] == best["layer"]
     assert rledit.Edit.load(out / "edit.safetensors").targets == best["layer"]
     assert "Layers tried" in (out / "report.html").read_text()
 
 
 def test_layers_that_are_said_are_not_tried(tmp_path: Path) -> None:
     metrics = run(replace(QUICK, layer=("fc3",), candidates=64), tmp_path / "run")
-    assert metrics["layer"] == ["fc3"]
+    assert metrics.metrics["layer"] == ["fc3"]
     assert not (tmp_path / "run" / "layers.json").exists()
 
 
@@ -189,7 +190,7 @@ def test_layers_that_are_said_are_not_tried(tmp_path: Path) -> None:
 def test_damaged_trials_are_named(content: str, tmp_path: Path) -> None:
     run(replace(QUICK, candidates=64), tmp_path / "run")
     (tmp_path / "run" / "layers.json").write_text(content)
-    with pytest.raises(ValueError, match=r"layers.json: is no list of trials"):
+    with pytest.raises(ValueError, match=r"layers.json: not a list of trials"):
         run(replace(QUICK, candidates=64), tmp_path / "run", resume=True)
 
 

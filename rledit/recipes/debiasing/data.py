@@ -79,8 +79,7 @@ class DebiasData:
         unseen = UNSEEN_TEMPLATES.get(config.bias_name, ())
         self.unseen: Comments | None = None
         if unseen:
-            seen, held_out = hold_out_templates(bias, unseen)
-            bias, self.unseen = bias.subset(seen), bias.subset(held_out)
+            bias, self.unseen = _held_out(bias, unseen)
         reward, validation, test = _split_bias(bias, config.seed)
         self.splits = {
             "reward": Split(utility["reward"], reward),
@@ -93,10 +92,15 @@ class DebiasData:
                 f"bias_set: expected identity groups with toxic and harmless sentences; {config.bias_name} "
                 "has none"
             )
+        if not any(_fits(test, name) for name in self.identities):
+            raise ValueError(
+                f"bias_set: expected identity groups with toxic and harmless sentences in the test split, too; "
+                f"{config.bias_name} is too small for that"
+            )
         self.transfer = {
             name: found
             for name in TRANSFER
-            if (found := _optional(name, data_root)) and name != config.bias_name
+            if name != config.bias_name and (found := _optional(name, data_root)) is not None
         }
         everything += self.transfer.values()
         self.every_text = sorted({text for part in everything for text in part.texts})
@@ -147,20 +151,24 @@ def _by_identity(comments: Comments) -> Comments:
     return comments.subset(torch.argsort(kind, stable=True))
 
 
-def _measurable(*parts: Comments) -> tuple[str, ...]:
-    """Groups that every part has positives and negatives of, inside and outside."""
+def _fits(part: Comments, name: str) -> bool:
+    """Whether there are positives and negatives of a group, inside and outside."""
 
-    def counts(part: Comments, mask: Tensor) -> tuple[int, int]:
+    def counts(mask: Tensor) -> tuple[int, int]:
         positives = int((part.labels[mask] == 1).sum())
         return positives, int(mask.sum()) - positives
 
-    def fits(name: str) -> bool:
-        return all(
-            min(*counts(part, part.identities[name]), *counts(part, ~part.identities[name])) > 0
-            for part in parts
-        )
+    mask = part.identities[name]
+    return min(*counts(mask), *counts(~mask)) > 0
 
-    sizes = {name: int(mask.sum()) for name, mask in parts[0].identities.items() if fits(name)}
+
+def _measurable(*parts: Comments) -> tuple[str, ...]:
+    """Groups that every part has positives and negatives of, inside and outside."""
+    sizes = {
+        name: int(mask.sum())
+        for name, mask in parts[0].identities.items()
+        if all(_fits(part, name) for part in parts)
+    }
     if left_out := sorted(set(parts[0].identities) - set(sizes)):
         logger.warning(
             "Left out, because the bias set lacks toxic or harmless sentences of them: %s.",
@@ -172,8 +180,35 @@ def _measurable(*parts: Comments) -> tuple[str, ...]:
     return tuple(chosen[:MOST_IDENTITIES])
 
 
-def _optional(name: str, data_root: str | os.PathLike[str] | None) -> Comments | None:
+def _held_out(bias: Comments, templates: Sequence[str]) -> tuple[Comments, Comments | None]:
+    """Sentences of the other templates, and those of these for the evaluation alone."""
     try:
-        return load_comments(name, data_root)
+        seen, unseen = hold_out_templates(bias, templates)
+    except ValueError as error:
+        logger.warning("unseen templates: left out of the evaluation: %s", error)
+        return bias, None
+    return bias.subset(seen), _usable("unseen templates", bias.subset(unseen))
+
+
+def _usable(name: str, comments: Comments) -> Comments | None:
+    """The same, or None with a warning where no group of theirs can be measured."""
+    if any(_fits(comments, group) for group in comments.identities):
+        return comments
+    logger.warning(
+        "%s: left out of the evaluation, because no identity group has toxic and harmless sentences there, in "
+        "it and outside it.",
+        name,
+    )
+    return None
+
+
+def _optional(name: str, data_root: str | os.PathLike[str] | None) -> Comments | None:
+    """A set that a run can do without: None, with a warning unless it simply is not there."""
+    try:
+        comments = load_comments(name, data_root)
     except FileNotFoundError:
         return None
+    except (OSError, ValueError) as error:
+        logger.warning("%s: left out of the evaluation, because it cannot be read: %s", name, error)
+        return None
+    return _usable(name, comments)

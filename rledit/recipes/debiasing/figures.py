@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from typing import TYPE_CHECKING, Any
 
 from ...experiments.plots import BLUE, GREY, ORANGE, Plot, head, render, shortened
 from ...objectives.metric_names import axis_label, label, shown
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 MOST_GROUPS = 24
 
@@ -41,6 +41,8 @@ def error_rates(test: Mapping[str, Any], name: str) -> Plot | None:
     groups.sort(key=lambda group: -first[group])
 
     def draw(figure: Figure, axes: Axes) -> None:
+        from matplotlib.ticker import PercentFormatter
+
         for offset, when, colour, values in ((-0.2, "before", GREY, first), (0.2, "after", ORANGE, last)):
             y = [k + offset for k in range(len(groups))]
             widths = [values[group] for group in groups]

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
+from ...experiments.console import Console, progress_bar, say
+from ...experiments.quiet import quiet
+from ...objectives.metric_names import label
 from ...ppo import Result
 from ...ppo.trainer import INTERRUPTED
 from ...samples import Samples
@@ -37,7 +38,8 @@ def choose_layers(
 ) -> tuple[DebiasConfig, list[Trial]]:
     """The config with the layers of the best trial, and all trials, which are kept in a file.
 
-    The same config gives the same trials, so those of an interrupted run are simply made again.
+    The same config gives the same trials, so those of an interrupted run are simply made again. A run that is
+    extended keeps its trials, which were as long as a tenth of what it was asked for at first.
 
     Raises:
         ValueError: if the file holds anything else than trials.
@@ -67,9 +69,9 @@ def _read(path: Path) -> list[Trial]:
                 float(figure)
         layers = [tuple(str(name) for name in trial["layer"]) for trial in trials]
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: is no list of trials: {error!r}") from error
+        raise ValueError(f"{path}: not a list of trials: {error!r}") from error
     if not (math.isfinite(best) and all(layers)):
-        raise ValueError(f"{path}: is no list of trials: a value or a name is missing")
+        raise ValueError(f"{path}: not a list of trials: a value or a name is missing")
     return list(trials)
 
 
@@ -81,16 +83,12 @@ def _try(
     console: Console,
 ) -> Trial:
     config = replace(config, layer=layer, candidates=max(config.num_envs, round(SHARE * config.candidates)))
-    logger = logging.getLogger("rledit")
-    told = logger.level
-    logger.setLevel(logging.ERROR)  # the run itself says what is to be said about its layers
-    try:
+    with quiet():  # the run itself says what is to be said about its layers
         trainer = make_trainer(config, make_task(config, classifier, samples))
-    finally:
-        logger.setLevel(told)
-    with console.status(f"trying {', '.join(layer)}"):
-        result = trainer.train(config.candidates)
-    trainer.env.close()
+    with closing(trainer.env), progress_bar(console, f"trying {', '.join(layer)}", config.candidates) as show:
+        result = trainer.train(
+            config.candidates, lambda row: show(int(row["candidates"]), config.candidates, "")
+        )
     if result.stopped == INTERRUPTED:
         raise KeyboardInterrupt
     validation = result.edit.metrics["validation"]
@@ -98,10 +96,10 @@ def _try(
     before, after = validation["before"], validation["after"]
     assert isinstance(before, dict)
     assert isinstance(after, dict)
-    console.print(
-        f"{', '.join(layer)}: BPSN AUC {before['bpsn_auc']:.3f} -> {after['bpsn_auc']:.3f} in "
+    say(
+        console,
+        f"{', '.join(layer)}: {label('bpsn_auc')} {before['bpsn_auc']:.3f} -> {after['bpsn_auc']:.3f} in "
         f"{result.candidates:,} candidates, value {after['value']:+.3f}",
-        highlight=False,
     )
     return {"layer": list(layer), "candidates": result.candidates, "seconds": result.seconds,
             "before": before, "after": after}  # fmt: skip

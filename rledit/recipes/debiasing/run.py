@@ -1,25 +1,22 @@
-"""A whole debiasing run: data, classifier, task, training, evaluation, report."""
+"""A whole debiasing run: what it brings beside that which all runs have in common."""
 
 from __future__ import annotations
 
-import time
-from copy import deepcopy
-from dataclasses import asdict, replace
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from torch import nn
 
-from ...edits.edit import Edit
+from ...experiments.console import Console, supervised_bar
 from ...experiments.folder import RunFolder
-from ...experiments.history import History
-from ...experiments.plots import curve, heat_map, write_figures
-from ...experiments.report import write_report
-from ...experiments.training import CHECKPOINT_SECONDS, seconds_of, supervised_bar, train
-from ...storage.files import Json, write_json
-from ...task import Task
+from ...experiments.plots import Drawing, curves, heat_maps
+from ...experiments.result import RunResult
+from ...experiments.run import Finished, Options, Page, Prepared, Recipe, carry_out
+from ...experiments.training import CHECKPOINT_SECONDS
 from .classifier import Classifier, train_or_load
 from .config import DebiasConfig
 from .data import DebiasData
@@ -28,6 +25,8 @@ from .figures import RATES, error_rates, front
 from .layers import choose_layers, with_trials
 from .report import HEADLINE, LIMITS, other_sets, per_group_table, trials_table
 from .task import editing_samples, make_task, make_trainer
+
+logger = logging.getLogger("rledit")
 
 
 def run(
@@ -40,109 +39,114 @@ def run(
     tensorboard: bool = False,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     console: Console | None = None,
-) -> dict[str, Any]:
-    """Carry a run out in a folder and return its metrics (metrics.json).
+) -> RunResult:
+    """Carry a debiasing run out in a folder.
 
     Args:
-        checkpoint_seconds: time between checkpoints.
+        config: what to do.
+        out: the run folder.
+        data_root: folder with the comments; else RLEDIT_DATA, else the cache.
+        resume: go on with the run in the folder; with a larger ``config.candidates`` also with a finished one,
+            which keeps the layers that it chose.
+        overwrite: delete the run in the folder and start anew.
+        tensorboard: also write TensorBoard events.
+        checkpoint_seconds: least time between two checkpoints.
+        console: for progress, such as ``rich.console.Console``; by default standard error.
 
     Raises:
         ValueError, OSError: see :class:`RunFolder`, :func:`rledit.zoo.data.load_comments` and
             :class:`rledit.Task`.
+        KeyboardInterrupt: see :func:`rledit.experiments.run.carry_out`.
     """
-    console = console or Console(stderr=True)
-    data = DebiasData(config, data_root)
-    asked: dict[str, Json] = asdict(config)
-    with RunFolder(out, asked, resume=resume, overwrite=overwrite) as folder:
+    recipe = DebiasRecipe(config, data_root)
+    return carry_out(recipe, out, Options(resume, overwrite, tensorboard, checkpoint_seconds, console))
+
+
+class DebiasRecipe(Recipe):
+    """A toxicity classifier becomes fairer across identity groups."""
+
+    def __init__(self, config: DebiasConfig, data_root: str | Path | None = None) -> None:
+        self.config: DebiasConfig = config
+        self._data = DebiasData(config, data_root)
+        self._classifier: Classifier | None = None
+
+    def prepare(self, folder: RunFolder, console: Console) -> Prepared:
         bar = partial(supervised_bar, "training the classifier", console)
-        classifier, seconds = train_or_load(config, data, folder.model, bar)
-        started = time.perf_counter()
-        samples = editing_samples(classifier, data)
-        config, trials = choose_layers(config, classifier, samples, folder.layers, console)
+        classifier, seconds = train_or_load(self.config, self._data, folder.model, bar)
+        self._classifier = classifier
+        samples = editing_samples(classifier, self._data)
+        config, trials = choose_layers(self.config, classifier, samples, folder.layers, console)
         task = make_task(config, classifier, samples)
-        ppo = make_trainer(config, task)
-        config = replace(config, rank=ppo.env.rank)
-        console.print(
-            f"Editing {', '.join(config.layer)}, scored on {len(task.samples):,} texts and "
-            f"{len(data.identities)} identity groups ({ppo.env.episodes.scorer.way})",
-            highlight=False,
+        search = make_trainer(config, task)
+        return Prepared(
+            config=replace(config, rank=search.env.rank),
+            model=classifier.model,
+            task=task,
+            search=search,
+            what=(
+                f"{', '.join(config.layer)}, scored on {len(task.samples):,} texts and "
+                f"{len(self._data.identities)} identity groups"
+            ),
+            pretrain_seconds=seconds,
+            metrics={"layer": list(config.layer), "layers_tried": trials},
+            add_costs=partial(with_trials, trials=trials),
         )
-        result, history = train(
-            ppo,
-            folder,
-            config.candidates,
-            tensorboard=tensorboard,
-            console=console,
-            checkpoint_seconds=checkpoint_seconds,
-        )
-        result = with_trials(result, trials)
-        edited = deepcopy(classifier.model)
-        result.edit.apply_(edited)
-        metrics: dict[str, Any] = {
-            "test": measure(classifier, edited, data, config.seed),
-            "validation": result.edit.metrics["validation"],
-            "candidates": result.candidates,
-            "origin": result.origin,
-            "stopped": result.stopped,
-            "seconds": seconds_of(result, seconds, started),
-            "layer": list(config.layer),
-            "layers_tried": trials,
-            "front": result.choices,
-        }
-        result.edit.metrics["test"] = {
-            when: {k: v for k, v in metrics["test"][when].items() if isinstance(v, float)}
+
+    def evaluate(self, edited: nn.Module) -> dict[str, Any]:
+        assert self._classifier is not None
+        return measure(self._classifier, edited, self._data, self.config.seed)
+
+    def kept_with_edit(self, test: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            when: {key: value for key, value in test[when].items() if isinstance(value, float)}
             for when in ("before", "after")
         }
-        result.edit.save(folder.edit)
-        _report(config, folder, metrics, history, result.edit, task)
-        history.close()
-        ppo.env.close()
-    return metrics
+
+    def drawings(self, finished: Finished) -> list[Drawing]:
+        metrics = finished.metrics
+        spendable = self.config.objective().spendable
+        return [
+            *[Drawing(name, partial(error_rates, metrics["test"], name)) for name in RATES],
+            Drawing("front", partial(front, metrics["front"], metrics["validation"], spendable)),
+            *curves(finished.history, "reward", "AUC"),
+            *heat_maps(finished.edit, finished.weights),
+        ]
+
+    def page(self, finished: Finished) -> Page:
+        config, metrics = self.config, finished.metrics
+        test, layers = metrics["test"], metrics["layer"]
+        data = " and ".join(config.dataset)
+        return Page(
+            title=f"Debiasing {', '.join(layers)} on {data}: {config.world}, rank {finished.edit.rank}",
+            limits=LIMITS,
+            headline=HEADLINE,
+            sections=[
+                trials_table(metrics["layers_tried"], layers),
+                other_sets(test["other"]),
+                per_group_table("Per group", test["before"], test["after"]),
+            ],
+        )
 
 
 def measure(classifier: Classifier, edited: nn.Module, data: DebiasData, seed: int) -> dict[str, Any]:
-    """Test figures before and after, also on unseen templates and on the transfer sets."""
-    figures = {
-        name: {
+    """Test figures before and after; under "other" those of unseen templates and of the transfer sets, without
+    those that cannot be evaluated, which a warning names."""
+    models = {"before": classifier.model, "after": edited}
+
+    def figures(name: str) -> dict[str, Any]:
+        texts, samples, identities = sets[name]
+        return {
             when: evaluate(margins_of(model, classifier.encode, texts), samples, identities, seed)
-            for when, model in (("before", classifier.model), ("after", edited))
+            for when, model in models.items()
         }
-        for name, (texts, samples, identities) in data.test_sets().items()
-    }
-    return {**figures.pop("test"), "other": figures}
 
-
-def _report(
-    config: DebiasConfig, folder: RunFolder, metrics: dict[str, Any], history: History, edit: Edit, task: Task
-) -> None:
-    write_json(folder.metrics, metrics)
-    test = metrics["test"]
-    weights = {name: weight.cpu() for name, weight in task.weights().items()}
-    drawn = [
-        *[error_rates(test, name) for name in RATES],
-        front(metrics["front"], metrics["validation"], config.objective().spendable),
-        curve(history, "reward"),
-        curve(history, "AUC"),
-        *[heat_map(name, delta) for name, delta in edit.deltas(weights).items()],
-    ]
-    figures = [plot for plot in drawn if plot is not None]
-    write_figures(folder.plots, figures)
-    names = ", ".join(config.layer)
-    write_report(
-        folder.report,
-        title=f"Debiasing {names} on {' and '.join(config.dataset)}: {config.world}, rank {config.rank}",
-        config=config.resolved(),
-        metrics=metrics,
-        history=history,
-        edit=edit,
-        weights=weights,
-        classes=[],
-        figures=figures,
-        limits=LIMITS,
-        headline=HEADLINE,
-        sections=[
-            trials_table(metrics["layers_tried"], config.layer),
-            other_sets(test["other"]),
-            per_group_table("Per group", test["before"], test["after"]),
-        ],
-    )
+    sets = data.test_sets()
+    other = {}
+    for name in sets:
+        if name == "test":
+            continue
+        try:
+            other[name] = figures(name)
+        except Exception as error:
+            logger.warning("%s: left out of the evaluation: %s: %s", name, type(error).__name__, error)
+    return {**figures("test"), "other": other}

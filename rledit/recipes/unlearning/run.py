@@ -1,33 +1,30 @@
-"""A whole unlearning run: data, model, task, training, evaluation, report."""
+"""A whole unlearning run: what it brings beside that which all runs have in common."""
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import time
 from collections.abc import Callable, Mapping
-from copy import deepcopy
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from torch import nn
 
-from ...edits.edit import Edit
 from ...experiments.config import make_trainer, placed
+from ...experiments.console import Console, supervised_bar
 from ...experiments.folder import RunFolder
-from ...experiments.history import History
-from ...experiments.plots import plots, write_figures
-from ...experiments.report import write_report
-from ...experiments.training import CHECKPOINT_SECONDS, seconds_of, supervised_bar, train
+from ...experiments.plots import Drawing, curves, heat_maps, per_class
+from ...experiments.result import RunResult
+from ...experiments.run import Baseline, Finished, Options, Page, Prepared, Recipe, carry_out
+from ...experiments.training import CHECKPOINT_SECONDS
 from ...methods.retrain import retrain
 from ...objectives import Unlearning
-from ...ppo import Result
 from ...runtime import seeded
-from ...storage.files import Json, read_tensors, write_json, write_tensors
+from ...storage.files import read_tensors, write_tensors
 from ...targets import check_rank, find_targets
 from ...task import Task
 from ...zoo import models
@@ -90,52 +87,95 @@ def run(
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     baselines: Mapping[str, Any] | None = None,
     console: Console | None = None,
-) -> dict[str, Any]:
-    """Carry a run out in a folder and return its metrics (metrics.json).
+) -> RunResult:
+    """Carry an unlearning run out in a folder.
 
     Args:
+        config: what to do.
+        out: the run folder.
+        data_root: folder with the data set; else RLEDIT_DATA, else the cache.
+        resume: go on with the run in the folder; with a larger ``config.candidates`` also with a finished one.
+        overwrite: delete the run in the folder and start anew.
+        tensorboard: also write TensorBoard events.
         with_retrain: also train the same network without the forgotten classes, to compare with.
-        checkpoint_seconds: time between checkpoints.
+        checkpoint_seconds: least time between two checkpoints.
         baselines: figures of baselines that are known already, by name.
+        console: for progress, such as ``rich.console.Console``; by default standard error.
 
     Raises:
         ValueError, OSError: see :class:`RunFolder`, :func:`rledit.zoo.data.load`, :class:`rledit.Task`.
+        KeyboardInterrupt: see :func:`rledit.experiments.run.carry_out`.
     """
-    console = console or Console(stderr=True)
-    data = UnlearningData(load(config.dataset, data_root), config.seed)
-    data.check(config.forget)
-    _check(config, with_weights=not resume)  # before the folder is touched
-    asked: dict[str, Json] = asdict(config)
-    with RunFolder(out, asked, resume=resume, overwrite=overwrite) as folder:
-        model, pretrain_seconds = _model(config, data, folder, console)
-        task = make_task(config, model, data)
-        ppo = make_trainer(config, task)
-        console.print(
-            f"Editing {', '.join(config.layers)} of {config.model_name}, scored on {len(task.samples):,} "
-            f"samples ({ppo.env.episodes.scorer.way})",
-            highlight=False,
-        )
-        started = time.perf_counter()
-        result, history = train(
-            ppo,
-            folder,
-            config.candidates,
-            tensorboard=tensorboard,
-            console=console,
-            checkpoint_seconds=checkpoint_seconds,
-        )
-        metrics = _metrics(config, model, data, result)
-        metrics["seconds"] = seconds_of(result, pretrain_seconds, started)
-        metrics["baselines"] = {**_known_baselines(folder), **(baselines or {})}
-        result.edit.metrics["test"] = metrics["test"]
-        result.edit.save(folder.edit)
-        _report(config, folder, metrics, history, result.edit, task, data)
-        if with_retrain and not result.stopped and "retrain" not in metrics["baselines"]:
-            metrics["baselines"]["retrain"] = retrain_baseline(config, data, console)
-            _report(config, folder, metrics, history, result.edit, task, data)
-        history.close()
-        ppo.env.close()
-    return metrics
+    recipe = UnlearningRecipe(
+        config,
+        data_root,
+        with_weights=not resume,
+        with_retrain=with_retrain,
+        known=baselines or {},
+    )
+    return carry_out(recipe, out, Options(resume, overwrite, tensorboard, checkpoint_seconds, console))
+
+
+class UnlearningRecipe(Recipe):
+    """A network of the zoo forgets classes of a known data set.
+
+    Args:
+        with_weights: whether ``config.weights`` will be read; a resumed run has its own.
+        with_retrain, known: see :func:`run`.
+    """
+
+    def __init__(
+        self,
+        config: UnlearningConfig,
+        data_root: str | Path | None = None,
+        *,
+        with_weights: bool = True,
+        with_retrain: bool = True,
+        known: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.config: UnlearningConfig = config
+        self._data = UnlearningData(load(config.dataset, data_root), config.seed)
+        self._data.check(config.forget)
+        self._with_retrain = with_retrain
+        self._known = known or {}
+        self._before: nn.Module | None = None
+        _check(config, with_weights)
+
+    def prepare(self, folder: RunFolder, console: Console) -> Prepared:
+        config = self.config
+        model, seconds = _model(config, self._data, folder, console)
+        self._before = model
+        task = make_task(config, model, self._data)
+        what = f"{', '.join(config.layers)} of {config.model_name}, scored on {len(task.samples):,} samples"
+        return Prepared(config, model, task, make_trainer(config, task), what, seconds)
+
+    def evaluate(self, edited: nn.Module) -> dict[str, Any]:
+        assert self._before is not None
+        models = {"before": self._before, "after": edited}
+        return {when: evaluate(model, self._data, self.config.forget) for when, model in models.items()}
+
+    def drawings(self, finished: Finished) -> list[Drawing]:
+        metrics = finished.metrics
+        bars = partial(per_class, metrics, metrics["baselines"], self._data.classes)
+        return [
+            *curves(finished.history, "reward", "accuracy"),
+            Drawing("accuracy per class", bars),
+            *heat_maps(finished.edit, finished.weights),
+        ]
+
+    def page(self, finished: Finished) -> Page:
+        config, classes = self.config, self._data.classes
+        forgotten = ", ".join(classes[label] for label in config.forget)
+        title = f"Forgetting {forgotten} of {config.dataset}: {config.world}, rank {config.rank}"
+        return Page(title, classes)
+
+    def known_baselines(self) -> Mapping[str, Any]:
+        return self._known
+
+    def baselines(self, console: Console) -> Mapping[str, Baseline]:
+        if not self._with_retrain:
+            return {}
+        return {"retrain": partial(retrain_baseline, self.config, self._data, console)}
 
 
 def _check(config: UnlearningConfig, with_weights: bool) -> None:
@@ -147,14 +187,6 @@ def _check(config: UnlearningConfig, with_weights: bool) -> None:
         check_rank(config.rank, name, outputs, math.prod(inputs))
     if config.weights and with_weights:
         load_weights(model, config.weights)
-
-
-def _known_baselines(folder: RunFolder) -> dict[str, Any]:
-    """Those of a finished run that is resumed: nothing about them has changed."""
-    if not folder.metrics.exists():
-        return {}
-    known: dict[str, Any] = json.loads(folder.metrics.read_text()).get("baselines", {})
-    return known
 
 
 def _model(
@@ -179,7 +211,9 @@ def _model(
 def retrain_baseline(config: UnlearningConfig, data: UnlearningData, console: Console) -> dict[str, Any]:
     """Test figures of the same network trained from scratch without the forgotten classes."""
     if config.dataset not in RECIPES:
-        logger.warning("No retrain row: %s has no training recipe here.", config.dataset)
+        logger.warning(
+            "No retrained network to compare with: %s has no training recipe here.", config.dataset
+        )
         return {}
     started = time.perf_counter()
     with supervised_bar("retraining without the class", console) as progress:
@@ -193,54 +227,3 @@ def retrain_baseline(config: UnlearningConfig, data: UnlearningData, console: Co
             **asdict(RECIPES[config.dataset]),
         )
     return {"test": evaluate(model, data, config.forget), "seconds": time.perf_counter() - started}
-
-
-def _metrics(
-    config: UnlearningConfig, model: nn.Module, data: UnlearningData, result: Result
-) -> dict[str, Any]:
-    edited = deepcopy(model)
-    result.edit.apply_(edited)
-    return {
-        "test": {
-            "before": evaluate(model, data, config.forget),
-            "after": evaluate(edited, data, config.forget),
-        },
-        "validation": result.edit.metrics["validation"],
-        "candidates": result.candidates,
-        "origin": result.origin,
-        "stopped": result.stopped,
-    }
-
-
-def _report(
-    config: UnlearningConfig,
-    folder: RunFolder,
-    metrics: dict[str, Any],
-    history: History,
-    edit: Edit,
-    task: Task,
-    data: UnlearningData,
-) -> None:
-    write_json(folder.metrics, metrics)
-    weights = {name: weight.cpu() for name, weight in task.weights().items()}
-    figures = plots(
-        metrics=metrics,
-        history=history,
-        edit=edit,
-        weights=weights,
-        classes=data.classes,
-        baselines=metrics["baselines"],
-    )
-    write_figures(folder.plots, figures)
-    forgotten = ", ".join(data.classes[label] for label in config.forget)
-    write_report(
-        folder.report,
-        title=f"Forgetting {forgotten} of {config.dataset}: {config.world}, rank {config.rank}",
-        config=config.resolved(),
-        metrics=metrics,
-        history=history,
-        edit=edit,
-        weights=weights,
-        classes=data.classes,
-        figures=figures,
-    )
