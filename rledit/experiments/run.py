@@ -160,8 +160,8 @@ def carry_out(recipe: Recipe, out: str | Path, options: Options) -> RunResult:
     ):
         started = time.perf_counter()
         prepared = recipe.prepare(folder, console)
-        closing.callback(prepared.search.env.close)
-        say(console, f"Editing {prepared.what} ({_way(prepared.search)})")
+        closing.callback(prepared.search.close)
+        say(console, f"Editing {prepared.what} ({prepared.search.engine.way})")
         result, history = train(
             prepared.search,
             folder,

@@ -13,9 +13,8 @@ from typing import Any
 from ...experiments.console import Console, progress_bar, say
 from ...experiments.quiet import quiet
 from ...objectives.metric_names import label
-from ...ppo import Result
-from ...ppo.trainer import INTERRUPTED
 from ...samples import Samples
+from ...search import INTERRUPTED, Result
 from ...storage.files import write_json
 from .classifier import Classifier
 from .config import DebiasConfig
@@ -25,7 +24,7 @@ SHARE = 0.1
 """Of a run's candidates, for each set that is tried."""
 
 Trial = Mapping[str, Any]
-"""``layer``: the names; ``candidates``; ``seconds``, as :class:`rledit.ppo.Result` has them; ``before`` and
+"""``layer``: the names; ``candidates``; ``seconds``, as :class:`rledit.Result` has them; ``before`` and
 ``after``: validation metrics."""
 
 
