@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .. import _native
 from .apply_lowrank import check_factors
-from .counts import Counts, Wanted
+from .counts import TALLY_PARTS, Counts, Wanted
 from .rules import EditRule
 from .tail import Candidates, TailProblem, score_formed
 from .tally_logits import check_logits
@@ -29,7 +29,9 @@ if forced := os.environ.get("RLEDIT_CPU_ISA"):
 
 
 def _array(tensor: Tensor) -> np.ndarray[Any, Any]:
-    return tensor.detach().contiguous().numpy()
+    if tensor.requires_grad:  # detach() takes as long as all the rest
+        tensor = tensor.detach()
+    return tensor.contiguous().numpy()
 
 
 def _arrays(tensors: Iterable[Tensor]) -> list[np.ndarray[Any, Any]]:
@@ -40,8 +42,17 @@ def _optional(tensors: Iterable[Tensor | None]) -> list[np.ndarray[Any, Any] | N
     return [None if tensor is None else _array(tensor) for tensor in tensors]
 
 
-def _counts(arrays: tuple[np.ndarray[Any, Any], ...]) -> Counts:
-    return Counts(*map(torch.from_numpy, arrays))
+_UNWANTED = [torch.empty(0, dtype=torch.float64 if part == "loss" else torch.int64) for part in TALLY_PARTS]
+"""Shared by all counts: making tensors of what nobody wanted is a good part of a small call."""
+
+
+def _counts(arrays: Iterable[np.ndarray[Any, Any]]) -> Counts:
+    return Counts(
+        *[
+            nothing if array.ndim == 1 else torch.from_numpy(array)
+            for array, nothing in zip(arrays, _UNWANTED, strict=True)
+        ]
+    )
 
 
 def _check_float32(**tensors: Tensor) -> None:
