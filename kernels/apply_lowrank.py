@@ -6,6 +6,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from rledit.ops.rules import EditRule
+
 from .edited import edited_tile
 from .launch import RANKS, float32_products, tuned
 
@@ -58,8 +60,8 @@ def apply_lowrank_kernel(
     tl.store(at, edited.to(weight.dtype.element_ty), mask=(rows < O)[:, None] & (columns < I)[None, :])
 
 
-def apply_lowrank_(weight: Tensor, left: Tensor, right: Tensor, world: str, scale: float) -> None:
-    """See :func:`rledit.ops.apply_lowrank_ref`; shapes are checked by the caller, and contiguous."""
+def apply_lowrank_(weight: Tensor, left: Tensor, right: Tensor, rule: EditRule) -> None:
+    """See :func:`rledit.ops.apply_lowrank_ref`. The caller has checked shapes and made tensors contiguous."""
     n, o, i = weight.shape
     if weight.numel() == 0:
         return
@@ -68,5 +70,5 @@ def apply_lowrank_(weight: Tensor, left: Tensor, right: Tensor, world: str, scal
         return (triton.cdiv(o, block["BO"]) * triton.cdiv(i, block["BI"]) * n,)
 
     apply_lowrank_kernel[grid](
-        weight, left, right, scale, o, i, left.shape[2], world == "mask", float32_products(), RANKS
+        weight, left, right, rule.scale, o, i, left.shape[2], rule.kind == "mask", float32_products(), RANKS
     )

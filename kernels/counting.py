@@ -1,4 +1,4 @@
-"""Device function: count a tile of logits. What rledit.ops.tally_logits_ref says, for some samples."""
+"""Device functions: count a tile of logits, as rledit.ops.tally_logits_ref does, and store the sums."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ INVALID_LOSS = tl.constexpr(3.4028234663852886e38)
 
 @triton.jit
 def store_sums(correct, loss, hits, losses, item, G: tl.constexpr, GP: tl.constexpr):
-    """What a program has counted of an item (int64), one part of one candidate's samples."""
+    """Store what a program has counted for an item (int64): one part of one candidate's samples."""
     groups = tl.arange(0, GP)
     out = item * G + groups
     tl.store(correct + out, hits, mask=groups < G)
@@ -41,7 +41,7 @@ def count_tile(
     CONFUSION: tl.constexpr,
     HISTOGRAM: tl.constexpr,
 ):
-    """Returns ``correct`` and ``loss`` with these samples."""
+    """Returns ``correct`` and ``loss`` with these samples added."""
     classes = tl.arange(0, BC)
     known = (classes < C)[None, :]
     number = tl.abs(logits) < float("inf")  # NaN is not below anything

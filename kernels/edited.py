@@ -1,4 +1,4 @@
-"""Device functions: a tile of edited weights, products of tiles, and the functions between layers."""
+"""Device functions: a tile of edited weights, products of tiles, and the nonlinearities."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import triton.language as tl
 
 from .launch import INTERPRETED
 
-# Triton's interpreter keeps bfloat16 as bits, and would multiply these.
+# Triton's interpreter stores bfloat16 as integers, and would multiply those.
 WIDENED = tl.constexpr(INTERPRETED)
 
-# Between layers; the numbers of rledit.kernels.score_tail.FUNCTIONS.
+# Nonlinearities by their numbers in rledit.kernels.score_tail.FUNCTIONS.
 IDENTITY = tl.constexpr(0)
 RELU = tl.constexpr(1)
 GELU = tl.constexpr(2)
@@ -62,8 +62,8 @@ def edited_tile(
 
 @triton.jit
 def product(a, b, OPERAND: tl.constexpr, PRODUCTS: tl.constexpr):
-    """Float32 [M, N] of a [M, K] @ b [K, N], both rounded to OPERAND, which tensor cores multiply if it has
-    16 bits; PRODUCTS says how float32 is multiplied."""
+    """Float32 [M, N] = a [M, K] @ b [K, N], both rounded to OPERAND; tensor cores multiply 16-bit operands,
+    and PRODUCTS says how float32 is multiplied."""
     a = a.to(OPERAND)
     b = b.to(OPERAND)
     if WIDENED:
@@ -74,7 +74,7 @@ def product(a, b, OPERAND: tl.constexpr, PRODUCTS: tl.constexpr):
 
 @triton.jit
 def tanh(x):
-    """From exp of a number that is not positive, so that nothing overflows."""
+    """By exp of a number that is never positive, so that it cannot overflow."""
     e = tl.exp(-2.0 * tl.abs(x))
     t = (1.0 - e) / (1.0 + e)
     return tl.where(x < 0, -t, tl.where(x == x, t, x))

@@ -1,7 +1,7 @@
-"""Block sizes, and what the launchers of all ops need: dtypes, outputs, groups as bits.
+"""Block sizes, and what the launch functions of all ops share: dtypes, the number of programs, outputs.
 
-The space of block sizes is small on purpose; it is searched once for every key (the shapes, the dtype), on
-the GPU at hand, by ``triton.autotune``.
+The search space of block sizes is small on purpose. ``triton.autotune`` searches it once per key (the shapes,
+the dtype) on the GPU at hand.
 """
 
 from __future__ import annotations
@@ -15,19 +15,22 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from rledit.ops.counts import Counts, Wanted, counts_of
+
 INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") == "1"
 
 RANKS = 16
-"""Of the factors at a time: the least that a product of tiles takes."""
+"""Block size over the rank of the factors: the smallest that ``tl.dot`` takes."""
 
 PROGRAMS = 6 if INTERPRETED else 1024
-"""That are enough to fill any GPU. More candidates take turns; of fewer, the samples are shared out."""
+"""Enough to fill any GPU. More candidates than that take turns; with fewer, several programs share a
+candidate's samples."""
 
 SAMPLES = 64
-"""That are worth a program of their own."""
+"""The fewest that are worth a program of their own."""
 
 MOST_SAMPLES = 128
-"""Of a tile, in any config."""
+"""Of a tile, over all configs."""
 
 OPERANDS = {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
 
@@ -35,9 +38,9 @@ OPERANDS = {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16
 def tuned(
     key: Sequence[str], configs: Sequence[triton.Config], interpreted: dict[str, int], **kwargs: Any
 ) -> Any:
-    """``triton.autotune``. The interpreter, which cannot time anything, gets block sizes of its own: its time
-    is that of the operations, however large their blocks. Timing runs a kernel many times: name what it
-    changes in place (``restore_value``) and what it adds to (``reset_to_zero``)."""
+    """``triton.autotune``. The interpreter, which cannot time anything, gets block sizes of its own: it takes
+    as long as there are operations, whatever the size of their blocks. Tuning runs a kernel many times, so
+    name what it changes in place (``restore_value``) and what it adds to (``reset_to_zero``)."""
     if INTERPRETED:
         return triton.autotune(configs=[triton.Config(interpreted)], key=list(key), **kwargs)
     prune = {"early_config_prune": fitting}
@@ -45,12 +48,12 @@ def tuned(
 
 
 MOST_SUMS = 64
-"""Of a tile's, that a thread may keep: it has 255 registers, and other uses for them."""
+"""Accumulators of a tile per thread: of its 255 registers, others are needed as well."""
 
 
 def fitting(configs: Sequence[triton.Config], arguments: dict[str, Any], **more: Any) -> list[triton.Config]:
-    """The configs whose sums, of BS samples and BC classes and BO outputs, stay in registers; those for wide
-    tails, of an eighth of the samples or fewer, only where no other does."""
+    """The configs whose accumulators, of BS samples by BC classes and BO outputs, stay in registers. Those
+    for wide tails, with an eighth of the samples or fewer, are kept only where no others are."""
     classes = (arguments | more).get("BC", 0)
 
     def sums(config: triton.Config) -> float:
@@ -64,13 +67,13 @@ def fitting(configs: Sequence[triton.Config], arguments: dict[str, Any], **more:
 
 
 def float32_products() -> str:
-    """How products of float32 tiles are made, by torch's own switch: full float32 ("highest", the default),
-    three TF32 products ("high"), or one ("medium"). See ``torch.set_float32_matmul_precision``."""
+    """How float32 tiles are multiplied, by torch's own setting: in full float32 ("highest", the default), as
+    three TF32 products ("high") or as one ("medium"). See ``torch.set_float32_matmul_precision``."""
     return {"highest": "ieee", "high": "tf32x3", "medium": "tf32"}[torch.get_float32_matmul_precision()]
 
 
 def programs(samples: int, candidates: int) -> int:
-    """For each candidate."""
+    """Per candidate."""
     return max(1, min(triton.cdiv(samples, SAMPLES), triton.cdiv(PROGRAMS, max(1, candidates))))
 
 
@@ -79,41 +82,43 @@ def power_of_two(size: int, least: int = 16) -> int:
 
 
 class Outputs:
-    """Where a kernel counts: what each program has, to be added up, and tables that all add to."""
+    """Where a kernel counts: one row per program, summed afterwards, and tables that all programs add to."""
 
     def __init__(
-        self, candidates: int, programs: int, groups: int, classes: int, wanted: Sequence[str], bins: int,
+        self,
+        candidates: int,
+        programs: int,
+        groups: int,
+        classes: int,
+        wanted: Wanted,
         device: torch.device,
-    ) -> None:  # fmt: skip
-        self.wanted = set(wanted)
-        binned = bool(self.wanted & {"histogram", "concordant"})
+    ) -> None:
+        parts = self.parts = set(wanted.parts)
 
         def table(part: bool, *shape: int) -> Tensor:
             return torch.zeros(candidates, *shape if part else (0,), dtype=torch.int32, device=device)
 
         self.correct = torch.empty(candidates, programs, groups, dtype=torch.int32, device=device)
         self.loss = torch.empty(candidates, programs, groups, dtype=torch.float64, device=device)
-        self.predicted = table("predicted" in self.wanted, groups, classes)
-        self.confusion = table("confusion" in self.wanted, groups, classes, classes)
-        self.histogram = table(binned, groups, 2, bins)
+        self.predicted = table("predicted" in parts, groups, classes)
+        self.confusion = table("confusion" in parts, groups, classes, classes)
+        self.histogram = table(wanted.binned, groups, 2, wanted.bins)
         self.flags = {
-            "LOSS": "loss" in self.wanted,
-            "PREDICTED": "predicted" in self.wanted,
-            "CONFUSION": "confusion" in self.wanted,
-            "HISTOGRAM": binned,
+            "LOSS": "loss" in parts,
+            "PREDICTED": "predicted" in parts,
+            "CONFUSION": "confusion" in parts,
+            "HISTOGRAM": wanted.binned,
         }
 
     def nothing(self) -> None:
-        """Where no program runs."""
+        """For when no program runs."""
         self.correct.zero_()
         self.loss.zero_()
 
-    def counts(self) -> tuple[Tensor, ...]:
-        """The fields of rledit.ops.Counts."""
-        from rledit.ops.counts import counts_of
-
+    def counts(self) -> Counts:
+        """Of all programs."""
         return counts_of(
-            self.correct.sum(1) if "correct" in self.wanted else None, self.predicted, self.confusion,
-            self.loss.sum(1) if "loss" in self.wanted else None, self.histogram, self.wanted,
+            self.correct.sum(1) if "correct" in self.parts else None, self.predicted, self.confusion,
+            self.loss.sum(1) if "loss" in self.parts else None, self.histogram, self.parts,
             self.correct.device,
         )  # fmt: skip

@@ -1,5 +1,5 @@
-"""What a suffix computes at a shifted Linear layer, for a whole population: one shared product plus a
-correction of rank R for each candidate, with the candidates folded into the batch.
+"""What a suffix computes at a shifted Linear layer for a whole population: one shared product plus a rank-R
+correction per candidate, with the candidates folded into the batch.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """``score_tail``: edit, run and count the last layers of a network in one pass.
 
-A program has one candidate and some tiles of samples. The last two layers never leave registers: a tile of
-the hidden layer is made, activated and at once multiplied with its part of the last layer's weights, so that
-only the logits of the tile's samples are kept. Layers before those two, if there are any, go through a
-scratch buffer of the program, as wide as the widest of them, which stays in the L2 cache. Nothing of size [N,
-S, *] exists.
+A program handles one candidate and some tiles of samples. The last two layers never leave registers: a tile
+of the hidden layer is computed, activated and immediately multiplied by its part of the last layer's weights,
+so that only the logits of the tile's samples are kept. Layers before those two, if any, go through the
+program's scratch buffer, as wide as the widest of them, which stays in the L2 cache. Nothing of size
+[N, S, *] exists.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from rledit.ops.counts import Counts, Wanted
+from rledit.ops.tail import Candidates, TailProblem
 
 from .counting import count_tile, store_sums
 from .edited import activate, edited_tile, product
@@ -199,55 +202,40 @@ def score_tail_kernel(
         store_sums(correct, loss, hits, losses, n * parts + part, G, GP)
 
 
-def score_tail(
-    activations: Tensor,
-    weights: Sequence[Tensor],
-    biases: Sequence[Tensor | None],
-    nonlinearities: Sequence[str],
-    labels: Tensor,
-    members: Tensor,
-    groups: int,
-    lefts: Sequence[Tensor | None],
-    rights: Sequence[Tensor | None],
-    candidates: int,
-    world: str,
-    scale: float,
-    precision: str,
-    wanted: Sequence[str],
-    bins: int,
-    margin_limit: float,
-) -> tuple[Tensor, ...]:
-    """See :func:`rledit.ops.score_tail_ref`; arguments are checked by the caller, and contiguous.
+def score_tail(problem: TailProblem, members: Tensor, candidates: Candidates, wanted: Wanted) -> Counts:
+    """See :func:`rledit.ops.score_tail_ref`. The caller has checked arguments and made tensors contiguous.
 
     Args:
-        members: groups as bits, see :func:`rledit.ops.gpu.member_bits`.
-        groups: how many.
+        members: the groups as bits, see :func:`rledit.ops.gpu.member_bits`.
     """
-    samples = len(activations)
-    sizes = (activations.shape[1], *(weight.shape[-2] for weight in weights))
-    classes = sizes[-1]
-    ranks = tuple(0 if left is None else left.shape[2] for left in lefts)
-    parts = programs(samples, candidates)
-    outputs = Outputs(candidates, parts, groups, classes, wanted, bins, activations.device)
-    if not (candidates and samples and groups):
+    x, rule = problem.activations, candidates.rule
+    samples, groups, classes = len(x), len(problem.groups), problem.classes
+    weights = candidates.weights_in(problem.layers)
+    sizes = (x.shape[1], *(weight.shape[-2] for weight in weights))
+    parts = programs(samples, candidates.size)
+    outputs = Outputs(candidates.size, parts, groups, classes, wanted, x.device)
+    if not (candidates.size and samples and groups):
         outputs.nothing()
         return outputs.counts()
     widest = max(sizes[1:-2], default=0)
-    started = min(candidates * parts, PROGRAMS)
-    scratch = torch.empty(started * 2 * MOST_SAMPLES * widest, device=activations.device)
-    operands = OPERANDS[torch.bfloat16 if precision == "bfloat16" else activations.dtype]
+    started = min(candidates.size * parts, PROGRAMS)
+    scratch = torch.empty(started * 2 * MOST_SAMPLES * widest, dtype=torch.float32, device=x.device)
+    operands = OPERANDS[torch.bfloat16 if problem.precision == "bfloat16" else x.dtype]
 
     def or_any(tensors: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
-        return tuple(activations if tensor is None else tensor for tensor in tensors)
+        return tuple(x if tensor is None else tensor for tensor in tensors)
 
     score_tail_kernel[(started,)](
-        activations, labels, members, tuple(weights),
+        x, problem.labels, members, tuple(weights),
         tuple(0 if weight.dim() == 2 else weight.stride(0) for weight in weights),
-        or_any(biases), or_any(lefts), or_any(rights), scratch,
+        or_any(problem.biases), or_any(candidates.lefts), or_any(candidates.rights), scratch,
         outputs.correct, outputs.loss, outputs.predicted, outputs.confusion, outputs.histogram,
-        samples, candidates, parts, scale, margin_limit, bins / (2 * margin_limit),
-        sizes, ranks, tuple(bias is not None for bias in biases),
-        tuple(FUNCTIONS[name] for name in nonlinearities), widest, world == "mask", float32_products(),
-        operands, groups, power_of_two(groups, 1), power_of_two(classes), bins, **outputs.flags, BR=RANKS,
+        samples, candidates.size, parts, rule.scale, wanted.margin_limit,
+        wanted.bins / (2 * wanted.margin_limit),
+        sizes, tuple(0 if left is None else left.shape[2] for left in candidates.lefts),
+        tuple(bias is not None for bias in problem.biases),
+        tuple(FUNCTIONS[name] for name in problem.nonlinearities), widest, rule.kind == "mask",
+        float32_products(), operands, groups, power_of_two(groups, 1), power_of_two(classes), wanted.bins,
+        **outputs.flags, BR=RANKS,
     )  # fmt: skip
     return outputs.counts()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from rledit.ops.counts import Counts, Wanted
 
 from .counting import count_tile, store_sums
 from .launch import PROGRAMS, Outputs, power_of_two, programs, tuned
@@ -72,24 +72,18 @@ def tally_logits_kernel(
         store_sums(correct, loss, hits, losses, n * parts + part, G, GP)
 
 
-def tally_logits(
-    logits: Tensor,
-    labels: Tensor,
-    members: Tensor,
-    groups: int,
-    wanted: Sequence[str],
-    bins: int,
-    margin_limit: float,
-) -> tuple[Tensor, ...]:
-    """See :func:`rledit.ops.tally_logits_ref`; arguments are checked by the caller, and contiguous."""
+def tally_logits(logits: Tensor, labels: Tensor, members: Tensor, groups: int, wanted: Wanted) -> Counts:
+    """See :func:`rledit.ops.tally_logits_ref`. The caller has checked arguments and made tensors
+    contiguous."""
     n, samples, classes = logits.shape
     parts = programs(samples, n)
-    outputs = Outputs(n, parts, groups, classes, wanted, bins, logits.device)
+    outputs = Outputs(n, parts, groups, classes, wanted, logits.device)
     if n and samples and groups:
         tally_logits_kernel[(min(n * parts, PROGRAMS),)](
             logits, labels, members, outputs.correct, outputs.loss, outputs.predicted,
-            outputs.confusion, outputs.histogram, samples, n, parts, margin_limit, bins / (2 * margin_limit),
-            classes, groups, power_of_two(groups, 1), power_of_two(classes, 2), bins, **outputs.flags,
+            outputs.confusion, outputs.histogram, samples, n, parts, wanted.margin_limit,
+            wanted.bins / (2 * wanted.margin_limit), classes, groups, power_of_two(groups, 1),
+            power_of_two(classes, 2), wanted.bins, **outputs.flags,
         )  # fmt: skip
     else:
         outputs.nothing()

@@ -19,7 +19,6 @@ import pytest
 import torch
 
 from rledit.ops import Backend, backend
-from rledit.ops.backends import _of_gpu
 from rledit.ops.cuda_backend import CudaKernels
 from rledit.ops.gpu import GpuOps
 
@@ -48,7 +47,7 @@ def gpu_backend(name: str) -> Backend:
         except RuntimeError as error:
             pytest.skip(str(error))
     kernels = CudaKernels(cuda_on_host())
-    return _of_gpu(GpuOps("cuda", (torch.float32,), lambda: True, lambda: kernels))
+    return GpuOps("cuda", (torch.float32,), lambda: True, lambda: kernels)
 
 
 @cache

@@ -1,22 +1,35 @@
 """The three ops that everything else is built on.
 
 ``apply_lowrank_``, ``score_tail`` and ``tally_logits`` are registered torch ops (``torch.ops.rledit.*``).
-Each is defined by a reference in plain PyTorch, which stands beside its schema in the file of its name;
-:mod:`rledit.ops.native` runs it in C++ on the CPU, and :mod:`rledit.ops.backends` picks by name.
+Each is defined by a reference in plain PyTorch, which stands beside its schema in the file of its name. A
+:class:`Backend` runs the three in one way: :mod:`~rledit.ops.reference`, :mod:`~rledit.ops.native` (C++ on
+the CPU), :mod:`~rledit.ops.cuda_backend` or :mod:`~rledit.ops.triton_backend`. :mod:`~rledit.ops.tail` and
+:mod:`~rledit.ops.counts` name what they take and give.
 """
 
 from .apply_lowrank import apply_lowrank_, apply_lowrank_ref
-from .backends import BACKENDS, Backend, backend
-from .counts import TALLY_PARTS, Counts, concordant_pairs
-from .score_tail import NONLINEARITIES, score_tail, score_tail_ref
+from .backends import BACKENDS, Backend, PreparedTail, PreparedTally, backend
+from .counts import TALLY_PARTS, Counts, Wanted, concordant_pairs
+from .rules import KINDS, EditRule
+from .score_tail import score_tail, score_tail_ref
+from .tail import NONLINEARITIES, PRECISIONS, Candidates, Layer, TailProblem
 from .tally_logits import tally_logits, tally_logits_ref
 
 __all__ = [
     "BACKENDS",
+    "KINDS",
     "NONLINEARITIES",
+    "PRECISIONS",
     "TALLY_PARTS",
     "Backend",
+    "Candidates",
     "Counts",
+    "EditRule",
+    "Layer",
+    "PreparedTail",
+    "PreparedTally",
+    "TailProblem",
+    "Wanted",
     "apply_lowrank_",
     "apply_lowrank_ref",
     "backend",

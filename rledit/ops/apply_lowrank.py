@@ -25,8 +25,9 @@ def apply_lowrank_ref(
     Raises:
         ValueError: for an unknown world, or shapes that do not fit.
     """
-    check_factors(weight, left, right, world)
-    EditRule(world, scale).edit_(weight, left, right)
+    rule = EditRule(world, scale)
+    check_factors(weight, left, right)
+    rule.edit_(weight, left, right)
 
 
 def apply_lowrank_(weight: Tensor, left: Tensor, right: Tensor, world: str, scale: float) -> None:
@@ -34,8 +35,8 @@ def apply_lowrank_(weight: Tensor, left: Tensor, right: Tensor, world: str, scal
     torch.ops.rledit.apply_lowrank_(weight, left, right, world, scale)
 
 
-def check_factors(weight: Tensor, left: Tensor, right: Tensor, world: str) -> None:
-    check_kind(world)
+def check_factors(weight: Tensor, left: Tensor, right: Tensor) -> None:
+    """Raise ValueError unless the shapes are [N, O, I], [N, O, R] and [N, R, I]."""
     if weight.dim() != 3:
         raise ValueError(f"weight: expected shape [N, O, I], got {list(weight.shape)}")
     n, o, i = weight.shape
@@ -46,9 +47,9 @@ def check_factors(weight: Tensor, left: Tensor, right: Tensor, world: str) -> No
 
 
 def _fake(weight: Tensor, left: Tensor, right: Tensor, world: str, scale: float) -> None:
-    check_factors(weight, left, right, world)
+    check_kind(world)
+    check_factors(weight, left, right)
 
 
 torch.library.define("rledit::apply_lowrank_", SCHEMA)
-torch.library.impl("rledit::apply_lowrank_", "CompositeExplicitAutograd")(apply_lowrank_ref)
 torch.library.register_fake("rledit::apply_lowrank_", _fake)

@@ -1,160 +1,98 @@
-"""The backends by name. Each offers the three ops with the signatures of their references."""
+"""The backends by name, and the backend that each registered torch op runs on."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from . import cuda_backend, native, triton_backend
-from .apply_lowrank import apply_lowrank_ref
-from .counts import Counts
-from .gpu import GpuOps
+from . import cuda_backend, triton_backend
+from .counts import Counts, Wanted
+from .native import NativeBackend
+from .reference import ReferenceBackend
 from .rules import EditRule
-from .score_tail import score_tail_ref
-from .tally_logits import tally_logits_ref
+from .score_tail import from_schema
+from .tail import Candidates, TailProblem
+from .tally_logits import check_logits
 
 BACKENDS = ("auto", "reference", "native", "triton", "cuda")
 
 
 class PreparedTail(Protocol):
-    """The arguments of score_tail that stay the same from call to call."""
+    """A :class:`TailProblem` made ready to be scored many times. Its tensors must not change meanwhile."""
 
     @property
     def bytes(self) -> int:
-        """Memory of what it keeps."""
+        """Memory of the activations and of what belongs to them."""
         ...
 
-    def score(
-        self,
-        weights: Sequence[Tensor | None],  # per layer [N, O, I] in place of the layer's own, or None
-        lefts: Sequence[Tensor | None],
-        rights: Sequence[Tensor | None],
-        candidates: int,
-        world: str,
-        scale: float,
-        wanted: list[str],
-        bins: int = 1024,
-        margin_limit: float = 16.0,
-    ) -> Counts:
-        """score_tail of N candidates."""
+    def score(self, candidates: Candidates, wanted: Wanted) -> Counts:
+        """Count what each candidate makes of the samples.
+
+        Raises:
+            ValueError: for candidates that do not fit the problem, or parts that cannot be counted.
+            TypeError: for tensors that are not this backend's.
+        """
         ...
-
-
-class ReferenceTail:
-    """Keeps the arguments and calls the reference."""
-
-    def __init__(
-        self,
-        activations: Tensor,
-        weights: Sequence[Tensor],
-        biases: Sequence[Tensor | None],
-        nonlinearities: Sequence[str],
-        labels: Tensor,
-        groups: Tensor,
-        precision: str,
-    ) -> None:
-        self._weights = list(weights)
-        self._fixed = (list(biases), list(nonlinearities), labels, groups)
-        self._activations = activations
-        self._precision = precision
-
-    @property
-    def bytes(self) -> int:
-        return self._activations.numel() * self._activations.element_size()
-
-    def score(
-        self,
-        weights: Sequence[Tensor | None],
-        lefts: Sequence[Tensor | None],
-        rights: Sequence[Tensor | None],
-        candidates: int,
-        world: str,
-        scale: float,
-        wanted: list[str],
-        bins: int = 1024,
-        margin_limit: float = 16.0,
-    ) -> Counts:
-        used = [own if other is None else other for own, other in zip(self._weights, weights, strict=True)]
-        return score_tail_ref(
-            self._activations, used, *self._fixed, lefts, rights, world, scale, self._precision, wanted, bins,
-            margin_limit,
-        )  # fmt: skip
 
 
 class PreparedTally(Protocol):
-    """The arguments of tally_logits that stay the same from call to call."""
+    """Labels [S] and groups [G, S] made ready to be counted many times."""
 
-    def count(
-        self, logits: Tensor, rows: slice, wanted: list[str], bins: int = 1024, margin_limit: float = 16.0
-    ) -> Counts:
-        """tally_logits of logits [N, s, C] of some of the samples."""
+    def count(self, logits: Tensor, rows: slice, wanted: Wanted) -> Counts:
+        """Count the logits [N, s, C] of the samples in ``rows``."""
         ...
 
 
-class PlainTally:
-    """Keeps the arguments and calls the op."""
+class Backend(Protocol):
+    """One way to run the three ops. All give the same counts, but for rounding, as the references."""
 
-    def __init__(self, op: Callable[..., Counts], labels: Tensor, groups: Tensor, classes: int) -> None:
-        self._op = op
-        self._labels = labels
-        self._groups = groups
+    @property
+    def name(self) -> str:
+        """One of :data:`BACKENDS`, never "auto"."""
+        ...
 
-    def count(
-        self, logits: Tensor, rows: slice, wanted: list[str], bins: int = 1024, margin_limit: float = 16.0
-    ) -> Counts:
-        return self._op(logits, self._labels[rows], self._groups[:, rows], wanted, bins, margin_limit)
-
-
-class Backend(NamedTuple):
-    """The ops by one way to run them."""
-
-    name: str
-    apply_lowrank_: Callable[..., None]
-    score_tail: Callable[..., Counts]
-    tally_logits: Callable[..., Counts]
-    prepare_tail: Callable[..., PreparedTail]
-    prepare_tally: Callable[[Tensor, Tensor, int], PreparedTally]
-    """From labels [S], groups [G, S] and the number of classes."""
-    population_linear: Callable[..., Tensor] | None = None
-    """Of a suffix's shifted Linear layers; None: torch does it."""
+    @property
+    def population_linear(self) -> Callable[..., Tensor] | None:
+        """What a suffix computes at a shifted Linear layer, see
+        :func:`rledit.ops.triton_backend.population_linear`; None: torch does it."""
+        ...
 
     def edit_(self, weight: Tensor, left: Tensor, right: Tensor, rule: EditRule) -> None:
-        """Edit weights [N, O, I] in place: by the op where it knows the rule, else in plain PyTorch."""
-        if rule.fused:
-            self.apply_lowrank_(weight, left, right, rule.kind, rule.scale)
-        else:
-            rule.edit_(weight, left, right)
+        """Edit weights [N, O, I] in place by left [N, O, R] and right [N, R, I].
+
+        Rules that the backend's core lacks (``fused=False``) are applied in plain PyTorch.
+
+        Raises:
+            ValueError: for shapes that do not fit.
+            TypeError: for tensors that are not this backend's.
+        """
+        ...
+
+    def prepare_tail(self, problem: TailProblem) -> PreparedTail:
+        """Check the values of the labels and lay the problem out as the kernels want it.
+
+        Raises:
+            ValueError: for labels out of range.
+            TypeError: for tensors that are not this backend's.
+        """
+        ...
+
+    def prepare_tally(self, labels: Tensor, groups: Tensor, classes: int) -> PreparedTally:
+        """The same for :meth:`PreparedTally.count`, from labels [S] and groups [G, S]."""
+        ...
 
 
-_REFERENCE = Backend(
-    "reference", apply_lowrank_ref, score_tail_ref, tally_logits_ref, ReferenceTail,
-    partial(PlainTally, tally_logits_ref),
-)  # fmt: skip
-_NATIVE = Backend(
-    "native", native.apply_lowrank_, native.score_tail, native.tally_logits, native.NativeTail,
-    partial(PlainTally, native.tally_logits),
-)  # fmt: skip
-
-
-def _of_gpu(ops: GpuOps, population_linear: Callable[..., Tensor] | None = None) -> Backend:
-    return Backend(
-        ops.name, ops.apply_lowrank_, ops.score_tail, ops.tally_logits, ops.prepare_tail, ops.prepare_tally,
-        population_linear,
-    )  # fmt: skip
-
-
-_TRITON = _of_gpu(triton_backend.OPS, triton_backend.population_linear)
-_CUDA = _of_gpu(cuda_backend.OPS)
+_REFERENCE: Backend = ReferenceBackend()
+_NATIVE: Backend = NativeBackend()
 _GPU = (
-    (_CUDA, cuda_backend.OPS, cuda_backend.missing),
-    (_TRITON, triton_backend.OPS, triton_backend.missing),
+    (cuda_backend.OPS, cuda_backend.missing),
+    (triton_backend.OPS, triton_backend.missing),
 )
-"""By preference, each with why it cannot be used here."""
+"""By preference, each with a function that says why it cannot be used here."""
 
 
 def backend(name: str = "auto", device: str = "cpu") -> Backend:
@@ -162,7 +100,7 @@ def backend(name: str = "auto", device: str = "cpu") -> Backend:
 
     Args:
         name: "auto" takes the environment variable RLEDIT_BACKEND, else the best for the device: "native" on
-            the CPU, on a GPU "cuda" in builds that have it, "triton" if that is installed, else
+            the CPU; on a GPU "cuda" in builds that have it, "triton" if that is installed, else
             "reference".
         device: the type of the tensors' device.
 
@@ -177,31 +115,55 @@ def backend(name: str = "auto", device: str = "cpu") -> Backend:
     if name == "auto":
         if device == "cpu":
             return _NATIVE
-        usable = [known for known, _, reason in _GPU if device == "cuda" and not reason()]
+        usable = [ops for ops, missing in _GPU if device == "cuda" and not missing()]
         return usable[0] if usable else _REFERENCE
     if name == "native":
         return _NATIVE
     if name == "reference":
         return _REFERENCE
-    for known, _, missing in _GPU:
-        if name == known.name:
+    for ops, missing in _GPU:
+        if name == ops.name:
             if reason := missing():
                 raise RuntimeError(f"backend: {asked!r} cannot be used, {reason}")
-            return known
+            return ops
     raise ValueError(f"backend: expected one of {', '.join(BACKENDS)}; got {asked!r}")
 
 
-def _on_gpu(op: str) -> Callable[..., Any]:
-    """The registered op for CUDA tensors: of the first backend that is there and knows the dtype."""
-
-    def run(*arguments: Any) -> Any:
-        for _, ops, missing in _GPU:
-            if ops.takes(arguments[0]) and not missing():
-                return getattr(ops, op)(*arguments)
-        return getattr(_REFERENCE, op)(*arguments)
-
-    return run
+# ------------------------------------------------------------------------------- the registered ops
 
 
-for _op in ("apply_lowrank_", "score_tail", "tally_logits"):
-    torch.library.impl(f"rledit::{_op}", "CUDA")(_on_gpu(_op))
+def _backend_for(tensor: Tensor) -> Backend:
+    """The first that takes tensors of this device and dtype."""
+    if tensor.device.type == "cpu" and tensor.dtype == torch.float32:
+        return _NATIVE
+    if tensor.is_cuda:
+        for ops, missing in _GPU:
+            if ops.takes(tensor) and not missing():
+                return ops
+    return _REFERENCE
+
+
+def _apply_lowrank_(weight: Tensor, left: Tensor, right: Tensor, world: str, scale: float) -> None:
+    _backend_for(weight).edit_(weight, left, right, EditRule(world, scale))
+
+
+def _score_tail(*arguments: Any) -> Counts:
+    problem, candidates, wanted = from_schema(*arguments)
+    return _backend_for(problem.activations).prepare_tail(problem).score(candidates, wanted)
+
+
+def _tally_logits(
+    logits: Tensor, labels: Tensor, groups: Tensor, parts: Sequence[str], bins: int, margin_limit: float
+) -> Counts:
+    wanted = Wanted(parts, bins, margin_limit)
+    check_logits(logits, labels, groups, wanted)
+    tally = _backend_for(logits).prepare_tally(labels, groups, logits.shape[2])
+    return tally.count(logits, slice(None), wanted)
+
+
+for _name, _run in (
+    ("apply_lowrank_", _apply_lowrank_),
+    ("score_tail", _score_tail),
+    ("tally_logits", _tally_logits),
+):
+    torch.library.impl(f"rledit::{_name}", "CompositeExplicitAutograd")(_run)

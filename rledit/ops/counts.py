@@ -1,21 +1,54 @@
-"""What ``score_tail`` and ``tally_logits`` return."""
+"""What ``score_tail`` and ``tally_logits`` are asked to count, and what they return."""
 
 from __future__ import annotations
 
-from collections.abc import Container
+import math
+from collections.abc import Container, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 TALLY_PARTS = ("correct", "predicted", "confusion", "loss", "histogram", "concordant")
-"""Everything that can be counted; ``wanted`` names some of them."""
+"""Everything that can be counted."""
 
 INVALID_LOSS = 3.4028234663852886e38
 """What a sample with a logit that is not finite adds to ``loss``: the largest float32, so that sums stay
 finite and such a candidate loses every comparison."""
 
 MAX_GROUPS = 64
+
+
+class Wanted(NamedTuple):
+    """What a call is to count.
+
+    Attributes:
+        parts: some of :data:`TALLY_PARTS`.
+        bins: of the margin histogram. They divide [-margin_limit, margin_limit] evenly; margins beyond it
+            are counted in the outermost bins.
+        margin_limit: in units of the logits.
+    """
+
+    parts: Sequence[str]
+    bins: int = 1024
+    margin_limit: float = 16.0
+
+    @property
+    def binned(self) -> bool:
+        """Whether margins are counted in bins."""
+        return "histogram" in self.parts or "concordant" in self.parts
+
+    def check(self, classes: int) -> None:
+        """Raise ValueError for an unknown part, margins of other than two classes, or bad bins."""
+        for part in self.parts:
+            if part not in TALLY_PARTS:
+                raise ValueError(f"wanted: expected some of {', '.join(TALLY_PARTS)}; got {part!r}")
+            if part in ("histogram", "concordant") and classes != 2:
+                raise ValueError(f"wanted: {part} needs 2 classes, got {classes}")
+        if self.binned and (self.bins < 1 or not 0 < self.margin_limit < math.inf):
+            raise ValueError(
+                f"bins, margin_limit: expected positive numbers, got {self.bins} and {self.margin_limit}"
+            )
 
 
 class Counts(NamedTuple):
@@ -33,29 +66,37 @@ class Counts(NamedTuple):
     concordant: Tensor  # [N, G, G] int64, see concordant_pairs()
 
     def __add__(self, other: object) -> Counts:
-        """Of the same candidates on other samples. Pairs across the two have no part in ``concordant``, which
-        is why it must come from the sum of histograms."""
+        """Of the same candidates on other samples. ``concordant`` then lacks the pairs of a sample from each;
+        compute it from the summed histograms instead."""
         if not isinstance(other, Counts):
             return NotImplemented
         return Counts(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
 
 
-def check_wanted(wanted: list[str], classes: int) -> None:
-    """Raise ValueError for an unknown part, or one that needs two classes where there are others."""
-    for part in wanted:
-        if part not in TALLY_PARTS:
-            raise ValueError(f"wanted: expected some of {', '.join(TALLY_PARTS)}; got {part!r}")
-    for part in ("histogram", "concordant"):
-        if part in wanted and classes != 2:
-            raise ValueError(f"wanted: {part} needs 2 classes, got {classes}")
+def check_samples(labels: Tensor, groups: Tensor, samples: int) -> None:
+    """Raise ValueError unless labels are int64 [S] and groups bool [G, S], G <= 64."""
+    if labels.shape != (samples,) or labels.dtype != torch.int64:
+        raise ValueError(f"labels: expected int64 [{samples}], got {labels.dtype} {list(labels.shape)}")
+    if groups.dim() != 2 or groups.shape[1] != samples or groups.dtype != torch.bool:
+        raise ValueError(f"groups: expected bool [G, {samples}], got {groups.dtype} {list(groups.shape)}")
+    if groups.shape[0] > MAX_GROUPS:
+        raise ValueError(f"groups: expected at most {MAX_GROUPS}, got {groups.shape[0]}")
+
+
+def check_labels(labels: Tensor, classes: int) -> None:
+    """Raise ValueError for labels outside 0..classes-1. Reads values, so it waits for a GPU."""
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        raise ValueError(
+            f"labels: expected values in 0..{classes - 1}, got {int(labels.min())}..{int(labels.max())}"
+        )
 
 
 def concordant_pairs(histogram: Tensor) -> Tensor:
-    """How well each group's positives are ranked above each group's negatives, from histograms of margins.
+    """How well each group's positives are ranked above each group's negatives, from margin histograms.
 
     Twice the U statistic of H. Mann and D. Whitney (Annals of Mathematical Statistics 18, 1947): over pairs
     of a positive (label 1) of the first group and a negative of the second, 2 where the positive's margin is
-    in a higher bin and 1 where it is in the same. Divided by twice the number of pairs it is an AUC.
+    in a higher bin and 1 where it is in the same bin. Divided by twice the number of pairs it is an AUC.
 
     Args:
         histogram: int64 [N, G, 2, bins].
@@ -68,27 +109,20 @@ def concordant_pairs(histogram: Tensor) -> Tensor:
     return torch.einsum("nab,ncb->nac", positives.double(), passed.double()).to(torch.int64)
 
 
-def empty_counts(
-    like: Tensor,
-    candidates: int,
-    groups: int,
-    classes: int,
-    wanted: list[str],
-    bins: int,
-) -> Counts:
-    """Uninitialised counts of the right shapes and dtypes, for fake tensors."""
+def empty_counts(like: Tensor, candidates: int, groups: int, classes: int, wanted: Wanted) -> Counts:
+    """Uninitialized counts of the right shapes and dtypes, for fake tensors."""
     shapes = {
         "correct": (candidates, groups),
         "predicted": (candidates, groups, classes),
         "confusion": (candidates, groups, classes, classes),
         "loss": (candidates, groups),
-        "histogram": (candidates, groups, 2, bins),
+        "histogram": (candidates, groups, 2, wanted.bins),
         "concordant": (candidates, groups, groups),
     }
     return Counts(
         *(
             like.new_empty(
-                shapes[part] if part in wanted else (0,),
+                shapes[part] if part in wanted.parts else (0,),
                 dtype=torch.float64 if part == "loss" else torch.int64,
             )
             for part in TALLY_PARTS
@@ -102,24 +136,24 @@ def counts_of(
     confusion: Tensor | None,
     loss: Tensor | None,
     histogram: Tensor | None,
-    wanted: Container[str],
+    parts: Container[str],
     device: torch.device,
 ) -> Counts:
-    """The parts that were wanted, of a backend's tables in any integer dtype; AUC's pairs come from the
-    histogram."""
+    """The wanted parts of a backend's tables, which may have any integer dtype; concordant pairs are computed
+    from the histogram."""
     none = torch.empty(0, dtype=torch.int64, device=device)
 
     def part(name: str, table: Tensor | None) -> Tensor:
-        return none if table is None or name not in wanted else table.long()
+        return none if table is None or name not in parts else table.long()
 
     pairs = none
-    if histogram is not None and "concordant" in wanted:
+    if histogram is not None and "concordant" in parts:
         pairs = concordant_pairs(histogram.long())
     return Counts(
         part("correct", correct),
         part("predicted", predicted),
         part("confusion", confusion),
-        none.double() if loss is None or "loss" not in wanted else loss,
+        none.double() if loss is None or "loss" not in parts else loss,
         part("histogram", histogram),
         pairs,
     )

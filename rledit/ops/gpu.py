@@ -1,7 +1,7 @@
-"""What the backends for GPUs have in common: checks, layouts, and a tail that is prepared once.
+"""What the GPU backends have in common: checks, layouts, and tails that are prepared once.
 
-A backend is a set of kernels behind the three ops. Whatever means to wait for the GPU, such as looking at
-labels, is done when a tail is prepared and not in its calls; the ops by themselves look at labels each time.
+A backend is a set of kernels for the three ops. Whatever has to wait for the GPU, such as checking the values
+of labels, happens when a tail is prepared, never when it scores.
 """
 
 from __future__ import annotations
@@ -15,50 +15,29 @@ import torch
 from torch import Tensor
 
 from .apply_lowrank import check_factors
-from .counts import Counts
-from .score_tail import check_tail
-from .tally_logits import check_bins, check_labels, check_logits
+from .counts import Counts, Wanted, check_labels
+from .rules import EditRule
+from .tail import Candidates, Layer, TailProblem, score_formed
+from .tally_logits import check_logits
 
 Parts = tuple[Tensor, ...]
 """The fields of :class:`rledit.ops.Counts`."""
 
 
 class Kernels(Protocol):
-    """Called with checked and contiguous arguments. ``members``: groups as bits, see :func:`member_bits`."""
+    """The three ops; arguments are checked and contiguous.
 
-    def apply_lowrank_(
-        self, weight: Tensor, left: Tensor, right: Tensor, world: str, scale: float
-    ) -> None: ...
+    ``members`` are the groups as bits, see :func:`member_bits`; rules are fused; candidates fit the problem.
+    """
+
+    def apply_lowrank_(self, weight: Tensor, left: Tensor, right: Tensor, rule: EditRule) -> None: ...
 
     def score_tail(
-        self,
-        activations: Tensor,
-        weights: Sequence[Tensor],
-        biases: Sequence[Tensor | None],
-        nonlinearities: Sequence[str],
-        labels: Tensor,
-        members: Tensor,
-        groups: int,
-        lefts: Sequence[Tensor | None],
-        rights: Sequence[Tensor | None],
-        candidates: int,
-        world: str,
-        scale: float,
-        precision: str,
-        wanted: Sequence[str],
-        bins: int,
-        margin_limit: float,
+        self, problem: TailProblem, members: Tensor, candidates: Candidates, wanted: Wanted
     ) -> Parts: ...
 
     def tally_logits(
-        self,
-        logits: Tensor,
-        labels: Tensor,
-        members: Tensor,
-        groups: int,
-        wanted: Sequence[str],
-        bins: int,
-        margin_limit: float,
+        self, logits: Tensor, labels: Tensor, members: Tensor, groups: int, wanted: Wanted
     ) -> Parts: ...
 
 
@@ -71,14 +50,15 @@ def member_bits(groups: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class GpuOps:
-    """The ops with one set of kernels, with the signatures of the references.
+    """A :class:`rledit.ops.Backend` made of one set of kernels.
 
     Args:
         name: of the backend.
         dtypes: of the tensors that it takes.
-        anywhere: whether tensors of any device will do, as in an interpreter.
+        anywhere: whether tensors on any device will do, as in an interpreter.
         kernels: imports them; called with the first op.
         most_classes: of a tail; 0 for any number.
+        population_linear: what a suffix computes at a shifted Linear layer; None: torch does it.
     """
 
     name: str
@@ -86,6 +66,7 @@ class GpuOps:
     anywhere: Callable[[], bool]
     kernels: Callable[[], Kernels]
     most_classes: int = 0
+    population_linear: Callable[..., Tensor] | None = None
 
     def takes(self, tensor: Tensor) -> bool:
         """Whether tensors like this one are this backend's."""
@@ -111,77 +92,31 @@ class GpuOps:
                     f"got {tensor.dtype} on {tensor.device}"
                 )
 
-    def apply_lowrank_(self, weight: Tensor, left: Tensor, right: Tensor, world: str, scale: float) -> None:
-        """See :func:`rledit.ops.apply_lowrank_ref`. TypeError for tensors that are not this backend's."""
-        check_factors(weight, left, right, world)
+    def edit_(self, weight: Tensor, left: Tensor, right: Tensor, rule: EditRule) -> None:
+        """See :meth:`rledit.ops.Backend.edit_`. TypeError for tensors that are not this backend's."""
+        check_factors(weight, left, right)
         self.check(weight=weight, left=left, right=right)
+        if not rule.fused:
+            rule.edit_(weight, left, right)
+            return
         edited = dense(weight)
         if edited.numel():
             with on_device(weight):
-                self.kernels().apply_lowrank_(edited, dense(left), dense(right), world, scale)
+                self.kernels().apply_lowrank_(edited, dense(left), dense(right), rule)
         if not weight.is_contiguous():
             weight.detach().copy_(edited)
 
-    def prepare_tail(
-        self,
-        activations: Tensor,
-        weights: Sequence[Tensor],
-        biases: Sequence[Tensor | None],
-        nonlinearities: Sequence[str],
-        labels: Tensor,
-        groups: Tensor,
-        precision: str,
-    ) -> GpuTail:
-        """A :class:`rledit.ops.backends.PreparedTail` on the GPU."""
-        return GpuTail(self, activations, weights, biases, nonlinearities, labels, groups, precision)
-
-    def score_tail(
-        self,
-        activations: Tensor,
-        weights: Sequence[Tensor],
-        biases: Sequence[Tensor | None],
-        nonlinearities: Sequence[str],
-        labels: Tensor,
-        groups: Tensor,
-        lefts: Sequence[Tensor | None],
-        rights: Sequence[Tensor | None],
-        world: str,
-        scale: float,
-        precision: str,
-        wanted: list[str],
-        bins: int = 1024,
-        margin_limit: float = 16.0,
-    ) -> Counts:
-        """See :func:`rledit.ops.score_tail_ref`. TypeError for tensors that are not this backend's."""
-        candidates = check_tail(
-            activations, weights, biases, nonlinearities, labels, groups, lefts, rights, world, precision,
-            wanted,
-        )  # fmt: skip
-        tail = self.prepare_tail(activations, weights, biases, nonlinearities, labels, groups, precision)
-        own = [weight if weight.dim() == 3 else None for weight in weights]
-        return tail.score(own, lefts, rights, candidates, world, scale, wanted, bins, margin_limit)
-
-    def tally_logits(
-        self,
-        logits: Tensor,
-        labels: Tensor,
-        groups: Tensor,
-        wanted: list[str],
-        bins: int = 1024,
-        margin_limit: float = 16.0,
-    ) -> Counts:
-        """See :func:`rledit.ops.tally_logits_ref`. TypeError for tensors that are not this backend's."""
-        check_logits(logits, labels, groups, wanted)
-        samples = self.prepare_tally(labels, groups, logits.shape[2])
-        return samples.count(logits, slice(None), wanted, bins, margin_limit)
+    def prepare_tail(self, problem: TailProblem) -> GpuTail:
+        """See :meth:`rledit.ops.Backend.prepare_tail`. TypeError for tensors that are not this backend's."""
+        return GpuTail(self, problem)
 
     def prepare_tally(self, labels: Tensor, groups: Tensor, classes: int) -> GpuTally:
-        """A :class:`rledit.ops.backends.PreparedTally` on the GPU."""
+        """See :meth:`rledit.ops.Backend.prepare_tally`."""
         return GpuTally(self, labels, groups, classes)
 
 
 class GpuTally:
-    """Labels and groups, looked at once. Made by :meth:`GpuOps.prepare_tally`."""
+    """Labels and groups, whose values are read once."""
 
     def __init__(self, ops: GpuOps, labels: Tensor, groups: Tensor, classes: int) -> None:
         check_labels(labels, classes)
@@ -190,101 +125,68 @@ class GpuTally:
         self._groups = groups
         self._members = member_bits(groups)
 
-    def count(
-        self, logits: Tensor, rows: slice, wanted: list[str], bins: int = 1024, margin_limit: float = 16.0
-    ) -> Counts:
+    def count(self, logits: Tensor, rows: slice, wanted: Wanted) -> Counts:
         labels, members, groups = self._labels[rows], self._members[rows], self._groups[:, rows]
         check_logits(logits, labels, groups, wanted)
         self._ops.check(logits=logits)
-        check_bins(wanted, bins, margin_limit)
         _check_place(logits, labels=labels, groups=groups)
         with on_device(logits):
             return Counts(
-                *self._ops.kernels().tally_logits(
-                    dense(logits), labels, members, len(groups), wanted, bins, margin_limit
-                )
+                *self._ops.kernels().tally_logits(dense(logits), labels, members, len(groups), wanted)
             )
 
 
 class GpuTail:
-    """What stays the same from call to call: checked and laid out once, so that a call starts its kernel
-    without waiting for the GPU. Made by :meth:`GpuOps.prepare_tail`."""
+    """A problem that is checked and laid out once, so that a call starts its kernel without waiting for the
+    GPU."""
 
-    def __init__(
-        self,
-        ops: GpuOps,
-        activations: Tensor,
-        weights: Sequence[Tensor],
-        biases: Sequence[Tensor | None],
-        nonlinearities: Sequence[str],
-        labels: Tensor,
-        groups: Tensor,
-        precision: str,
-    ) -> None:
-        nothing: list[Tensor | None] = [None] * len(weights)
-        check_tail(
-            activations, weights, biases, nonlinearities, labels, groups, nothing, nothing, "shift",
-            precision, [],
-        )  # fmt: skip
-        ops.check(activations=activations, **named("weights", weights), **named("biases", biases))
-        _check_place(activations, labels=labels, groups=groups)
-        classes = weights[-1].shape[-2]
-        check_labels(labels, classes)
-        if 0 < ops.most_classes < classes:
+    def __init__(self, ops: GpuOps, problem: TailProblem) -> None:
+        ops.check(
+            activations=problem.activations,
+            **named("weights", problem.weights),
+            **named("biases", problem.biases),
+        )
+        _check_place(problem.activations, labels=problem.labels, groups=problem.groups)
+        check_labels(problem.labels, problem.classes)
+        if 0 < ops.most_classes < problem.classes:
             raise ValueError(
-                f"weights: the {ops.name} backend takes at most {ops.most_classes} classes, got {classes}; "
-                "use backend='reference' or 'cuda'"
+                f"weights: the {ops.name} backend takes at most {ops.most_classes} classes, "
+                f"got {problem.classes}; use backend='reference' or 'cuda'"
             )
         self._ops = ops
-        self._activations = dense(activations)
-        self._weights = [dense(weight) for weight in weights]
-        self._biases = optional_dense(biases)
-        self._nonlinearities = list(nonlinearities)
-        self._labels = labels.contiguous()
-        self._groups = groups
-        self._members = member_bits(groups)
-        self._precision = precision
+        self._problem = TailProblem(
+            dense(problem.activations),
+            tuple(
+                Layer(dense(weight), None if bias is None else dense(bias), nonlinearity)
+                for weight, bias, nonlinearity in problem.layers
+            ),
+            problem.labels.contiguous(),
+            problem.groups,
+            problem.precision,
+        )
+        self._members = member_bits(problem.groups)
 
     @property
     def bytes(self) -> int:
-        return self._activations.numel() * self._activations.element_size()
+        activations = self._problem.activations
+        return activations.numel() * activations.element_size()
 
-    def score(
-        self,
-        weights: Sequence[Tensor | None],
-        lefts: Sequence[Tensor | None],
-        rights: Sequence[Tensor | None],
-        candidates: int,
-        world: str,
-        scale: float,
-        wanted: list[str],
-        bins: int = 1024,
-        margin_limit: float = 16.0,
-    ) -> Counts:
-        used = [own if other is None else other for own, other in zip(self._weights, weights, strict=True)]
-        found = check_tail(
-            self._activations, used, self._biases, self._nonlinearities, self._labels, self._groups, lefts,
-            rights, world, self._precision, wanted,
-        )  # fmt: skip
-        own = any(f is not None for f in lefts) or any(weight.dim() == 3 for weight in used)
-        if found != candidates and (candidates < 1 or found != 1 or own):
-            raise ValueError(
-                f"candidates: expected {found}, as the factors and weights have, got {candidates}"
-            )
-        check_bins(wanted, bins, margin_limit)
+    def score(self, candidates: Candidates, wanted: Wanted) -> Counts:
+        problem = self._problem
+        size, rule, lefts, rights, weights = candidates
+        if not rule.fused:
+            return score_formed(self.score, problem.layers, candidates, wanted)
+        candidates.check(problem.layers)
+        wanted.check(problem.classes)
         self._ops.check(
-            activations=self._activations, **named("weights", used), **named("lefts", lefts),
+            activations=problem.activations,
+            **named("weights", weights),
+            **named("lefts", lefts),
             **named("rights", rights),
-        )  # fmt: skip
-        with on_device(self._activations):
-            return Counts(
-                *self._ops.kernels().score_tail(
-                    self._activations, [dense(weight) for weight in used], self._biases,
-                    self._nonlinearities, self._labels, self._members, len(self._groups),
-                    optional_dense(lefts), optional_dense(rights), candidates, world, scale, self._precision,
-                    wanted, bins, margin_limit,
-                )
-            )  # fmt: skip
+        )
+        laid = Candidates(size, rule, *map(optional_dense, (lefts, rights, weights)))
+        with on_device(problem.activations):
+            return Counts(*self._ops.kernels().score_tail(problem, self._members, laid, wanted))
 
 
 def on_device(tensor: Tensor) -> AbstractContextManager[Any]:

@@ -1,13 +1,13 @@
-"""The ops on the CPU in C++: tensors become NumPy views, nothing is copied but what is not contiguous.
+"""The backend in C++, for float32 tensors on the CPU.
 
-The functions have the signatures of the references. They take float32; the registered torch ops fall back
-to the references for other dtypes.
+Tensors are passed as NumPy views; only those that are not contiguous are copied. Edit rules that the core
+lacks are applied in plain PyTorch first.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from .. import _native
-from .apply_lowrank import apply_lowrank_ref, check_factors
-from .counts import Counts
-from .rules import KINDS, check_kind
-from .score_tail import check_tail, score_tail_ref
-from .tally_logits import check_logits, tally_logits_ref
+from .apply_lowrank import check_factors
+from .counts import TALLY_PARTS, Counts, Wanted
+from .rules import EditRule
+from .tail import Candidates, TailProblem, score_formed
+from .tally_logits import check_logits
 
 if forced := os.environ.get("RLEDIT_CPU_ISA"):
     try:
@@ -32,15 +32,30 @@ _native.active_isa()
 
 
 def _array(tensor: Tensor) -> np.ndarray[Any, Any]:
-    return tensor.detach().contiguous().numpy()
+    if tensor.requires_grad:  # detach() takes as long as all the rest
+        tensor = tensor.detach()
+    return tensor.contiguous().numpy()
 
 
-def _optional(tensor: Tensor | None) -> np.ndarray[Any, Any] | None:
-    return None if tensor is None else _array(tensor)
+def _arrays(tensors: Iterable[Tensor]) -> list[np.ndarray[Any, Any]]:
+    return [_array(tensor) for tensor in tensors]
 
 
-def _counts(arrays: tuple[np.ndarray[Any, Any], ...]) -> Counts:
-    return Counts(*map(torch.from_numpy, arrays))
+def _optional(tensors: Iterable[Tensor | None]) -> list[np.ndarray[Any, Any] | None]:
+    return [None if tensor is None else _array(tensor) for tensor in tensors]
+
+
+_UNWANTED = [torch.empty(0, dtype=torch.float64 if part == "loss" else torch.int64) for part in TALLY_PARTS]
+"""Shared by all counts: making tensors of what nobody wanted is a good part of a small call."""
+
+
+def _counts(arrays: Iterable[np.ndarray[Any, Any]]) -> Counts:
+    return Counts(
+        *[
+            nothing if array.ndim == 1 else torch.from_numpy(array)
+            for array, nothing in zip(arrays, _UNWANTED, strict=True)
+        ]
+    )
 
 
 def _check_float32(**tensors: Tensor) -> None:
@@ -52,155 +67,96 @@ def _check_float32(**tensors: Tensor) -> None:
             )
 
 
-def apply_lowrank_(weight: Tensor, left: Tensor, right: Tensor, world: str, scale: float) -> None:
-    """See :func:`rledit.ops.apply_lowrank_ref`. Float32 CPU tensors only (TypeError otherwise)."""
-    check_factors(weight, left, right, world)
-    _check_float32(weight=weight, left=left, right=right)
-    if weight.is_contiguous():
-        _native.apply_lowrank_(weight.detach().numpy(), _array(left), _array(right), world, scale)
-    else:
-        dense = weight.contiguous()
-        _native.apply_lowrank_(dense.detach().numpy(), _array(left), _array(right), world, scale)
-        weight.copy_(dense)
-
-
-def score_tail(
-    activations: Tensor,
-    weights: Sequence[Tensor],
-    biases: Sequence[Tensor | None],
-    nonlinearities: Sequence[str],
-    labels: Tensor,
-    groups: Tensor,
-    lefts: Sequence[Tensor | None],
-    rights: Sequence[Tensor | None],
-    world: str,
-    scale: float,
-    precision: str,
-    wanted: list[str],
-    bins: int = 1024,
-    margin_limit: float = 16.0,
-) -> Counts:
-    """See :func:`rledit.ops.score_tail_ref`. Float32 CPU tensors only (TypeError otherwise)."""
-    candidates = check_tail(
-        activations, weights, biases, nonlinearities, labels, groups, lefts, rights, world, precision, wanted
-    )
-    _check_float32(activations=activations, **_named("weights", weights), **_named("biases", biases),
-                   **_named("lefts", lefts), **_named("rights", rights))  # fmt: skip
-    return _counts(
-        _native.score_tail(
-            _array(activations),
-            [_array(weight) for weight in weights],
-            [_optional(bias) for bias in biases],
-            list(nonlinearities),
-            _array(labels),
-            _array(groups),
-            [_optional(left) for left in lefts],
-            [_optional(right) for right in rights],
-            candidates,
-            world,
-            scale,
-            precision,
-            wanted,
-            bins,
-            margin_limit,
-        )
-    )
-
-
 def _named(name: str, tensors: Sequence[Tensor | None]) -> dict[str, Tensor]:
     return {f"{name}[{i}]": tensor for i, tensor in enumerate(tensors) if tensor is not None}
 
 
-class NativeTail:
-    """:class:`rledit.ops.backends.PreparedTail` in C++: packed once, and owning all that it needs."""
+class NativeBackend:
+    """See :class:`rledit.ops.Backend`. Float32 CPU tensors only (TypeError otherwise)."""
 
-    def __init__(
-        self,
-        activations: Tensor,
-        weights: Sequence[Tensor],
-        biases: Sequence[Tensor | None],
-        nonlinearities: Sequence[str],
-        labels: Tensor,
-        groups: Tensor,
-        precision: str,
-    ) -> None:
-        nothing: list[Tensor | None] = [None] * len(weights)
-        check_tail(
-            activations, weights, biases, nonlinearities, labels, groups, nothing, nothing, "shift",
-            precision, [],
-        )  # fmt: skip
-        _check_float32(activations=activations, **_named("weights", weights), **_named("biases", biases))
+    name = "native"
+    population_linear = None
+
+    def edit_(self, weight: Tensor, left: Tensor, right: Tensor, rule: EditRule) -> None:
+        check_factors(weight, left, right)
+        if not rule.fused:
+            rule.edit_(weight, left, right)
+            return
+        _check_float32(weight=weight, left=left, right=right)
+        dense = weight.detach().contiguous()
+        _native.apply_lowrank_(dense.numpy(), _array(left), _array(right), rule.kind, rule.scale)
+        if not weight.is_contiguous():
+            weight.copy_(dense)
+
+    def prepare_tail(self, problem: TailProblem) -> NativeTail:
+        return NativeTail(problem)
+
+    def prepare_tally(self, labels: Tensor, groups: Tensor, classes: int) -> NativeTally:
+        return NativeTally(labels, groups)
+
+
+class NativeTail:
+    """A tail that is packed once. The core owns what it needs of the problem but for the layers' weights,
+    which are read again for rules that it lacks."""
+
+    def __init__(self, problem: TailProblem) -> None:
+        weights, biases = problem.weights, problem.biases
+        _check_float32(
+            activations=problem.activations, **_named("weights", weights), **_named("biases", biases)
+        )
+        self._layers = problem.layers
         self._tail = _native.PreparedTail(
-            _array(activations),
-            [_array(weight) for weight in weights],
-            [_optional(bias) for bias in biases],
-            list(nonlinearities),
-            _array(labels),
-            _array(groups),
-            precision,
+            _array(problem.activations),
+            _arrays(weights),
+            _optional(biases),
+            problem.nonlinearities,
+            _array(problem.labels),
+            _array(problem.groups),
+            problem.precision,
         )
 
     @property
     def bytes(self) -> int:
         return self._tail.bytes
 
-    def score(
-        self,
-        weights: Sequence[Tensor | None],
-        lefts: Sequence[Tensor | None],
-        rights: Sequence[Tensor | None],
-        candidates: int,
-        world: str,
-        scale: float,
-        wanted: list[str],
-        bins: int = 1024,
-        margin_limit: float = 16.0,
-    ) -> Counts:
+    def score(self, candidates: Candidates, wanted: Wanted) -> Counts:
+        size, rule, lefts, rights, weights = candidates
+        if not rule.fused:
+            return score_formed(self.score, self._layers, candidates, wanted)
         # The binding checks shapes and dtypes; doing so here as well would cost more than a small call does.
-        arrays = self._tail.score(
-            [_optional(weight) for weight in weights],
-            [_optional(left) for left in lefts],
-            [_optional(right) for right in rights],
-            candidates,
-            world,
-            scale,
-            wanted,
-            bins,
-            margin_limit,
+        return _counts(
+            self._tail.score(
+                _optional(weights),
+                _optional(lefts),
+                _optional(rights),
+                size,
+                rule.kind,
+                rule.scale,
+                list(wanted.parts),
+                wanted.bins,
+                wanted.margin_limit,
+            )
         )
-        return _counts(arrays)
 
 
-def tally_logits(
-    logits: Tensor,
-    labels: Tensor,
-    groups: Tensor,
-    wanted: list[str],
-    bins: int = 1024,
-    margin_limit: float = 16.0,
-) -> Counts:
-    """See :func:`rledit.ops.tally_logits_ref`. Float32 CPU tensors only (TypeError otherwise)."""
-    check_logits(logits, labels, groups, wanted)
-    _check_float32(logits=logits)
-    return _counts(
-        _native.tally_logits(_array(logits), _array(labels), _array(groups), wanted, bins, margin_limit)
-    )
+class NativeTally:
+    """Keeps labels and groups; each call checks the labels of its rows."""
 
+    def __init__(self, labels: Tensor, groups: Tensor) -> None:
+        self._labels = labels
+        self._groups = groups
 
-@torch.library.impl("rledit::apply_lowrank_", "CPU")
-def _apply_lowrank_cpu(weight: Tensor, left: Tensor, right: Tensor, world: str, scale: float) -> None:
-    fused = KINDS[check_kind(world)].fused and weight.dtype == torch.float32
-    run = apply_lowrank_ if fused else apply_lowrank_ref
-    run(weight, left, right, world, scale)
-
-
-@torch.library.impl("rledit::score_tail", "CPU")
-def _score_tail_cpu(activations: Tensor, *rest: Any) -> Counts:
-    run = score_tail if activations.dtype == torch.float32 else score_tail_ref
-    return run(activations, *rest)
-
-
-@torch.library.impl("rledit::tally_logits", "CPU")
-def _tally_logits_cpu(logits: Tensor, *rest: Any) -> Counts:
-    run = tally_logits if logits.dtype == torch.float32 else tally_logits_ref
-    return run(logits, *rest)
+    def count(self, logits: Tensor, rows: slice, wanted: Wanted) -> Counts:
+        labels, groups = self._labels[rows], self._groups[:, rows]
+        check_logits(logits, labels, groups, wanted)
+        _check_float32(logits=logits)
+        return _counts(
+            _native.tally_logits(
+                _array(logits),
+                _array(labels),
+                _array(groups),
+                list(wanted.parts),
+                wanted.bins,
+                wanted.margin_limit,
+            )
+        )

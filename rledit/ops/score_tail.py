@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from .apply_lowrank import apply_lowrank_ref
-from .counts import Counts, check_wanted, empty_counts
-from .rules import check_kind
-from .tally_logits import check_samples, tally_logits_ref
-
-NONLINEARITIES: dict[str, Callable[[Tensor], Tensor]] = {
-    "identity": lambda x: x,
-    "relu": torch.relu,
-    "gelu": F.gelu,
-    "gelu_tanh": partial(F.gelu, approximate="tanh"),
-    "tanh": torch.tanh,
-    "silu": F.silu,
-}
-PRECISIONS = ("float32", "bfloat16")
+from .counts import Counts, Wanted, empty_counts
+from .rules import EditRule
+from .tail import NONLINEARITIES, Candidates, Layer, TailProblem
+from .tally_logits import tally_logits_ref
 
 SCHEMA = (
     "(Tensor activations, Tensor[] weights, Tensor?[] biases, str[] nonlinearities, Tensor labels, "
@@ -33,46 +23,30 @@ SCHEMA = (
 )
 
 
-def score_tail_ref(
-    activations: Tensor,  # [S, I], what the first layer reads
-    weights: Sequence[Tensor],  # per layer: [O, I], or [N, O, I] where each candidate has its own
-    biases: Sequence[Tensor | None],  # per layer: [O] or None
-    nonlinearities: Sequence[str],  # per layer: a key of NONLINEARITIES
-    labels: Tensor,  # [S] int64
-    groups: Tensor,  # [G, S] bool
-    lefts: Sequence[Tensor | None],  # per layer: [N, O, R], or None where the layer is not edited
-    rights: Sequence[Tensor | None],  # per layer: [N, R, I] or None
-    world: str,
-    scale: float,
-    precision: str,
-    wanted: list[str],
-    bins: int = 1024,
-    margin_limit: float = 16.0,
-) -> Counts:
-    """Count what each of N candidates makes of the samples.
-
-    N comes from the factors and the per-candidate weights; with neither, N is 1. ``precision="bfloat16"``
-    rounds the operands of every product to bfloat16 and accumulates in the dtype of the activations.
+def score_tail_ref(problem: TailProblem, candidates: Candidates, wanted: Wanted) -> Counts:
+    """Count what each of N candidates makes of the samples, in the dtype of the activations.
 
     Raises:
-        ValueError: for shapes that do not fit, or an unknown world, nonlinearity, precision or part.
+        ValueError: for candidates that do not fit the problem, labels out of range, or an unknown part.
     """
-    candidates = check_tail(
-        activations, weights, biases, nonlinearities, labels, groups, lefts, rights, world, precision, wanted
-    )
+    candidates.check(problem.layers)
+    rule = candidates.rule
 
     def operand(x: Tensor) -> Tensor:
-        return x.bfloat16().to(x.dtype) if precision == "bfloat16" else x
+        return x.bfloat16().to(x.dtype) if problem.precision == "bfloat16" else x
 
-    x = activations.expand(candidates, -1, -1)  # [N, S, I]
-    for weight, bias, name, left, right in zip(weights, biases, nonlinearities, lefts, rights, strict=True):
-        edited = weight.expand(candidates, *weight.shape[-2:])  # [N, O, I]
+    x = problem.activations.expand(candidates.size, -1, -1)  # [N, S, I]
+    weights = candidates.weights_in(problem.layers)
+    for layer, weight, left, right in zip(
+        problem.layers, weights, candidates.lefts, candidates.rights, strict=True
+    ):
+        edited = weight.expand(candidates.size, -1, -1)  # [N, O, I]
         if left is not None and right is not None:
             edited = edited.clone()
-            apply_lowrank_ref(edited, left, right, world, scale)
+            apply_lowrank_ref(edited, left, right, rule.kind, rule.scale)
         x = operand(x) @ operand(edited).transpose(1, 2)  # [N, S, O]
-        x = NONLINEARITIES[name](x if bias is None else x + bias)
-    return tally_logits_ref(x, labels, groups, wanted, bins, margin_limit)
+        x = NONLINEARITIES[layer.nonlinearity](x if layer.bias is None else x + layer.bias)
+    return tally_logits_ref(x, problem.labels, problem.groups, *wanted)
 
 
 def score_tail(
@@ -87,11 +61,32 @@ def score_tail(
     world: str,
     scale: float,
     precision: str,
-    wanted: list[str],
+    wanted: Sequence[str],
     bins: int = 1024,
     margin_limit: float = 16.0,
 ) -> Counts:
-    """The registered op: :func:`score_tail_ref`, in C++ for float32 CPU tensors."""
+    """The registered op: :func:`score_tail_ref`, in C++ for float32 CPU tensors.
+
+    Prepares its tail anew in each call; who scores one tail often uses
+    :meth:`rledit.ops.Backend.prepare_tail`.
+
+    Args:
+        activations: [S, I], the input of the first layer.
+        weights: per layer [O, I], or [N, O, I] where each candidate has its own.
+        biases: per layer [O] or None.
+        nonlinearities: per layer a key of :data:`rledit.ops.NONLINEARITIES`.
+        labels: int64 [S], in 0..C-1.
+        groups: bool [G, S], G <= 64.
+        lefts: per layer [N, O, R], or None where the layer is not edited.
+        rights: per layer [N, R, I], or None where the layer is not edited.
+        world, scale: see :class:`rledit.ops.EditRule`.
+        precision: see :class:`rledit.ops.TailProblem`.
+        wanted, bins, margin_limit: see :class:`rledit.ops.Wanted`.
+
+    Raises:
+        ValueError: for shapes that do not fit, or an unknown world, nonlinearity, precision or part.
+        TypeError: for tensors of several dtypes or devices.
+    """
     return Counts(
         *torch.ops.rledit.score_tail(
             activations, weights, biases, nonlinearities, labels, groups, lefts, rights, world, scale,
@@ -100,7 +95,7 @@ def score_tail(
     )  # fmt: skip
 
 
-def check_tail(
+def from_schema(
     activations: Tensor,
     weights: Sequence[Tensor],
     biases: Sequence[Tensor | None],
@@ -110,81 +105,41 @@ def check_tail(
     lefts: Sequence[Tensor | None],
     rights: Sequence[Tensor | None],
     world: str,
+    scale: float,
     precision: str,
-    wanted: list[str],
-) -> int:
-    """Raise ValueError for arguments that do not fit together; return the number of candidates."""
-    check_kind(world)
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}; got {precision!r}")
-    if activations.dim() != 2:
-        raise ValueError(f"activations: expected shape [S, I], got {list(activations.shape)}")
+    wanted: Sequence[str],
+    bins: int,
+    margin_limit: float,
+) -> tuple[TailProblem, Candidates, Wanted]:
+    """The op's flat arguments as objects, checked.
+
+    N is that of the factors and of the weights [N, O, I]; without either, it is 1.
+    """
     counts = [len(part) for part in (weights, biases, nonlinearities, lefts, rights)]
-    if counts[0] == 0 or len(set(counts)) > 1:
+    if counts[0] == 0 or any(count != counts[0] for count in counts):
         raise ValueError(
             "weights, biases, nonlinearities, lefts, rights: expected one entry per layer, got lengths "
             f"{counts}"
         )
-    # A list, not a set: under torch.compile sizes are symbols, which have no hash.
-    sizes = [w.shape[0] for w in weights if w.dim() == 3] + [f.shape[0] for f in lefts if f is not None]
-    candidates: int = sizes[0] if sizes else 1
-    if any(size != candidates for size in sizes):
-        raise ValueError(f"lefts, weights: expected one number of candidates, got {sizes}")
-    inputs = activations.shape[1]
-    for i, (weight, bias, name, left, right) in enumerate(
-        zip(weights, biases, nonlinearities, lefts, rights, strict=True)
-    ):
-        if weight.dim() not in (2, 3) or weight.shape[-1] != inputs:
-            raise ValueError(
-                f"weights[{i}]: expected shape [O, {inputs}] or [N, O, {inputs}], got {list(weight.shape)}"
-            )
-        outputs = weight.shape[-2]
-        if name not in NONLINEARITIES:
-            raise ValueError(
-                f"nonlinearities[{i}]: expected one of {', '.join(NONLINEARITIES)}; got {name!r}"
-            )
-        if bias is not None and bias.shape != (outputs,):
-            raise ValueError(f"biases[{i}]: expected shape [{outputs}], got {list(bias.shape)}")
-        if (left is None) != (right is None):
-            raise ValueError(f"lefts[{i}], rights[{i}]: expected both factors or none, got only one")
-        if left is not None and right is not None:
-            if left.dim() != 3 or left.shape[:2] != (candidates, outputs):
-                raise ValueError(
-                    f"lefts[{i}]: expected shape [{candidates}, {outputs}, R], got {list(left.shape)}"
-                )
-            if right.shape != (candidates, left.shape[2], inputs):
-                raise ValueError(
-                    f"rights[{i}]: expected shape [{candidates}, {left.shape[2]}, {inputs}], "
-                    f"got {list(right.shape)}"
-                )
-        inputs = outputs
-    check_samples(labels, groups, activations.shape[0])
-    check_wanted(wanted, inputs)
-    return candidates
+    own = [weight if weight.dim() == 3 else None for weight in weights]
+    # Nobody reads a layer's own weights where candidates have theirs.
+    shared = [weight.new_zeros(weight.shape[1:]) if weight.dim() == 3 else weight for weight in weights]
+    layers = tuple(map(Layer, shared, biases, nonlinearities))
+    problem = TailProblem(activations, layers, labels, groups, precision)
+    sizes = [part.shape[0] for part in (*own, *lefts) if part is not None]
+    candidates = Candidates(sizes[0] if sizes else 1, EditRule(world, scale), lefts, rights, own)
+    candidates.check(layers)
+    asked = Wanted(wanted, bins, margin_limit)
+    asked.check(problem.classes)
+    return problem, candidates, asked
 
 
-def _fake(
-    activations: Tensor,
-    weights: list[Tensor],
-    biases: list[Tensor | None],
-    nonlinearities: list[str],
-    labels: Tensor,
-    groups: Tensor,
-    lefts: list[Tensor | None],
-    rights: list[Tensor | None],
-    world: str,
-    scale: float,
-    precision: str,
-    wanted: list[str],
-    bins: int,
-    margin_limit: float,
-) -> Counts:
-    candidates = check_tail(
-        activations, weights, biases, nonlinearities, labels, groups, lefts, rights, world, precision, wanted
+def _fake(*arguments: Any) -> Counts:
+    problem, candidates, wanted = from_schema(*arguments)
+    return empty_counts(
+        problem.activations, candidates.size, problem.groups.shape[0], problem.classes, wanted
     )
-    return empty_counts(activations, candidates, groups.shape[0], weights[-1].shape[-2], wanted, bins)
 
 
 torch.library.define("rledit::score_tail", SCHEMA)
-torch.library.impl("rledit::score_tail", "CompositeExplicitAutograd")(score_tail_ref)
 torch.library.register_fake("rledit::score_tail", _fake)

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from .counts import INVALID_LOSS, MAX_GROUPS, Counts, check_wanted, concordant_pairs, empty_counts
+from .counts import (
+    INVALID_LOSS,
+    Counts,
+    Wanted,
+    check_labels,
+    check_samples,
+    concordant_pairs,
+    empty_counts,
+)
 
 SCHEMA = (
     "(Tensor logits, Tensor labels, Tensor groups, str[] wanted, int bins, float margin_limit) -> "
@@ -20,23 +28,22 @@ def tally_logits_ref(
     logits: Tensor,  # [N, S, C] floating
     labels: Tensor,  # [S] int64 in 0..C-1
     groups: Tensor,  # [G, S] bool, G <= 64
-    wanted: list[str],
+    wanted: Sequence[str],
     bins: int = 1024,
     margin_limit: float = 16.0,
 ) -> Counts:
     """Count predictions per group.
 
-    The prediction is the first class with the largest logit. ``bins`` divide the margins in
-    [-margin_limit, margin_limit] evenly; margins beyond fall into the outermost bins.
+    The prediction is the first class with the largest logit. See :class:`rledit.ops.Wanted` for what is
+    wanted, ``bins`` and ``margin_limit``.
 
     Raises:
         ValueError: for shapes that do not fit, labels out of range, an unknown part, margins of other than
             two classes, or bins and a margin_limit that are not positive.
     """
-    check_logits(logits, labels, groups, wanted)
+    check_logits(logits, labels, groups, Wanted(wanted, bins, margin_limit))
     n, samples, classes = logits.shape
     check_labels(labels, classes)
-    check_bins(wanted, bins, margin_limit)
     finite = logits.isfinite().all(-1)  # [N, S]
     predicted = logits.argmax(-1)  # [N, S]
     counted = finite[:, None] & groups  # [N, G, S]
@@ -74,7 +81,7 @@ def tally_logits(
     logits: Tensor,
     labels: Tensor,
     groups: Tensor,
-    wanted: list[str],
+    wanted: Sequence[str],
     bins: int = 1024,
     margin_limit: float = 16.0,
 ) -> Counts:
@@ -82,44 +89,23 @@ def tally_logits(
     return Counts(*torch.ops.rledit.tally_logits(logits, labels, groups, wanted, bins, margin_limit))
 
 
-def check_samples(labels: Tensor, groups: Tensor, samples: int) -> None:
-    if labels.shape != (samples,) or labels.dtype != torch.int64:
-        raise ValueError(f"labels: expected int64 [{samples}], got {labels.dtype} {list(labels.shape)}")
-    if groups.dim() != 2 or groups.shape[1] != samples or groups.dtype != torch.bool:
-        raise ValueError(f"groups: expected bool [G, {samples}], got {groups.dtype} {list(groups.shape)}")
-    if groups.shape[0] > MAX_GROUPS:
-        raise ValueError(f"groups: expected at most {MAX_GROUPS}, got {groups.shape[0]}")
-
-
-def check_labels(labels: Tensor, classes: int) -> None:
-    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
-        raise ValueError(
-            f"labels: expected values in 0..{classes - 1}, got {int(labels.min())}..{int(labels.max())}"
-        )
-
-
-def check_bins(wanted: list[str], bins: int, margin_limit: float) -> None:
-    binned = "histogram" in wanted or "concordant" in wanted
-    if binned and (bins < 1 or not 0 < margin_limit < math.inf):
-        raise ValueError(f"bins, margin_limit: expected positive numbers, got {bins} and {margin_limit}")
-
-
-def check_logits(logits: Tensor, labels: Tensor, groups: Tensor, wanted: list[str]) -> None:
+def check_logits(logits: Tensor, labels: Tensor, groups: Tensor, wanted: Wanted) -> None:
+    """Raise ValueError for shapes that do not fit, or parts that cannot be counted. Reads no values."""
     if logits.dim() != 3:
         raise ValueError(f"logits: expected shape [N, S, C], got {list(logits.shape)}")
     check_samples(labels, groups, logits.shape[1])
     if logits.shape[2] < 1:
         raise ValueError(f"logits: expected at least one class, got shape {list(logits.shape)}")
-    check_wanted(wanted, logits.shape[2])
+    wanted.check(logits.shape[2])
 
 
 def _fake(
-    logits: Tensor, labels: Tensor, groups: Tensor, wanted: list[str], bins: int, margin_limit: float
+    logits: Tensor, labels: Tensor, groups: Tensor, wanted: Sequence[str], bins: int, margin_limit: float
 ) -> Counts:
-    check_logits(logits, labels, groups, wanted)
-    return empty_counts(logits, logits.shape[0], groups.shape[0], logits.shape[2], wanted, bins)
+    asked = Wanted(wanted, bins, margin_limit)
+    check_logits(logits, labels, groups, asked)
+    return empty_counts(logits, logits.shape[0], groups.shape[0], logits.shape[2], asked)
 
 
 torch.library.define("rledit::tally_logits", SCHEMA)
-torch.library.impl("rledit::tally_logits", "CompositeExplicitAutograd")(tally_logits_ref)
 torch.library.register_fake("rledit::tally_logits", _fake)

@@ -45,9 +45,6 @@ def _kernels() -> Kernels:
     return found
 
 
-OPS = GpuOps("triton", (torch.float32, torch.float16, torch.bfloat16), interpreted, _kernels, MOST_CLASSES)
-
-
 def population_linear(
     shared: Tensor, reduced: Tensor, left: Tensor, scale: float, precision: str = "float32"
 ) -> Tensor:
@@ -75,3 +72,13 @@ def population_linear(
     with on_device(shared):
         out: Tensor = kernel.population_linear(dense(shared), dense(reduced), dense(left), scale, precision)
     return out
+
+
+OPS = GpuOps(
+    "triton",
+    (torch.float32, torch.float16, torch.bfloat16),
+    interpreted,
+    _kernels,
+    MOST_CLASSES,
+    population_linear,
+)

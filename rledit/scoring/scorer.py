@@ -11,7 +11,7 @@ from ..objectives import Objective
 from ..ops import TALLY_PARTS, Backend
 from ..ops import backend as find_backend
 from ..ops.rules import UNCHANGED, EditRule
-from ..ops.score_tail import PRECISIONS
+from ..ops.tail import PRECISIONS
 from ..samples import Samples
 from ..tally import LabelCount, Tally
 from .checking import check_population

@@ -11,7 +11,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..ops import NONLINEARITIES, Backend, Counts, concordant_pairs
+from ..ops import (
+    NONLINEARITIES,
+    Backend,
+    Candidates,
+    Counts,
+    Layer,
+    TailProblem,
+    Wanted,
+    concordant_pairs,
+)
 from .network import Network
 from .population import Population
 from .tail import Tail
@@ -42,15 +51,11 @@ class TailWay:
         self, tail: Tail, activations: Tensor, labels: Tensor, masks: Tensor, backend: Backend, precision: str
     ) -> None:
         self._names = tail.names
-        self._tail = backend.prepare_tail(
-            activations,
-            [layer.weight for layer in tail.layers],
-            [layer.bias for layer in tail.layers],
-            tail.nonlinearities,
-            labels,
-            masks,
-            precision,
+        layers = tuple(
+            Layer(layer.weight, layer.bias, nonlinearity)
+            for layer, nonlinearity in zip(tail.layers, tail.nonlinearities, strict=True)
         )
+        self._tail = backend.prepare_tail(TailProblem(activations, layers, labels, masks, precision))
         # The reference holds the logits of all candidates at once, the native op those of a few samples.
         self._at_once = max(1, MOST_ROWS // len(labels)) if backend.name == "reference" else 0
 
@@ -64,17 +69,14 @@ class TailWay:
 
     def _score(self, wanted: list[str], margin_limit: float, population: Population) -> Counts:
         factors = [population.factors.get(name, (None, None)) for name in self._names]
-        return self._tail.score(
-            [population.weights.get(name) for name in self._names],
+        candidates = Candidates(
+            population.size,
+            population.rule,
             [left for left, _ in factors],
             [right for _, right in factors],
-            population.size,
-            population.rule.kind,
-            population.rule.scale,
-            wanted,
-            HISTOGRAM_BINS,
-            margin_limit,
+            [population.weights.get(name) for name in self._names],
         )
+        return self._tail.score(candidates, Wanted(wanted, HISTOGRAM_BINS, margin_limit))
 
 
 def tail_logits(tail: Tail, activations: Tensor, population: Population) -> Tensor:
@@ -139,7 +141,7 @@ class SuffixWay:
         part: Population,
     ) -> Counts:
         logits = self._network.suffix(values, part).unflatten(0, (part.size, -1))
-        return self._tally.count(logits, rows, wanted, HISTOGRAM_BINS, margin_limit)
+        return self._tally.count(logits, rows, Wanted(wanted, HISTOGRAM_BINS, margin_limit))
 
     def _pass_size(self, population: Population) -> tuple[int, int]:
         """How many samples of how many candidates run at once, so that activations stay in cache."""

@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 from exact_tails import CASES, U16, U32, Case, exact_tail
+from flat_ops import score_tail, tally_logits
 from gpu_backends import DEVICE, NAMES, cuda_on_host, gpu_backend
 from torch import Tensor, nn
 
 import rledit
-from rledit.ops import TALLY_PARTS, Backend, Counts, backend
+from rledit.ops import TALLY_PARTS, Backend, Candidates, Counts, EditRule, Layer, TailProblem, Wanted, backend
 
 REFERENCE = backend("reference")
 PRODUCTS = {"triton": "", "cuda": "tf32x3"}
@@ -57,7 +58,7 @@ def on_device(arguments: tuple) -> tuple:
 
 
 def score(ops: Backend, case: Case, arguments: tuple, world: str, precision: str) -> Counts:
-    counts = ops.score_tail(*on_device(arguments), world, case.scale, precision, list(case.parts))
+    counts = score_tail(ops, *on_device(arguments), world, case.scale, precision, list(case.parts))
     return Counts(*(part.cpu() for part in counts))
 
 
@@ -110,7 +111,7 @@ def test_score_tail_bfloat16(
     logits, bound = exact_tail(arguments, world, case.scale, "bfloat16")
     ours = score(tails, case, arguments, world, "bfloat16")
     assert_counts(ours, logits, bound, *arguments[4:6])
-    exact = REFERENCE.tally_logits(logits, *arguments[4:6], ["correct"]).correct
+    exact = tally_logits(REFERENCE, logits, *arguments[4:6], ["correct"]).correct
     assert (ours.correct - exact).abs().max() <= max(1, 0.02 * case.samples)
 
 
@@ -140,11 +141,11 @@ def test_tally_logits(
     labels = torch.randint(c, (s,), generator=random)
     groups = torch.rand(g, s, generator=random) < torch.linspace(0.02, 1, g)[:, None]
     wanted = [part for part in TALLY_PARTS if part not in ("histogram", "concordant") or c == 2]
-    counts = gpu.tally_logits(*on_device((logits, labels, groups)), wanted, 77, 5.0)
+    counts = tally_logits(gpu, *on_device((logits, labels, groups)), wanted, 77, 5.0)
     ours = Counts(*(part.cpu() for part in counts))
     exactly = torch.zeros(n, s, dtype=torch.float64)
     assert_counts(ours, logits.double(), exactly, labels, groups, bins=77, margin_limit=5.0)
-    reference = REFERENCE.tally_logits(logits, labels, groups, wanted, 77, 5.0)
+    reference = tally_logits(REFERENCE, logits, labels, groups, wanted, 77, 5.0)
     for part, mine, theirs in zip(TALLY_PARTS, ours, reference, strict=True):
         if part != "loss":
             assert torch.equal(mine, theirs), part
@@ -156,8 +157,8 @@ def test_ties_bins_and_what_is_not_finite(gpu: Backend) -> None:
     broken[0, 1, 0], broken[0, 3, 1] = torch.nan, torch.inf
     labels, groups = torch.tensor([0, 1, 1, 1, 0]), torch.ones(1, 5, dtype=torch.bool)
     for values in (logits, broken):
-        counts = gpu.tally_logits(*on_device((values, labels, groups)), list(TALLY_PARTS), 4, 1.0)
-        expected = REFERENCE.tally_logits(values, labels, groups, list(TALLY_PARTS), 4, 1.0)
+        counts = tally_logits(gpu, *on_device((values, labels, groups)), list(TALLY_PARTS), 4, 1.0)
+        expected = tally_logits(REFERENCE, values, labels, groups, list(TALLY_PARTS), 4, 1.0)
         for mine, theirs in zip(counts, expected, strict=True):
             torch.testing.assert_close(mine.cpu(), theirs, rtol=1e-6, atol=1e-6)
 
@@ -179,11 +180,11 @@ def test_apply_lowrank(
     left = torch.randn(n, o, r, generator=random).to(dtype)
     right = torch.randn(n, r, i, generator=random).to(dtype)
     exact = weight.double()
-    REFERENCE.apply_lowrank_(exact, left.double(), right.double(), world, 0.7)
+    REFERENCE.edit_(exact, left.double(), right.double(), EditRule(world, 0.7))
     reach = 0.7 * left.double().abs() @ right.double().abs()
     size = weight.double().abs() + reach if world == "shift" else weight.double().abs() * (1 + reach)
     ours = weight.to(DEVICE)
-    gpu.apply_lowrank_(ours, left.to(DEVICE), right.to(DEVICE), world, 0.7)
+    gpu.edit_(ours, left.to(DEVICE), right.to(DEVICE), EditRule(world, 0.7))
     # The interpreter cuts bfloat16 off where a GPU rounds it.
     stored = {
         torch.float32: 0.0,
@@ -198,8 +199,8 @@ def test_a_weight_that_is_not_contiguous_is_edited_too(gpu: Backend) -> None:
     weight = torch.randn(4, 6, 3, device=DEVICE).transpose(1, 2)  # [4, 3, 6]
     left, right = torch.randn(4, 3, 2, device=DEVICE), torch.randn(4, 2, 6, device=DEVICE)
     expected = weight.clone()
-    REFERENCE.apply_lowrank_(expected, left, right, "mask", 0.5)
-    gpu.apply_lowrank_(weight, left, right, "mask", 0.5)
+    REFERENCE.edit_(expected, left, right, EditRule("mask", 0.5))
+    gpu.edit_(weight, left, right, EditRule("mask", 0.5))
     torch.testing.assert_close(weight, expected)
 
 
@@ -260,10 +261,10 @@ def test_a_scorer_counts_what_the_reference_counts(
 def test_what_is_not_this_backends_is_named(triton: Backend) -> None:
     weight = torch.randn(2, 3, 4, dtype=torch.float64)
     with pytest.raises(TypeError, match="weight: the triton backend expects float32 or float16 or bfloat16"):
-        triton.apply_lowrank_(weight, weight[:, :, :1], weight[:, :1], "shift", 1.0)
+        triton.edit_(weight, weight[:, :, :1], weight[:, :1], EditRule("shift", 1.0))
     mixed = torch.randn(2, 3, 4, device=DEVICE)
     with pytest.raises(TypeError, match=r"left: expected torch\.float32"):
-        triton.apply_lowrank_(mixed, mixed[:, :, :1].half(), mixed[:, :1], "shift", 1.0)
+        triton.edit_(mixed, mixed[:, :, :1].half(), mixed[:, :1], EditRule("shift", 1.0))
 
 
 def test_activations_may_begin_anywhere(tails: Backend, assert_counts: Callable[..., float]) -> None:
@@ -279,8 +280,8 @@ def test_activations_may_begin_anywhere(tails: Backend, assert_counts: Callable[
 
 def test_too_many_classes_for_triton_are_named(triton: Backend) -> None:
     with pytest.raises(ValueError, match="at most 1024 classes, got 1025"):
-        triton.score_tail(
-            *on_device(Case(sizes=(4, 1025), samples=3).build()), "shift", 1.0, "float32", ["correct"]
+        score_tail(
+            triton, *on_device(Case(sizes=(4, 1025), samples=3).build()), "shift", 1.0, "float32", ["correct"]
         )
 
 
@@ -288,13 +289,13 @@ def test_own_weights_say_how_many_candidates(gpu: Backend) -> None:
     x, labels = torch.randn(5, 4, device=DEVICE), torch.zeros(5, dtype=torch.int64, device=DEVICE)
     groups = torch.ones(1, 5, dtype=torch.bool, device=DEVICE)
     weight = torch.randn(3, 4, device=DEVICE)
-    tail = gpu.prepare_tail(x, [weight], [None], ["identity"], labels, groups, "float32")
+    tail = gpu.prepare_tail(TailProblem(x, (Layer(weight),), labels, groups))
     with pytest.raises(ValueError, match="candidates: expected 1"):
-        tail.score([weight[None]], [None], [None], 5, "shift", 1.0, ["correct"])
+        tail.score(Candidates(5, EditRule(), [None], [None], [weight[None]]), Wanted(["correct"]))
 
 
 def test_no_samples_or_groups(gpu: Backend) -> None:
-    counts = gpu.tally_logits(
+    counts = tally_logits(gpu,
         torch.zeros(2, 0, 3, device=DEVICE), torch.zeros(0, dtype=torch.int64, device=DEVICE),
         torch.zeros(2, 0, dtype=torch.bool, device=DEVICE), ["correct", "loss"],
     )  # fmt: skip
@@ -341,8 +342,8 @@ def test_edits_in_any_order(order: int, shim: ctypes.CDLL) -> None:
         torch.randn(*size, generator=random) for size in ((40, 129, 70), (40, 129, 3), (40, 3, 70))
     )
     expected = weight.clone()
-    REFERENCE.apply_lowrank_(expected, left, right, "shift", 1.0)
-    gpu_backend("cuda").apply_lowrank_(weight, left, right, "shift", 1.0)
+    REFERENCE.edit_(expected, left, right, EditRule("shift", 1.0))
+    gpu_backend("cuda").edit_(weight, left, right, EditRule("shift", 1.0))
     torch.testing.assert_close(weight, expected, rtol=1e-5, atol=1e-5)
 
 

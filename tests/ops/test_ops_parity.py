@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 from exact_tails import CASES, U32, U_SPLIT, Case, exact_tail, native_counts, splits
+from flat_ops import score_tail, tally_logits
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from native_arguments import ALGEBRAS
 
 from rledit import _native
-from rledit.ops import NONLINEARITIES, TALLY_PARTS, Counts, backend
+from rledit.ops import NONLINEARITIES, TALLY_PARTS, Backend, Counts, EditRule, backend
 
 NATIVE = backend("native")
 REFERENCE = backend("reference")
@@ -27,8 +28,8 @@ def _restore(keep_native_state: None) -> None:
     pass
 
 
-def score(backend: object, arguments: tuple, case: Case, world: str, precision: str) -> Counts:
-    return backend.score_tail(*arguments, world, case.scale, precision, list(case.parts))
+def score(backend: Backend, arguments: tuple, case: Case, world: str, precision: str) -> Counts:
+    return score_tail(backend, *arguments, world, case.scale, precision, list(case.parts))
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -70,7 +71,7 @@ def test_every_algebra(
         arguments = case.build()
         labels, groups = arguments[4:6]
         logits, bound = exact_tail(arguments, world, case.scale, precision, isa)
-        exact = REFERENCE.tally_logits(logits, labels, groups, ["correct"]).correct
+        exact = tally_logits(REFERENCE, logits, labels, groups, ["correct"]).correct
         for algebra in ALGEBRAS:
             ours = native_counts(arguments, case, world, precision, algebra)
             assert_counts(ours, logits, bound, labels, groups)
@@ -151,7 +152,7 @@ def test_score_tail_bfloat16(name: str, world: str, isa: str, assert_counts: Cal
     assert_counts(ours, logits, bound, labels, groups)
     # The worst case leaves many samples undecided, so the typical one is limited as well: rounding errors of
     # 2^-9 that add up at random move a count by far less than 2% of the samples, or by one.
-    exact = REFERENCE.tally_logits(logits, labels, groups, ["correct"]).correct
+    exact = tally_logits(REFERENCE, logits, labels, groups, ["correct"]).correct
     assert (ours.correct - exact).abs().max() <= max(1, 0.02 * case.samples)
     if bound.numel() and name == "paper":
         fine = score(NATIVE, arguments, case, world, "float32")
@@ -229,11 +230,11 @@ def test_apply_lowrank(shape: tuple[int, int, int, int], world: str, isa: str) -
     weight = torch.randn(n, o, i, generator=random)
     left, right = torch.randn(n, o, r, generator=random), torch.randn(n, r, i, generator=random)
     exact = weight.double()
-    REFERENCE.apply_lowrank_(exact, left.double(), right.double(), world, 0.7)
+    REFERENCE.edit_(exact, left.double(), right.double(), EditRule(world, 0.7))
     reach = 0.7 * left.abs() @ right.abs()
     size = weight.abs() + reach if world == "shift" else weight.abs() * (1 + reach)
     _native.select_isa(isa)
-    NATIVE.apply_lowrank_(weight, left, right, world, 0.7)
+    NATIVE.edit_(weight, left, right, EditRule(world, 0.7))
     # R products and sums, the scale, the edit: each rounds once; the scale itself is rounded to float32.
     assert ((weight - exact).abs() <= (r + 4) * U32 * size).all()
 
@@ -253,21 +254,21 @@ def test_tally_logits(
     groups = torch.rand(g, s, generator=random) < torch.linspace(0.02, 1, g)[:, None]
     wanted = [part for part in TALLY_PARTS if part not in ("histogram", "concordant") or c == 2]
     _native.select_isa(isa)
-    ours = NATIVE.tally_logits(logits, labels, groups, wanted, 77, 5.0)
+    ours = tally_logits(NATIVE, logits, labels, groups, wanted, 77, 5.0)
     exactly = torch.zeros(n, s, dtype=torch.float64)  # these very logits: nothing may differ
     assert_counts(ours, logits.double(), exactly, labels, groups, bins=77, margin_limit=5.0)
-    reference = REFERENCE.tally_logits(logits, labels, groups, wanted, 77, 5.0)
+    reference = tally_logits(REFERENCE, logits, labels, groups, wanted, 77, 5.0)
     for part, mine, theirs in zip(TALLY_PARTS[:3], ours, reference, strict=False):
         assert torch.equal(mine, theirs), part
 
 
 @pytest.mark.parametrize("backend_", [NATIVE, REFERENCE], ids=["native", "reference"])
 @pytest.mark.parametrize("isa", ISAS)
-def test_ties_go_to_the_first_class_and_bins_to_the_right(backend_: object, isa: str) -> None:
+def test_ties_go_to_the_first_class_and_bins_to_the_right(backend_: Backend, isa: str) -> None:
     _native.select_isa(isa)
     logits = torch.tensor([[[1.0, 1.0], [0.0, 0.5], [0.5, 0.0], [-9.0, 9.0], [9.0, -9.0]]])
     labels, groups = torch.tensor([0, 1, 1, 1, 0]), torch.ones(1, 5, dtype=torch.bool)
-    counts = backend_.tally_logits(logits, labels, groups, list(TALLY_PARTS), 4, 1.0)
+    counts = tally_logits(backend_, logits, labels, groups, list(TALLY_PARTS), 4, 1.0)
     assert counts.predicted.tolist() == [[[3, 2]]]
     assert counts.confusion.tolist() == [[[[2, 0], [1, 2]]]]
     # Margins 0, .5, -.5, 18, -18; the edges of the bins are -1, -.5, 0, .5, 1 and belong to the right.

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from exact_tails import Case, exact_tail
 from native_arguments import (
     ALGEBRAS,
@@ -30,6 +29,7 @@ from native_arguments import (
 
 from rledit import _native
 from rledit.ops import backend
+from rledit.ops.score_tail import from_schema
 
 ISAS = _native.available_isas()
 
@@ -384,14 +384,15 @@ def test_the_backends_agree(
     case: Case, world: str, precision: str, assert_counts: Callable[..., float]
 ) -> None:
     arguments = case.build()
-    x, weights, biases, functions, labels, groups, lefts, rights = arguments
+    x, labels, groups = arguments[0], *arguments[4:6]
     logits, bound = exact_tail(arguments, world, case.scale, precision, _native.active_isa())
-    own = [weight if weight.dim() == 3 else None for weight in weights]
-    shared = [torch.zeros_like(weight[0]) if weight.dim() == 3 else weight for weight in weights]
+    problem, candidates, wanted = from_schema(
+        *arguments, world, case.scale, precision, case.wanted(), 1024, 16.0
+    )
     for name in ("native", "reference"):
-        prepared = backend(name).prepare_tail(x, shared, biases, functions, labels, groups, precision)
+        prepared = backend(name).prepare_tail(problem)
         assert prepared.bytes >= x.numel() * x.element_size()
         for _ in range(2):
-            counts = prepared.score(own, lefts, rights, case.candidates, world, case.scale, case.wanted())
+            counts = prepared.score(candidates, wanted)
             assert_counts(counts, logits, bound, labels, groups)
             assert counts.histogram.numel() == 0 or case.sizes[-1] == 2

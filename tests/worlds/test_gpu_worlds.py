@@ -20,7 +20,6 @@ import rledit
 from rledit.engine import actions, workers
 from rledit.engine.episodes import Episodes, Outcome
 from rledit.objectives import Debias
-from rledit.ops.backends import _of_gpu
 from rledit.scoring.ways import TailWay
 from rledit.worlds import World
 
@@ -71,7 +70,7 @@ def on_a_gpu(world: World, backend: str, monkeypatch: pytest.MonkeyPatch) -> Epi
     episodes.scorer.editable.device = META
     if backend == "cuda":
         ops = idle_cuda(monkeypatch)
-        episodes._backend = _of_gpu(ops)
+        episodes._backend = ops
         way: Any = episodes.scorer._way
         if isinstance(way, TailWay):
             way._tail._ops = ops  # type: ignore[attr-defined]
