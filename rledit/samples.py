@@ -121,6 +121,7 @@ class Samples:
                     f"data: batch {len(parts) - 1} has {len(inputs)} inputs and {len(parts[-1])} labels"
                 )
             record.add(inputs)
+            del inputs, labels  # before the next batch is made
         if not parts:
             raise ValueError("data: expected at least one sample, got none")
         samples.labels = torch.cat(parts)
@@ -192,6 +193,7 @@ class Samples:
                 )
             _check_finite(inputs, start)
             yield inputs
+            del inputs, labels  # before the next batch is made
         if record.samples != len(self):
             raise ValueError(
                 f"data: gave {len(self)} samples in the first pass and {record.samples} now"
@@ -264,6 +266,7 @@ def _pairs(source: Iterable[Any]) -> Iterator[tuple[Tensor, Any]]:
         if item[0].dim() == 0:
             raise ValueError("data: expected batches of inputs [s, ...], got a scalar")
         yield item[0], item[1]
+        del item  # nobody's memory while the next batch is made
 
 
 def _labels(labels: Any) -> Tensor:
