@@ -52,10 +52,11 @@ class Samples:
     """Inputs, labels and named groups of S samples.
 
     Args:
-        inputs: tensor or array [S, ...], what the model is called with. Kept as it is, not copied.
-        labels: integers [S], the class of each sample.
+        inputs: tensor or array [S, ...], what the model is called with. Kept as it is, not copied: do not
+            change it while a task uses it.
+        labels: integers [S], the class of each sample. Copied.
         groups: name -> bool mask [S], or a function from the labels to such a mask. Groups may overlap
-            and need not cover all samples. At most 64.
+            and need not cover all samples. At most 64. Copied.
 
     Raises:
         TypeError: for labels that are not integers, or masks that are not bool.
@@ -82,6 +83,8 @@ class Samples:
         self.groups = _groups(groups, self.labels)
         self._inputs: Tensor | None = inputs
         self._source: Iterable[Any] | None = None
+        self._record = _Record()
+        self._hashed = -1  # the version of the inputs that the record is of
 
     @classmethod
     def from_dataset(
@@ -90,11 +93,11 @@ class Samples:
         """Samples of a Dataset or DataLoader that yields (input, label).
 
         Inputs are never held all at once: they are read in batches whenever a scorer is built. The data must
-        come in the same order every time (no shuffling); this is checked.
+        be the same in every pass: no shuffling, no random augmentation. This is checked.
 
         Raises:
-            TypeError, ValueError: as for :class:`Samples`; also for an empty dataset, or a later pass whose
-                labels differ from the first one's.
+            TypeError, ValueError: as for :class:`Samples`; also for an empty dataset, for batches whose
+                inputs differ in shape or dtype, or for a later pass that differs from the first.
         """
         source: Iterable[Any]
         if isinstance(data, DataLoader):
@@ -107,15 +110,25 @@ class Samples:
         else:
             if not isinstance(data, Sized):
                 raise TypeError("data: expected a dataset with a length, or a DataLoader")
-            source = DataLoader(data, batch_size=batch_size, shuffle=False)
+            source = DataLoader(data, batch_size=operator.index(batch_size), shuffle=False)
         samples = cls.__new__(cls)
-        parts = [_labels(labels) for _, labels in _pairs(source)]
+        record = _Record()
+        parts = []
+        for inputs, labels in _pairs(source):
+            parts.append(_labels(labels))
+            if len(parts[-1]) != len(inputs):
+                raise ValueError(
+                    f"data: batch {len(parts) - 1} has {len(inputs)} inputs and {len(parts[-1])} labels"
+                )
+            record.add(inputs)
+            del inputs, labels  # before the next batch is made
         if not parts:
             raise ValueError("data: expected at least one sample, got none")
         samples.labels = torch.cat(parts)
         samples.groups = _groups(groups, samples.labels)
         samples._inputs = None
         samples._source = source
+        samples._record = record
         return samples
 
     def __len__(self) -> int:
@@ -135,32 +148,56 @@ class Samples:
         return torch.stack(list(self.groups.values()))
 
     def fingerprint(self) -> str:
-        """SHA-256 of labels and groups, hexadecimal. Inputs are not read: they may be a data set on disk."""
+        """SHA-256 of the names and masks of the groups, the labels and the inputs, hexadecimal.
+
+        Inputs in a tensor are hashed when this is first asked for (about a gigabyte per second), those of a
+        dataset during its first pass. The same values in a tensor and in a dataset give the same fingerprint.
+        """
         digest = hashlib.sha256()
         for name, mask in self.groups.items():
-            digest.update(f"{name}\0".encode() + mask.numpy().tobytes())
+            digest.update(f"{len(name)}:{name}".encode() + mask.numpy().tobytes())
         digest.update(self.labels.numpy().tobytes())
+        if self._inputs is not None and self._hashed != (version := _version(self._inputs)):
+            self._record = _Record()
+            for part in self._inputs.split(4096):
+                self._record.add(part)
+            self._hashed = version
+        digest.update(self._record.digest())
         return digest.hexdigest()
 
     def batches(self, batch_size: int = 256) -> Iterator[Tensor]:
-        """The inputs in order, in tensors [s, ...]; ``batch_size`` is the dataset's own if there is one."""
+        """The inputs in order, in tensors [s, ...]; ``batch_size`` is the dataset's own if there is one.
+
+        Raises:
+            ValueError: for a dataset that gives something else than in its first pass, or inputs that are not
+                finite.
+        """
         if self._inputs is not None:
-            yield from self._inputs.split(batch_size)
+            yield from self._inputs.split(operator.index(batch_size))
             return
         assert self._source is not None
-        start = 0
+        record = _Record()
         for inputs, labels in _pairs(self._source):
-            expected = self.labels[start : start + len(inputs)]
-            if not torch.equal(_labels(labels), expected):
+            start = record.samples
+            if not torch.equal(_labels(labels), self.labels[start : start + len(inputs)]):
                 raise ValueError(
                     f"data: the labels of samples {start}.. differ from the first pass; "
                     "the order must not change (shuffle=False)"
                 )
+            record.add(inputs)
+            if not record.agrees(self._record):
+                raise ValueError(
+                    f"data: the inputs of samples {start}..{record.samples - 1} differ from the first pass, "
+                    "their labels do not. Does the dataset augment its inputs at random, or do loaders share "
+                    "a random state? Give it the transforms of evaluation"
+                )
             _check_finite(inputs, start)
-            start += len(inputs)
             yield inputs
-        if start != len(self):
-            raise ValueError(f"data: gave {len(self)} samples in the first pass and {start} now")
+            del inputs, labels  # before the next batch is made
+        if record.samples != len(self):
+            raise ValueError(
+                f"data: gave {len(self)} samples in the first pass and {record.samples} now"
+            )
 
     def head(self, count: int) -> Tensor:
         """The inputs of the first ``count`` samples."""
@@ -172,11 +209,64 @@ class Samples:
         return torch.cat(parts)[:count]
 
 
+class _Record:
+    """What a pass over inputs gave: one running hash, and what it was after each batch.
+
+    Batches of a dataset are checked to be of one shape and dtype as they come.
+    """
+
+    def __init__(self) -> None:
+        self.samples = 0
+        self._hash = hashlib.sha256()
+        self._batches = 0
+        self._first: tuple[torch.dtype, list[int]] | None = None
+        self._after: dict[int, bytes] = {}  # samples so far -> digest
+
+    def add(self, inputs: Tensor) -> None:
+        if self._first is None:
+            self._first = (inputs.dtype, list(inputs.shape))
+            self._hash.update(f"{inputs.dtype}{list(inputs.shape[1:])}".encode())
+        dtype, shape = self._first
+        if list(inputs.shape[1:]) != shape[1:] or inputs.dtype != dtype:
+            last = self.samples + len(inputs) - 1
+            raise ValueError(
+                f"data: batch {self._batches} (samples {self.samples}..{last}) has inputs {inputs.dtype} "
+                f"{list(inputs.shape)}, batch 0 has {dtype} {shape}; expected one shape and dtype: pad all "
+                "inputs to one length, convert all images to one format"
+            )
+        self._hash.update(_bytes(inputs))
+        self._batches += 1
+        self.samples += len(inputs)
+        self._after[self.samples] = self._hash.digest()
+
+    def agrees(self, first: _Record) -> bool:
+        """Whether everything so far is as it was in the first pass; unknown amid one of its batches."""
+        return first._after.get(self.samples, self.digest()) == self.digest()
+
+    def digest(self) -> bytes:
+        return self._hash.digest()
+
+
+def _bytes(inputs: Tensor) -> Any:
+    """The values as a buffer, row after row, whatever the strides."""
+    if inputs.is_meta:
+        raise ValueError("inputs: expected values, got a tensor on the meta device")
+    flat = inputs.detach().cpu().contiguous().reshape(-1)
+    return flat.view(torch.uint8).numpy().data if flat.numel() else b""
+
+
+def _version(inputs: Tensor) -> int:
+    return 0 if inputs.is_inference() else inputs._version
+
+
 def _pairs(source: Iterable[Any]) -> Iterator[tuple[Tensor, Any]]:
     for item in source:
         if not isinstance(item, (tuple, list)) or len(item) != 2 or not isinstance(item[0], Tensor):
             raise TypeError(f"data: expected batches of (input tensor, labels), got {type(item).__name__}")
+        if item[0].dim() == 0:
+            raise ValueError("data: expected batches of inputs [s, ...], got a scalar")
         yield item[0], item[1]
+        del item  # nobody's memory while the next batch is made
 
 
 def _labels(labels: Any) -> Tensor:
@@ -185,7 +275,7 @@ def _labels(labels: Any) -> Tensor:
         raise ValueError(f"labels: expected shape [S], got {list(tensor.shape)}")
     if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
         raise TypeError(f"labels: expected integers, got {tensor.dtype}")
-    tensor = tensor.to(torch.int64)
+    tensor = tensor.to(torch.int64, copy=True)  # the caller may go on to change his own
     if len(tensor) and int(tensor.min()) < 0:
         raise ValueError(f"labels: expected 0 or more, got {int(tensor.min())}")
     return tensor.contiguous()
@@ -212,7 +302,7 @@ def _groups(groups: Groups, labels: Tensor) -> dict[str, Tensor]:
             )
         if not bool(mask.any()):
             raise ValueError(f"groups[{name!r}]: expected at least one sample, got an empty group")
-        masks[name] = mask.contiguous()
+        masks[name] = mask.clone(memory_format=torch.contiguous_format)
     return masks
 
 
