@@ -50,7 +50,7 @@ def tied_in_memory(tensors: Mapping[str, Tensor], key: str, tied: Tied) -> list[
     if equal and tied is None and not tells_nothing(tensor):
         raise ValueError(
             f"{quoted(equal)} and {key!r} have the same values in different memory, so they may or may not "
-            "be one tensor of the model: give tied=True to edit all of them, or tied=False to leave the others"
+            "be one tensor of the model: tied=True edits all of them, tied=False leaves the others"
         )
     return same
 

@@ -41,6 +41,10 @@ class Staged:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Removes whatever is not committed."""
         for _, temporary, _ in self._pending:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)

@@ -178,6 +178,7 @@ class TensorFile:
                     )
                 else:
                     _write_tensor(file, new)
+                new = None  # before the next one is read
 
     def close(self) -> None:
         self._file.close()
