@@ -47,7 +47,7 @@ def tied_in_memory(tensors: Mapping[str, Tensor], key: str, tied: Tied) -> list[
     equal = [name for name, other in others.items() if name not in same and _equal_bits(tensor, other)]
     if tied:
         return same + equal
-    if equal and tied is None and not tells_nothing(tensor):
+    if equal and tied is None and not tells_nothing([tensor]):
         raise ValueError(
             f"{quoted(equal)} and {key!r} have the same values in different memory, so they may or may not "
             "be one tensor of the model: tied=True edits all of them, tied=False leaves the others"
@@ -55,11 +55,14 @@ def tied_in_memory(tensors: Mapping[str, Tensor], key: str, tied: Tied) -> list[
     return same
 
 
-def tells_nothing(tensor: Tensor) -> bool:
-    """Whether a tensor has at most two different values, so that another may equal it by chance."""
-    flat = tensor.detach().reshape(-1)
-    others = flat[flat != flat[:1]]
-    return bool((others == others[:1]).all())
+def tells_nothing(parts: Iterable[Tensor]) -> bool:
+    """Whether a tensor, in parts, has at most two different values: another may equal it by chance."""
+    seen: list[Tensor] = []
+    for part in parts:
+        seen = [torch.cat([*seen, part.detach().reshape(-1).unique()]).unique()]
+        if len(seen[0]) > 2:
+            return False
+    return True
 
 
 def check_distinct(keys: Mapping[str, str], aliases: Mapping[str, Iterable[str]]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from ..ops.rules import EditRule
 from ..storage.fingerprint import dtype_name, fingerprint
 from ..storage.plain import Json, plain_json
-from ..targets import listed
+from ..targets import as_matrix, listed
 from .aliases import Tied, check_distinct, tied_in_memory
 from .file import EditContent, EditFileError, read_edit, write_edit
 from .identity import LearnedFor
 from .keys import find_keys
-from .weights import check_weight, compose, edited_weight, target_weights, write_weights
+from .weights import Rounding, Weight, check_weight, compose, edited_rows, target_weights, write_weights
 
 __all__ = ["Edit", "EditFileError", "Factors"]
 
@@ -145,7 +145,7 @@ class Edit:
         if record is not None and (before == record.after or before != record.before):
             raise RuntimeError("this edit is already applied to this model object; call revert_(model) first")
         recognized = self.check(weights, force, cast=cast)
-        edited = {name: self.edited(name, weights[name], warn=recognized) for name in self.targets}
+        edited = {name: self._edited(name, weights[name], recognized) for name in self.targets}
         originals = write_weights(weights, edited)
         self._applied[model] = _Applied(originals, before, fingerprint(weights))
 
@@ -206,7 +206,7 @@ class Edit:
         check_distinct(keys, aliases)
         result = dict(state)
         for name, key in keys.items():
-            new = self.edited(name, weights[name], warn=recognized)
+            new = self._edited(name, weights[name], recognized)
             result.update(dict.fromkeys((key, *aliases[name]), new))
         return result
 
@@ -224,7 +224,7 @@ class Edit:
             if name not in weights:
                 raise ValueError(f"weights: expected {name!r}, got {listed(list(weights))}")
             check_weight(name, weights[name], factors)
-            parts = [after.sub_(before) for _, before, after in compose(weights[name], factors, self.rule)]
+            parts = [after.sub_(before) for before, after in compose(weights[name], factors, self.rule)]
             deltas[name] = torch.cat(parts)
         return deltas
 
@@ -274,11 +274,11 @@ class Edit:
         """O and I of every target."""
         return {name: (left.shape[-2], right.shape[-1]) for name, (left, right) in self.factors.items()}
 
-    def check(self, weights: Mapping[str, Tensor], force: bool = False, *, cast: bool = False) -> bool:
+    def check(self, weights: Mapping[str, Weight], force: bool = False, *, cast: bool = False) -> bool:
         """Whether weights are another precision of those that the edit was learned for.
 
         Args:
-            weights: module name -> weight, for every target.
+            weights: module name -> weight, for every target; in memory or in a file.
             force, cast: what to let pass, as in `apply_`.
 
         Raises:
@@ -289,25 +289,32 @@ class Edit:
         found = fingerprint(weights)
         return LearnedFor(self.fingerprint, self.casts).check(weights, found, force, cast)
 
-    def edited(self, name: str, weight: Tensor, *, out: Tensor | None = None, warn: bool = False) -> Tensor:
-        """The new weight of a target, in the shape and dtype of the old one.
+    def edited_rows(self, name: str, weight: Weight, *, warn: bool = False) -> Iterator[Tensor]:
+        """The new weight of a target as a matrix in its own dtype, some rows at a time.
 
         Args:
             name: the target.
             weight: one that `check` has let pass.
-            out: where the new weight goes, contiguous; may be `weight` itself.
             warn: say so where rounding takes away half of the edit or more.
 
         Raises:
             ValueError: the edit would put NaN or infinity into the weight.
         """
-        new, lost = edited_weight(name, weight, self.factors[name], self.rule, out)
-        if warn and lost >= _LOST:
+        rounding = Rounding() if warn else None
+        yield from edited_rows(name, weight, self.factors[name], self.rule, rounding)
+        if rounding is not None and rounding.share >= _LOST:
             warnings.warn(
-                f"target {name!r}: rounding to {dtype_name(weight.dtype)} changes the edit by {lost:.0%} "
-                "of its size; it may do less than in the precision that it was learned in",
-                stacklevel=3,
+                f"target {name!r}: rounding to {dtype_name(weight.dtype)} changes the edit by "
+                f"{rounding.share:.0%} of its size; it may do less than it did where it was learned",
+                stacklevel=2,
             )
+
+    def _edited(self, name: str, weight: Tensor, warn: bool) -> Tensor:
+        new = torch.empty(weight.shape, dtype=weight.dtype, device=weight.device)
+        matrix, row = as_matrix(new), 0
+        for part in self.edited_rows(name, weight, warn=warn):
+            matrix[row : row + len(part)] = part
+            row += len(part)
         return new
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from torch import Tensor
-
 from ..storage.fingerprint import CASTS, dtype_name, fingerprint
+from .weights import Weight
 
 
 @dataclass(frozen=True)
@@ -22,7 +21,7 @@ class LearnedFor:
     fingerprint: str
     casts: Mapping[str, str] = field(default_factory=dict)
 
-    def check(self, weights: Mapping[str, Tensor], found: str, force: bool, cast: bool) -> bool:
+    def check(self, weights: Mapping[str, Weight], found: str, force: bool, cast: bool) -> bool:
         """Whether these weights are another precision of those learned for.
 
         Args:
@@ -53,7 +52,7 @@ class LearnedFor:
             "force=True (rledit apply --force) applies it nevertheless"
         )
 
-    def _recognize(self, weights: Mapping[str, Tensor], found: str) -> str:
+    def _recognize(self, weights: Mapping[str, Weight], found: str) -> str:
         """How these weights come from those learned for, in words; "" if they do not."""
         for name, cast in self.casts.items():
             if found == cast:

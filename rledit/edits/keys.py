@@ -4,42 +4,20 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
-
-from torch import Tensor
+from collections.abc import Callable, Mapping
 
 from ..storage.fingerprint import fingerprint
 from ..targets import listed
+from .weights import Weight
 
 _TRIES = 256  # fingerprints that are computed to find weights under other names
-
-
-class Lookup(Mapping[str, Tensor]):
-    """The targets' weights, read whenever they are asked for, so that one at a time is in memory.
-
-    Args:
-        keys: target -> key.
-        read: from a key to its tensor.
-    """
-
-    def __init__(self, keys: Mapping[str, str], read: Callable[[str], Tensor]) -> None:
-        self._keys, self._read = keys, read
-
-    def __getitem__(self, target: str) -> Tensor:
-        return self._read(self._keys[target])
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._keys)
-
-    def __len__(self) -> int:
-        return len(self._keys)
 
 
 def find_keys(
     sizes: Mapping[str, tuple[int, int]],
     shapes: Mapping[str, tuple[int, ...]],
     learned_for: str,
-    read: Callable[[str], Tensor],
+    read: Callable[[str], Weight],
     place: str,
 ) -> dict[str, str]:
     """The key of every target: `<target>.weight`, or that of the weights that the edit was learned for.
@@ -50,7 +28,7 @@ def find_keys(
         sizes: target -> (O, I).
         shapes: of all tensors there are, by key.
         learned_for: the fingerprint of the weights that the edit was learned for.
-        read: from a key to its tensor.
+        read: from a key to its tensor, in memory or in a file.
         place: what is searched, for errors.
 
     Raises:
@@ -70,9 +48,9 @@ def find_keys(
     choices = [[key for key, size in matrices.items() if size == sizes[name]] for name in missing]
     if math.prod(map(len, choices)) <= _TRIES:
         for choice in itertools.product(*choices):
-            chosen = {name: (keys | dict(zip(missing, choice, strict=True)))[name] for name in sizes}
-            if len(set(choice)) == len(choice) and fingerprint(Lookup(chosen, read)) == learned_for:
-                return chosen
+            chosen = keys | dict(zip(missing, choice, strict=True))
+            if fingerprint({name: read(key) for name, key in chosen.items()}) == learned_for:
+                return {name: chosen[name] for name in sizes}
     known = [key for key in matrices if key.endswith(".weight")] or list(matrices)
     raise ValueError(
         f"target {missing[0]!r}: no tensor {missing[0] + '.weight'!r} in the {place}, nor the weights that "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from torch import Tensor
 from ..storage.atomic import Staged, write_error
 from .aliases import Tied, check_distinct, quoted, tells_nothing
 from .edit import Edit
-from .keys import Lookup, find_keys
+from .keys import find_keys
 from .shards import Shards, open_shards
 
 _COPIED = {
@@ -55,7 +56,8 @@ def apply_to_file(
 ) -> EditedFiles:
     """Writes an edited copy of a model's safetensors file or files.
 
-    The largest edited tensor is what it takes of memory: everything else is copied from file to file.
+    It takes a few megabytes of memory whatever the model's size, unless the edit is of a kind that needs
+    whole matrices. Everything that is not edited is copied from file to file.
     Metadata and the order of tensors stay. An error or Ctrl-C leaves what was at `out` as it was.
 
     Keys with the dtype, shape and bits of a target's weight are taken for the same tensor and are edited with
@@ -131,17 +133,17 @@ def _is_weights(path: Path) -> bool:
 
 def _apply(edit: Edit, shards: Shards, out: Path, force: bool, cast: bool, tied: Tied) -> EditedFiles:
     shapes = {key: file.entries[key].shape for key, file in shards.homes.items()}
-    keys = find_keys(edit.sizes, shapes, edit.fingerprint, shards.read, "model")
-    recognized = edit.check(Lookup(keys, shards.read), force, cast=cast)
+    keys = find_keys(edit.sizes, shapes, edit.fingerprint, shards.stored, "model")
+    recognized = edit.check({name: shards.stored(key) for name, key in keys.items()}, force, cast=cast)
     aliases = {name: _tied_in_files(shards, key, tied) for name, key in keys.items()}
     check_distinct(keys, aliases)
     owners = {key: name for name in keys for key in (keys[name], *aliases[name])}
 
-    def changed(key: str) -> Tensor | None:
-        if key not in owners:
+    def changed(key: str) -> Iterator[Tensor] | None:
+        name = owners.get(key)
+        if name is None:
             return None
-        name, weight = owners[key], shards.read(key)
-        return edit.edited(name, weight, out=weight, warn=recognized and key == keys[name])
+        return edit.edited_rows(name, shards.stored(key), warn=recognized and key == keys[name])
 
     touched = [name for name, file in shards.files.items() if not owners.keys().isdisjoint(file.entries)]
     with Staged() as staged:
@@ -182,7 +184,7 @@ def _tied_in_files(shards: Shards, key: str, tied: Tied) -> list[str]:
         and (home.entries[other].code, home.entries[other].shape) == (entry.code, entry.shape)
         and all(a == b for a, b in zip(file.chunks(key), home.chunks(other), strict=True))
     ]
-    if equal and tied is None and tells_nothing(file.read(key)):
+    if equal and tied is None and tells_nothing(file.stored(key).flat_parts()):
         raise ValueError(
             f"{quoted(equal)} and {key!r} have the same values, but at most two different ones, which may be "
             "chance, so they may or may not be one tensor of the model: tied=True (rledit apply --tied yes) "

@@ -9,9 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import Tensor
-
-from ..storage.tensors import TensorFile
+from ..storage.tensors import StoredTensor, TensorFile
 from .aliases import quoted
 
 INDEX_SUFFIX = ".safetensors.index.json"
@@ -34,9 +32,9 @@ class Shards:
     files: dict[str, TensorFile]
     homes: dict[str, TensorFile]
 
-    def read(self, key: str) -> Tensor:
+    def stored(self, key: str) -> StoredTensor:
         """A tensor, whichever file it is in."""
-        return self.homes[key].read(key)
+        return self.homes[key].stored(key)
 
 
 @contextlib.contextmanager

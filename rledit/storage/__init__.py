@@ -5,12 +5,13 @@ from .cache import cache_folder, cached
 from .files import write_json, write_text
 from .fingerprint import fingerprint, fingerprints
 from .plain import Json, plain_json
-from .tensors import TensorFile, read_tensors, write_tensors
+from .tensors import StoredTensor, TensorFile, read_tensors, write_tensors
 
 __all__ = [
     "TEMPORARY_SUFFIX",
     "Json",
     "Staged",
+    "StoredTensor",
     "TensorFile",
     "WriteError",
     "cache_folder",

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -77,6 +77,40 @@ class Entry:
         return _DTYPES.get(self.code)
 
 
+class StoredTensor:
+    """A tensor in a file, of which a part is in memory when asked for. See :meth:`TensorFile.stored`.
+
+    Attributes:
+        shape, dtype: as a tensor's.
+    """
+
+    def __init__(
+        self, shape: tuple[int, ...], dtype: torch.dtype, fill: Callable[[Tensor, int], None]
+    ) -> None:
+        """``fill``: reads a contiguous tensor from an offset in bytes."""
+        self.shape, self.dtype, self._fill = shape, dtype, fill
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice) -> Tensor:
+        """Successive rows."""
+        start, stop, step = rows.indices(len(self))
+        if step != 1:
+            raise ValueError("rows: expected successive ones")
+        part = torch.empty((max(0, stop - start), *self.shape[1:]), dtype=self.dtype)
+        self._fill(part, start * _bytes_of(self.dtype, self.shape[1:]))
+        return part
+
+    def flat_parts(self) -> Iterator[Tensor]:
+        """All values in order, as tensors [n] of a few megabytes."""
+        size, values = self.dtype.itemsize, math.prod(self.shape)
+        for begin in range(0, values, _CHUNK // size):
+            part = torch.empty(min(_CHUNK // size, values - begin), dtype=self.dtype)
+            self._fill(part, begin * size)
+            yield part
+
+
 class TensorFile:
     """An open safetensors file whose header is sound; tensors are read when asked for. A context manager.
 
@@ -138,10 +172,24 @@ class TensorFile:
         if entry.dtype is None:
             raise TypeError(f"{self.name}: tensor {name!r} has a dtype unknown to this torch: {entry.code}")
         tensor = torch.empty(entry.shape, dtype=entry.dtype)
-        self._file.seek(self._start + entry.begin)
-        if entry.size and self._file.readinto(_buffer(tensor)) != entry.size:
-            raise ValueError(f"{self.name} was truncated while it was read")
+        self._fill(tensor, entry.begin)
         return tensor
+
+    def stored(self, name: str) -> StoredTensor:
+        """A tensor that stays in the file.
+
+        Raises:
+            TypeError: as `read`.
+        """
+        entry = self.entries[name]
+        if entry.dtype is None:
+            raise TypeError(f"{self.name}: tensor {name!r} has a dtype unknown to this torch: {entry.code}")
+        return StoredTensor(entry.shape, entry.dtype, lambda tensor, at: self._fill(tensor, entry.begin + at))
+
+    def _fill(self, tensor: Tensor, begin: int) -> None:
+        self._file.seek(self._start + begin)
+        if tensor.numel() and self._file.readinto(_buffer(tensor)) != tensor.nbytes:
+            raise ValueError(f"{self.name} was truncated while it was read")
 
     def chunks(self, name: str) -> Iterator[bytes]:
         """The tensor's bytes, a few megabytes at a time."""
@@ -155,30 +203,30 @@ class TensorFile:
             yield data
 
     def rewrite(
-        self, path: str | os.PathLike[str], changed: Callable[[str], Tensor | None], staged: Staged
+        self, path: str | os.PathLike[str], changed: Callable[[str], Iterable[Tensor] | None], staged: Staged
     ) -> None:
         """Writes this file with other values for some of its tensors; nothing but those is in memory.
 
         Args:
             path: the new file, which appears when `staged` is committed; may be that of this one.
-            changed: from a tensor's name to its new values, of the same dtype and shape, or None to keep
-                those it has.
+            changed: from a tensor's name to its new values, of the same dtype and in the order of memory, in
+                as many pieces as is convenient; or None to keep those it has.
         """
         with staged.open(path) as file:
             file.write(_header(self.entries, self.metadata))
             for name, entry in self.entries.items():
-                new = changed(name)
-                if new is None:
+                pieces = changed(name)
+                if pieces is None:
                     for data in self.chunks(name):
                         file.write(data)
-                elif new.dtype != entry.dtype or tuple(new.shape) != entry.shape:
-                    raise ValueError(
-                        f"tensor {name!r}: expected {entry.dtype} {entry.shape}, "
-                        f"got {new.dtype} {tuple(new.shape)}"
-                    )
-                else:
-                    _write_tensor(file, new)
-                new = None  # before the next one is read
+                    continue
+                begin = file.tell()
+                for piece in pieces:
+                    if piece.dtype != entry.dtype:
+                        raise ValueError(f"tensor {name!r}: expected {entry.dtype}, got {piece.dtype}")
+                    _write_tensor(file, piece)
+                if file.tell() - begin != entry.size:
+                    raise ValueError(f"tensor {name!r}: expected as many values as before")
 
     def close(self) -> None:
         self._file.close()
