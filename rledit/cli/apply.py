@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.console import Console
-
 from ..edits.edit import Edit
 from ..storage.files import read_tensors, write_tensors
 
@@ -30,4 +28,4 @@ def apply(edit: Path, model: Path, out: Path, force: bool = False, overwrite: bo
     state, metadata = read_tensors(model)
     edited = loaded.apply_to_state_dict(state, force=force)
     write_tensors(out, edited, metadata)
-    Console().print(f"{loaded!r} applied: {out}", highlight=False, soft_wrap=True)
+    print(f"{loaded!r} applied: {out}")
