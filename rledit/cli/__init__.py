@@ -1,41 +1,106 @@
-"""The command ``rledit``: unlearn, debias, apply, demo."""
+"""The command ``rledit``: unlearn, debias, apply, demo.
+
+The command itself and ``rledit apply`` need nothing but rledit's own dependencies; the others need the extra
+``cli`` and say so. A command's module is imported when it is asked for.
+"""
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import logging
 import os
 import sys
+from collections.abc import Sequence
 
-import tyro
-from rich.console import Console
-from rich.logging import RichHandler
-from tyro.extras import SubcommandApp
+from ..experiments.console import PlainConsole, say, standard_console
+from ..extras import require
+from .plain import call, summary
 
-from .apply import apply
-from .debias import debias
-from .demo import demo
-from .unlearn import unlearn
+COMMANDS = {
+    "unlearn": "make a network forget a class, and leave a run folder with the edit and a report",
+    "debias": "make a toxicity classifier fairer across identity groups, and leave such a folder",
+    "apply": "apply an edit to a model file",
+    "demo": "forget a digit with a small CNN, in both worlds, without a download",
+}
+"""What each does."""
 
-app = SubcommandApp()
-for command in (unlearn, debias, apply, demo):
-    app.command(command)
+PLAIN = ("apply",)
+"""Commands that need no extra."""
 
 
 def main() -> None:
     """Run the command line. Errors of the user's end with one line and status 2, Ctrl-C with 130."""
-    console = Console(stderr=True)
-    logging.basicConfig(
-        level=logging.INFO,
-        format="%(message)s",
-        handlers=[RichHandler(console=console, show_time=False, show_path=False)],
-    )
+    _log()
+    console = standard_console()
+    command, arguments = _parse(sys.argv[1:])
     try:
-        app.cli(prog="rledit", description=__doc__, config=(tyro.conf.OmitArgPrefixes,))
+        _run(command, arguments)
     except KeyboardInterrupt:
-        console.print("rledit: interrupted; --resume goes on from the last checkpoint")
+        if command == "apply":
+            say(console, "rledit: interrupted; nothing was written")
+        else:
+            say(console, "rledit: interrupted; --resume goes on from the last checkpoint")
         sys.exit(130)
     except (ValueError, TypeError, OSError, RuntimeError, ImportError, ArithmeticError) as error:
         if os.environ.get("RLEDIT_DEBUG"):
             raise
-        console.print(f"rledit: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        say(console, f"rledit: {error}", "red")
         sys.exit(2)
+
+
+def _parse(arguments: Sequence[str]) -> tuple[str, list[str]]:
+    """The command and what is its own; ends here for --help, --version and what is neither."""
+    from .. import __version__
+
+    width = max(map(len, COMMANDS))
+    lines = "\n".join(f"  {name:{width}}  {does}" for name, does in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog="rledit",
+        description="Edit pretrained neural networks by reinforcement learning.",
+        epilog=f"commands:\n{lines}\n\nrledit COMMAND --help lists the options of a command.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"rledit {__version__}")
+    parser.add_argument("command", metavar="COMMAND", choices=list(COMMANDS), help="one of those below")
+    parser.add_argument("options", nargs=argparse.REMAINDER, help="options of the command")
+    if not arguments:
+        parser.print_help()
+        sys.exit(2)
+    parsed = parser.parse_args(arguments)
+    return parsed.command, parsed.options
+
+
+def _run(command: str, arguments: list[str]) -> None:
+    program = f"rledit {command}"
+    if command not in PLAIN:
+        for package in ("tyro", "rich"):
+            require(package, "cli", program)
+    function = getattr(importlib.import_module(f".{command}", __name__), command)
+    if command in PLAIN:
+        call(function, arguments, program)
+        return
+    import tyro
+
+    tyro.cli(
+        function,
+        args=arguments,
+        prog=program,
+        description=summary(function),
+        config=(tyro.conf.OmitArgPrefixes,),
+    )
+
+
+def _log() -> None:
+    """Warnings on standard error, in rich's format where it is installed."""
+    console = standard_console()
+    handler: logging.Handler
+    if isinstance(console, PlainConsole):
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    else:
+        from rich.logging import RichHandler
+
+        handler = RichHandler(console=console, show_time=False, show_path=False)  # type: ignore[arg-type]
+        handler.setFormatter(logging.Formatter("%(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Console
-
 from ..edits import Edit, apply_to_file
 
 _TIED = {"auto": None, "yes": True, "no": False}
@@ -40,10 +38,9 @@ def apply(
         raise ValueError(f"out: {out} is the edit itself, which would be lost")
     loaded = Edit.load(edit)
     done = apply_to_file(loaded, model, out, force=force, cast=cast, tied=_TIED[tied], overwrite=overwrite)
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(f"{loaded!r} applied: {out}", markup=False)
+    print(f"{loaded!r} applied: {out}")
     for target, key in done.keys.items():
         if key != f"{target}.weight":
-            console.print(f"The weights of {target} were found as {key}.", markup=False)
+            print(f"The weights of {target} were found as {key}.")
         for other in done.tied[target]:
-            console.print(f"{other} holds the same tensor as {key} and was edited as well.", markup=False)
+            print(f"{other} holds the same tensor as {key} and was edited as well.")

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
-
-from rich.console import Console
+from ..experiments import RunResult
+from ..experiments.console import Console, say
 
 
-def close(metrics: Mapping[str, Any], out: Path, console: Console) -> None:
-    """Costs, origin of the edit and where the report is. KeyboardInterrupt for an interrupted run."""
-    seconds = metrics["seconds"]
-    console.print(
-        f"{metrics['candidates']:,} candidates in {seconds['edit']:.1f} s "
-        f"({seconds['score']:.1f} s scoring); chosen on the validation split: {metrics['origin']}.",
-        highlight=False,
+def close(result: RunResult, console: Console) -> None:
+    """Print the costs, where the edit comes from and where the report is.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C has stopped the run.
+        RuntimeError: there is no report.
+    """
+    seconds = result.seconds
+    say(
+        console,
+        f"{result.candidates:,} candidates in {seconds['edit']:.1f} s ({seconds['score']:.1f} s scoring); "
+        f"chosen on the validation split: {result.origin}.",
     )
-    if metrics["stopped"]:
-        console.print(f"Stopped early: {metrics['stopped']}.", highlight=False)
-    console.print(f"Report: {out / 'report.html'}", highlight=False, soft_wrap=True)
-    if metrics["stopped"] == "interrupted":
+    if result.stopped:
+        say(console, f"Stopped early: {result.stopped}.")
+    say(console, f"Edit: {result.folder / 'edit.safetensors'}")
+    report = result.folder / "report.html"
+    if report.exists():
+        say(console, f"Report: {report}")
+    for lacking in result.missing:
+        say(console, f"Missing: {lacking}")
+    if result.stopped == "interrupted":
         raise KeyboardInterrupt
+    if not report.exists():
+        raise RuntimeError("the report could not be written; --resume tries again, without training again")

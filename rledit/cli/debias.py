@@ -3,66 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import tyro
 from rich.console import Console
 from rich.table import Table
 
-from ..experiments.training import CHECKPOINT_SECONDS
+from ..experiments.result import Change
 from ..objectives.metric_names import label, shown
 from ..recipes.debiasing import DebiasConfig, run
 from ..recipes.debiasing.report import HEADLINE
 from .closing import close
+from .flags import RunFlags
 
 
 def debias(
-    config: tyro.conf.OmitArgPrefixes[DebiasConfig],
-    out: Path,
-    data_root: Path | None = None,
-    resume: bool = False,
-    overwrite: bool = False,
-    tensorboard: bool = False,
-    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    config: tyro.conf.OmitArgPrefixes[DebiasConfig], flags: tyro.conf.OmitArgPrefixes[RunFlags]
 ) -> None:
-    """Make a toxicity classifier fairer, and leave a run folder with the edit and a report.
+    """Make a toxicity classifier fairer across identity groups, and leave a run folder with the edit and a
+    report.
 
     Args:
         config: what to do.
-        out: the run folder. It must be new or empty, unless --resume or --overwrite.
-        data_root: folder with the comments; else RLEDIT_DATA, else the cache.
-        resume: go on with the run in the folder.
-        overwrite: delete the run in the folder and start anew.
-        tensorboard: also write TensorBoard events.
-        checkpoint_seconds: time between checkpoints, what a killed run loses at most.
+        flags: where and how.
     """
-    metrics = run(
-        config,
-        out,
-        data_root=data_root,
-        resume=resume,
-        overwrite=overwrite,
-        tensorboard=tensorboard,
-        checkpoint_seconds=checkpoint_seconds,
-    )
+    result = run(config, **flags.arguments())
     console = Console()
-    console.print(table(metrics["test"]))
-    close(metrics, out, console)
+    console.print(table(result.test, result.metrics["test"]["other"]))
+    close(result, console)
 
 
-def table(test: Mapping[str, Any]) -> Table:
+def table(test: Change, other: Mapping[str, Mapping[str, Any]]) -> Table:
     """Before and after on the test split, and bias on the other sets."""
     out = Table(title="test split", title_justify="left")
     out.add_column("metric")
     for header in ("before", "after"):
         out.add_column(header, justify="right")
 
-    def add(key: str, figures: Mapping[str, Any], where: str = "") -> None:
-        out.add_row(label(key) + where, *(shown(key, figures[when].get(key)) for when in ("before", "after")))
+    def add(name: str, key: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+        out.add_row(name, *(shown(key, figures.get(key)) for figures in (before, after)))
 
     for key in HEADLINE:
-        add(key, test)
-    for name, figures in test["other"].items():
-        add("bpsn_auc", figures, f", {name}")
+        add(label(key), key, test.before, test.after)
+    for name, figures in other.items():
+        add(f"{label('bpsn_auc')}, {name}", "bpsn_auc", figures["before"], figures["after"])
     return out

@@ -37,9 +37,9 @@ def standard_console() -> Console:
     return RichConsole(stderr=True)
 
 
-def say(console: Console, text: str) -> None:
-    """Print a line as it stands: names in it are data, never markup."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+def say(console: Console, text: str, style: str | None = None) -> None:
+    """Print a line as it stands: names in it are data, never markup. ``style``: of rich, such as ``red``."""
+    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 @contextlib.contextmanager

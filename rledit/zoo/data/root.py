@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-import pooch
+from ...extras import require
 
 VARIABLE = "RLEDIT_DATA"
 
@@ -15,7 +16,7 @@ def resolve_root(data_root: str | os.PathLike[str] | None = None) -> Path:
     """The folder that data sets are read from and downloaded to.
 
     In this order: ``data_root`` if given, the environment variable ``RLEDIT_DATA`` if set and not empty,
-    the user's cache folder (``pooch.os_cache("rledit")``, on Linux ``~/.cache/rledit``).
+    the user's cache folder (the same as ``pooch.os_cache("rledit")``, on Linux ``~/.cache/rledit``).
 
     Args:
         data_root: a folder, ``~`` allowed; it need not exist yet.
@@ -28,11 +29,21 @@ def resolve_root(data_root: str | os.PathLike[str] | None = None) -> Path:
     elif os.environ.get(VARIABLE):
         chosen, chooser = Path(os.environ[VARIABLE]), f"environment variable {VARIABLE}"
     else:
-        chosen, chooser = Path(pooch.os_cache("rledit")), "the user's cache folder"
+        chosen, chooser = _user_cache(), "the user's cache folder"
     chosen = chosen.expanduser().absolute()
     if chosen.exists() and not chosen.is_dir():
         raise NotADirectoryError(f"{chooser}: expected a folder, got the file {chosen}")
     return chosen
+
+
+def _user_cache() -> Path:
+    """Where programs of this system keep what can be had again."""
+    if sys.platform == "win32":
+        local = os.environ.get("LOCALAPPDATA")
+        return (Path(local) if local else Path.home() / "AppData" / "Local") / "rledit" / "rledit" / "Cache"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "rledit"
+    return Path(os.environ.get("XDG_CACHE_HOME", "").strip() or Path.home() / ".cache") / "rledit"
 
 
 def first_existing(folders: Iterable[Path], names: Iterable[str]) -> Path | None:
@@ -62,11 +73,13 @@ def fetch(url: str, md5: str, folder: Path) -> Path:
         folder: created if need be.
 
     Raises:
+        MissingExtraError: the package pooch is not installed.
         ConnectionError: the server could not be reached or refused; the message says where to put the
             file by hand.
         ValueError: what came has another checksum.
         OSError: the file could not be written, e.g. no permission or no space left.
     """
+    pooch = require("pooch", "data", "a download")
     name = url.rsplit("/", 1)[1]
     try:
         return Path(pooch.retrieve(url, known_hash=f"md5:{md5}", fname=name, path=folder))
