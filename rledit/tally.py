@@ -171,15 +171,15 @@ class Tally:
             KeyError: for an unknown group.
             ValueError: for no terms, or something other than pairs.
         """
-        correct = self._part("correct").counts
         if not terms:
             raise ValueError("terms: expected at least one pair (group, weight), got none")
         for term in terms:
             if isinstance(term, str) or len(term) != 2:
                 raise ValueError(f"terms: expected pairs (group, weight), got {term!r}")
+        shares = [(self.row(group), float(weight), float(self.count[group])) for group, weight in terms]
+        correct = self._part("correct").counts
         if correct.device.type != "cpu":
             return torch.stack([weight * self.accuracy(group) for group, weight in terms]).sum(0)
-        shares = [(self.row(group), float(weight), float(self.count[group])) for group, weight in terms]
         return torch.from_numpy(_native.weigh_shares(correct.numpy(), shares))
 
     @property

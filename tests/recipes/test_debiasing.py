@@ -18,6 +18,7 @@ from rledit.recipes.debiasing.classifier import BagOfWords
 from rledit.recipes.debiasing.config import LAYER_SETS
 from rledit.recipes.debiasing.data import DebiasData, Split
 from rledit.recipes.debiasing.evaluation import evaluate, margins_of, ranks_of, resample
+from rledit.recipes.debiasing.figures import RATES, error_rates
 from rledit.recipes.debiasing.report import per_group_table
 from rledit.recipes.debiasing.task import editing_samples, make_task
 from rledit.zoo.data.comments import normalise
@@ -105,6 +106,23 @@ def test_evaluation_is_scikit_learns(data: DebiasData) -> None:
         assert group["subgroup_auc"] == pytest.approx(
             roc_auc_score(samples.labels[own], margins[own]), abs=1e-3
         )
+
+
+def test_a_group_of_one_label_has_the_figures_that_it_can_have() -> None:
+    labels = torch.arange(80) % 2
+    place = torch.arange(80)
+    harmless = (place < 20) & (labels == 0)
+    groups = {"bias": place >= 0, "mixed": (place >= 20) & (place < 60), "harmless": harmless}
+    samples = rledit.Samples(torch.zeros(80, 1), labels, groups)
+    figures: Any = evaluate(torch.randn(80) + labels, samples, ("mixed", "harmless", "absent"))
+    assert set(figures["per_group"]["harmless"]) == {"false_positive_rate", "selection_rate"}
+    assert len(figures["per_group"]["mixed"]) == 6
+    for where in (figures["per_group"], figures["interval"]["per_group"]):
+        assert list(where) == ["mixed", "harmless"]
+    assert "n/a" in per_group_table("Per group", figures, figures)
+    test = {"before": figures, "after": figures}
+    plots = [error_rates(test, name) for name in RATES]
+    assert all(plot is not None for plot in plots)
 
 
 def test_ranks_keep_order_and_signs() -> None:
