@@ -15,6 +15,10 @@ PROMISED = {
         r"after the edit: class 3 +\d\.\d+%, the other classes +9\d\.\d+%",
         r"reverted: class 3 +9\d\.\d+%",
     ],
+    "02_own_objective": [
+        r"function,  after: .*a 9\d\.\d%, b 9\d\.\d%",
+        r"class,  after: .*a 9\d\.\d%, b 9[789]\.\d%",
+    ],
     "03_scoring_only": [r"256 candidates in", r"plain PyTorch: (\{.*\})\ncorrect, scored: +\1"],
     "04_own_agent": [
         r"after: forget \d\.\d%, retain (100|9\d)\.\d%",
@@ -29,6 +33,7 @@ PROMISED = {
         r"file and model agree: True",
         r"refused: the edit was learned for other weights",
     ],
+    "07_third_rule": [r"after: forget \d\.\d%, retain (100|9\d)\.\d%", r"Edit\(.*rows"],
 }
 """What an example prints, as regular expressions in any order."""
 
