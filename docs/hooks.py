@@ -87,5 +87,5 @@ def on_page_content(html: str, page: Any, config: Any, files: Any) -> str:
 
 
 def _reference(match: re.Match[str]) -> str:
-    name = match[1]
+    name = match[1] if "." in match[1] or not match[1][0].isupper() else f"rledit.{match[1]}"
     return f'<autoref identifier="{name}" optional><code>{name.rsplit(".", 1)[-1]}</code></autoref>'
