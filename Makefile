@@ -1,15 +1,16 @@
-# Two commands for users (demo, test), five for contributors (develop, check, quick, test, sanitize).
+# Two commands for users (demo, test), six for contributors (develop, check, quick, test, docs, sanitize).
 PYTHON ?= python3
 # Installed before the package, so that a CPU build is used where one is at hand.
 TORCH ?= torch==2.13.0
 
 VENV := .venv
 TEST_VENV := .venv-test
+DOCS_VENV := .venv-docs
 PIP := -m pip --disable-pip-version-check install --quiet
 SOURCES := pyproject.toml CMakeLists.txt $(shell find csrc kernels rledit -type f -not -name '*.pyc')
 CPP := $(shell find csrc tests/native tests/cuda_shim -name '*.[ch]*' -type f)
 
-.PHONY: demo test environment develop check quick sanitize clean
+.PHONY: demo test environment develop check quick sanitize docs clean
 
 demo: $(VENV)/.installed ## forget a class from a real CNN, in both worlds
 	$(VENV)/bin/rledit demo --out runs/demo
@@ -51,5 +52,15 @@ check: ## linters, formatters, types
 quick: ## the tests, in the editable installation
 	$(VENV)/bin/pytest -x -q
 
+# The extra's list alone, without rledit and torch: docstrings are read, not imported.
+DOCS := $(shell sed -n "/^docs = \[/,/^\]/s/^ *\"\(.*\)\",.*/'\1'/p" pyproject.toml)
+docs: $(DOCS_VENV)/.installed ## the documentation as a site, in site/; warnings are errors
+	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --quiet
+
+$(DOCS_VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(DOCS_VENV)
+	$(DOCS_VENV)/bin/python $(PIP) $(DOCS)
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(TEST_VENV) build dist
+	rm -rf $(VENV) $(TEST_VENV) $(DOCS_VENV) build dist site

@@ -1,0 +1,60 @@
+"""The examples run as a reader runs them, and print what their docstrings promise."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[2] / "examples"
+PROMISED = {
+    "01_own_model": [
+        r"before: class 3 +9\d\.\d+%",
+        r"after the edit: class 3 +\d\.\d+%, the other classes +9\d\.\d+%",
+        r"reverted: class 3 +9\d\.\d+%",
+    ],
+    "02_own_objective": [
+        r"function,  after: .*a 9\d\.\d%, b 9\d\.\d%",
+        r"class,  after: .*a 9\d\.\d%, b 9[789]\.\d%",
+    ],
+    "03_scoring_only": [r"256 candidates in", r"plain PyTorch: (\{.*\})\ncorrect, scored: +\1"],
+    "04_own_agent": [
+        r"after: forget \d\.\d%, retain (100|9\d)\.\d%",
+        r"single environment: reward 0\.\d+, terminated True",
+    ],
+    "05_debias_text": [
+        r"before: .*bpsn_auc 0\.[67]\d+",
+        r"after: utility_auc 0\.9\d+, .*bpsn_auc 0\.9\d+",
+    ],
+    "06_save_and_apply": [
+        r"reverted, bit for bit: True",
+        r"file and model agree: True",
+        r"refused: the edit was learned for other weights",
+    ],
+    "07_third_rule": [r"after: forget \d\.\d%, retain (100|9\d)\.\d%", r"Edit\(.*rows"],
+}
+"""What an example prints, as regular expressions in any order."""
+
+
+def test_every_example_is_run() -> None:
+    assert sorted(PROMISED) == sorted(path.stem for path in FOLDER.glob("[0-9]*.py"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(PROMISED))
+def test_example(name: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error::DeprecationWarning:__main__", str(FOLDER / f"{name}.py")],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    for pattern in PROMISED[name]:
+        assert re.search(pattern, done.stdout), f"{pattern!r} not in:\n{done.stdout}"
+    assert not list(tmp_path.iterdir()), "an example has left files behind"
