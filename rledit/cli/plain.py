@@ -7,7 +7,7 @@ import inspect
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 _PLAIN_TYPES = (Path, str, int, float)
 
@@ -45,6 +45,10 @@ def call(function: Callable[..., Any], arguments: Sequence[str], program: str) -
                 default=default,
                 metavar=kind.__name__.upper(),
                 help=helps.get(name),
+            )
+        elif get_origin(kind) is Literal:
+            parser.add_argument(
+                option, choices=get_args(kind), required=required, default=default, help=helps.get(name)
             )
         else:
             raise TypeError(f"{function.__name__}: {name} has a type that no option can have: {kind}")
