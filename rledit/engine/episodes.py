@@ -66,7 +66,7 @@ class Episodes:
         self.length = length
         self._backend: Backend = find_backend(scorer.backend)
         unedited = scorer.score({})
-        values = check_finite(self._values(unedited), scorer.objective.name)
+        values = check_finite(self._values(unedited), scorer.objective)
         first = Outcome(values, values, scorer.objective.metrics(unedited), unedited).check()
         self.initial_value = float(first.values[0])
         self.initial_metrics = {name: float(figure[0]) for name, figure in first.metrics.items()}

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..samples import Samples
 from ..storage.files import Json
 from ..tally import Tally
-from .base import Objective, check_needs
+from .base import Objective, check_needs, name_of
 from .function import Function
 from .identity import identity_of
 
@@ -33,8 +33,7 @@ class Adapted(Objective):
         self.needs = check_needs(objective.needs, f"objective: {type(objective).__name__}.needs")
         self._offered = _offered(objective)
 
-    @property
-    def name(self) -> str:
+    def _called(self) -> str:
         return type(self.objective).__name__
 
     def check(self, samples: Samples) -> None:
@@ -59,10 +58,10 @@ class Adapted(Objective):
         return "admissible" in self._offered
 
     def relative_to(self, unedited: Tally) -> Objective:
-        return Adapted(self.objective.relative_to(unedited)) if self.relative else self
+        return Adapted(self.objective.relative_to(unedited)) if self.needs_unedited else self
 
     @property
-    def relative(self) -> bool:
+    def needs_unedited(self) -> bool:
         return "relative_to" in self._offered
 
     def compared_groups(self, groups: tuple[str, ...]) -> tuple[str, ...]:
@@ -88,7 +87,7 @@ def as_objective(objective: Objective | Callable[[Tally], Any]) -> Objective:
     if isinstance(objective, type):
         raise TypeError(f"objective: expected an objective, got the class; write {objective.__name__}()")
     if isinstance(objective, Objective):
-        check_needs(objective.needs, f"objective: {objective.name}.needs")
+        check_needs(objective.needs, f"objective: {name_of(objective)}.needs")
         return objective
     name = type(objective).__name__
     offered = _offered(objective)

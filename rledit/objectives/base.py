@@ -41,11 +41,6 @@ class Objective(ABC):
     def __call__(self, tally: Tally) -> Tensor:
         """The value of each candidate, finite numbers [N]."""
 
-    @property
-    def name(self) -> str:
-        """What error messages call it: by default its class."""
-        return type(self).__name__
-
     def check(self, samples: Samples) -> None:  # noqa: B027 - most objectives have nothing to check
         """Raise ValueError if the objective cannot be computed on these samples, for lack of a group say.
 
@@ -76,12 +71,12 @@ class Objective(ABC):
     def relative_to(self, unedited: Tally) -> Objective:
         """The objective that compares with the unedited model, whose tally on one split is given.
 
-        Scorers call it if :attr:`relative`, each for its split; by default nothing is compared.
+        Scorers call it if :attr:`needs_unedited`, each for its split; by default nothing is compared.
         """
         return self
 
     @property
-    def relative(self) -> bool:
+    def needs_unedited(self) -> bool:
         """Whether values depend on the unedited model: by default, whether :meth:`relative_to` is
         overridden."""
         return type(self).relative_to is not Objective.relative_to
@@ -98,6 +93,14 @@ class Objective(ABC):
         whose names do not begin with an underscore. Override it where attributes change during a search.
         """
         return identity_of(self)
+
+    def _called(self) -> str:
+        return type(self).__name__
+
+
+def name_of(objective: Objective) -> str:
+    """What error messages call an objective: its class, or the name of a plain function."""
+    return objective._called()
 
 
 def check_needs(needs: object, argument: str = "needs") -> frozenset[str]:
@@ -123,7 +126,7 @@ def values_of(objective: Objective, tally: Tally) -> Tensor:
         TypeError: if it gives anything but real numbers.
         ValueError: if it does not give one value per candidate.
     """
-    return as_values(objective(tally), tally, objective.name)
+    return as_values(objective(tally), tally, name_of(objective))
 
 
 def as_values(given: object, tally: Tally, name: str) -> Tensor:
@@ -157,22 +160,22 @@ def admissible_of(objective: Objective, tally: Tally) -> Tensor | None:
         return None
     if not isinstance(kept, Tensor) or kept.dtype != torch.bool:
         got = str(kept.dtype) if isinstance(kept, Tensor) else type(kept).__name__
-        raise TypeError(f"objective: expected admissible() of {objective.name} to give bool, got {got}")
+        raise TypeError(f"objective: expected admissible() of {name_of(objective)} to give bool, got {got}")
     if kept.shape != (tally.candidates,):
         raise ValueError(
-            f"objective: expected admissible() of {objective.name} to give one value per candidate, "
+            f"objective: expected admissible() of {name_of(objective)} to give one value per candidate, "
             f"shape [{tally.candidates}], got {list(kept.shape)}"
         )
     return kept.to(tally.device)
 
 
-def check_finite(values: Tensor, name: str) -> Tensor:
-    """The values [N] of an objective of this name, if all are finite; else ValueError. Waits for a GPU."""
+def check_finite(values: Tensor, objective: Objective) -> Tensor:
+    """The objective's values [N], if all are finite; else ValueError. Waits for a GPU."""
     finite = values.isfinite()
     if not bool(finite.all()):
         worst = int((~finite).nonzero()[0, 0])
         raise ValueError(
-            f"objective: expected {name} to give finite values, got {float(values[worst])} "
+            f"objective: expected {name_of(objective)} to give finite values, got {float(values[worst])} "
             f"for candidate {worst}"
         )
     return values

@@ -63,7 +63,7 @@ class Debias(Objective):
     utility_group: str = "utility"
     bias_group: str = "bias"
     identities: tuple[str, ...] = ()
-    before: Mapping[str, float] | None = field(default=None, compare=False)
+    before: Mapping[str, float] | None = field(default=None, compare=False, repr=False)
     """Metrics of the unedited model; set by :meth:`relative_to`."""
 
     needs = NEEDS

@@ -33,9 +33,7 @@ class Function(Objective):
         self.needs = check_needs(needs)
         self._identity = identity_of(function)  # now: the lists that it appends to are still as they were
 
-    @property
-    def name(self) -> str:
-        """The function's own name."""
+    def _called(self) -> str:
         if isinstance(self.function, FunctionType):
             return self.function.__qualname__.rpartition("<locals>.")[2]
         return type(self.function).__name__
@@ -46,10 +44,10 @@ class Function(Objective):
         Raises:
             TypeError, ValueError: if it does not give one number per candidate.
         """
-        return as_values(self.function(tally), tally, self.name)
+        return as_values(self.function(tally), tally, self._called())
 
     def identity(self) -> dict[str, Json]:
         return {**self._identity, "needs": sorted(self.needs)}
 
     def __repr__(self) -> str:
-        return f"Function({self.name}, needs={sorted(self.needs)})"
+        return f"Function({self._called()}, needs={sorted(self.needs)})"

@@ -59,7 +59,7 @@ class Scorer:
         self._way = self._choose_way(cached)
         self._label_count = LabelCount(samples.labels, samples.groups, editable.classes)
         self._margin_limit = 0.0  # not known yet
-        if objective.relative:  # compares with the unedited model, on this split
+        if objective.needs_unedited:  # compares with the unedited model, on this split
             self.objective = objective.relative_to(self.score({}))
 
     def _choose_backend(self, name: str) -> Backend:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import rledit
 from rledit.objectives import Debias, Function, Objective, Unlearning, as_objective
-from rledit.objectives.base import admissible_of, check_finite, values_of
+from rledit.objectives.base import admissible_of, check_finite, name_of, values_of
 from rledit.tally import Tally
 
 INPUTS = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
@@ -101,22 +101,31 @@ def test_defaults() -> None:
     assert objective.admissible(tally) is None
     assert not objective.constrained
     assert objective.relative_to(tally) is objective
-    assert not objective.relative
+    assert not objective.needs_unedited
     assert objective.compared_groups(("a", "b")) == ("a", "b")
-    assert objective.name == "Least"
+    assert name_of(objective) == "Least"
     assert as_objective(objective) is objective
 
 
 def test_what_is_overridden_is_used() -> None:
     careful = make_task(Careful()).objective
     assert careful.constrained
-    assert not careful.relative
+    assert not careful.needs_unedited
     scorer = make_task(Relative()).scorer()
     assert float(scorer.objective(scorer.score({}))[0]) == 0.0
     assert Debias().constrained
-    assert Debias().relative
+    assert Debias().needs_unedited
     assert not Unlearning().constrained
     assert set(Careful().metrics(count(Careful()))) == {"forget_accuracy", "retain_accuracy"}
+
+
+def test_attributes_of_an_own_objective_are_its_own() -> None:
+    @dataclass
+    class Own(Least):
+        name: str
+        relative: bool = True
+
+    assert as_objective(Own("mine")).identity()["settings"] == {"name": "mine", "relative": True}
 
 
 def test_only_the_value_must_be_written() -> None:
@@ -133,7 +142,7 @@ def test_objectives_of_version_0_1_still_work_whole() -> None:
         plain = as_objective(Old())  # type: ignore[arg-type]
     tally = count(Careful())
     assert plain.needs == {"correct", "loss"}
-    assert plain.name == "Old"
+    assert name_of(plain) == "Old"
     assert plain.metrics(tally)["loss"].tolist() == plain(tally).tolist()
     assert not plain.constrained
     assert plain.admissible(tally) is None
@@ -261,8 +270,8 @@ def test_what_an_objective_must_not_give_is_said_with_its_name(
 
 
 def test_values_that_are_not_finite_are_said_with_the_objectives_name() -> None:
-    with pytest.raises(ValueError, match="expected Name to give finite values, got nan for candidate 1"):
-        check_finite(torch.tensor([0.0, float("nan")]), "Name")
+    with pytest.raises(ValueError, match="expected Least to give finite values, got nan for candidate 1"):
+        check_finite(torch.tensor([0.0, float("nan")]), Least())
 
     def undefined(tally: Tally) -> Tensor:
         return tally.accuracy("retain") / 0.0
