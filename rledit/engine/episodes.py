@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..objectives import Objective
 from ..objectives.base import check_finite, values_of
 from ..ops import Backend
 from ..ops import backend as find_backend
@@ -26,24 +27,23 @@ class Outcome:
         values: the objective itself, float64 [N].
         metrics: the objective's figures, each float64 [N].
         tally: the counts they come from.
+        objective: what made values and metrics of them.
     """
 
     rewards: Tensor
     values: Tensor
     metrics: dict[str, Tensor]
     tally: Tally
+    objective: Objective
 
     def check(self) -> Outcome:
         """The outcome, if its values are finite; else ValueError. Waits for a GPU."""
-        finite = self.values.isfinite()
-        if not bool(finite.all()):
-            worst = int((~finite).nonzero()[0, 0])
-            raise ValueError(f"objective: expected finite values, got {float(self.values[worst])}")
+        check_finite(self.values, self.objective)
         return self
 
     def clone(self) -> Outcome:
         metrics = {name: figure.clone() for name, figure in self.metrics.items()}
-        return Outcome(self.rewards.clone(), self.values.clone(), metrics, self.tally.clone())
+        return Outcome(self.rewards.clone(), self.values.clone(), metrics, self.tally.clone(), self.objective)
 
     def tensors(self) -> list[Tensor]:
         return [self.rewards, self.values, *self.metrics.values(), *self.tally.counts]
@@ -67,9 +67,10 @@ class Episodes:
         self._backend: Backend = find_backend(scorer.backend)
         unedited = scorer.score({})
         values = check_finite(self._values(unedited), scorer.objective)
-        first = Outcome(values, values, scorer.objective.metrics(unedited), unedited).check()
-        self.initial_value = float(first.values[0])
-        self.initial_metrics = {name: float(figure[0]) for name, figure in first.metrics.items()}
+        self.initial_value = float(values[0])
+        self.initial_metrics = {
+            name: float(figure[0]) for name, figure in scorer.objective.metrics(unedited).items()
+        }
         self._edited: dict[str, Tensor] = {}  # per target [N, O, I], kept from episode to episode
         self._previous = torch.empty(0)  # values after the step before, float64 [N]
         self.reset()
@@ -128,13 +129,15 @@ class Episodes:
         values = self._values(tally)
         rewards = values - self._previous
         self._previous.copy_(values)
-        return Outcome(rewards, values, self._metrics(tally), tally)
+        return Outcome(rewards, values, self._metrics(tally), tally, self.scorer.objective)
 
     def score_whole(self, actions: Tensor) -> Outcome:
         """Whole episodes of one step, from actions [n, A] of any n, beside the episodes under way."""
         tally = self.scorer.count(self.layout.factors(actions), self.rule)
         values = self._values(tally)
-        return Outcome(values - self.initial_value, values, self._metrics(tally), tally)
+        return Outcome(
+            values - self.initial_value, values, self._metrics(tally), tally, self.scorer.objective
+        )
 
     @torch.no_grad()
     def edited(self, actions: Tensor, weights: dict[str, Tensor] | None) -> dict[str, Tensor]:
