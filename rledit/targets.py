@@ -9,6 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 from torch import Tensor, nn
+from torch.nn.modules.module import _global_forward_hooks as _global_hooks
+from torch.nn.modules.module import _global_forward_pre_hooks as _global_pre_hooks
+from torch.nn.utils.parametrize import is_parametrized
 
 Target: TypeAlias = nn.Linear | nn.Conv2d
 
@@ -60,6 +63,23 @@ def find_targets(model: nn.Module, names: Sequence[str], argument: str = "target
                 raise ValueError(f"{argument}: {name!r} shares its weight with {other!r}; name only one")
         targets[name] = module
     return targets
+
+
+def is_altered(module: nn.Module) -> bool:
+    """Whether calling it does more than its class says: hooks, a patched forward, a parametrization."""
+    hooks = (module._forward_hooks, module._forward_pre_hooks, _global_hooks, _global_pre_hooks)
+    return any(hooks) or "forward" in module.__dict__ or is_parametrized(module)
+
+
+def is_plain(target: Target) -> bool:
+    """Whether a call of it is what Linear or Conv2d do, and no more. Subclasses may have a forward of their
+    own, such as a Conv2d that pads its input or normalizes its weight."""
+    cls = type(target)
+    if isinstance(target, nn.Conv2d):
+        plain = cls.forward is nn.Conv2d.forward and cls._conv_forward is nn.Conv2d._conv_forward
+    else:
+        plain = cls.forward is nn.Linear.forward
+    return plain and not is_altered(target)
 
 
 def check_rank(rank: int, name: str, outputs: int, inputs: int) -> None:

@@ -1,17 +1,30 @@
 """Scoring: what a batch of candidates makes of the samples.
 
+``evaluator``   candidates' weights in, counts out: the protocol, and black boxes
+``ways``        the evaluators of torch networks: tail, suffix, whole
+``scorer``      checks what it is given, and scores with an evaluator
+``editable``    what is edited: a private copy of a model, or a black box
+``copies``      private copies, and twins that share their weights
+``hooks``       what becomes of the caller's hooks on a private copy
+``checking``    is a model sound, and does a way to run candidates give what it gives?
 ``tracing``     cuts a network at its targets into a cached prefix and a suffix
+``network``     runs a cut network
 ``population``  runs a target for all candidates at once
-``network``     the two ways to run a suffix: traced, or the whole module
-``tail``        recognises suffixes that the fused op can run
+``tail``        recognizes suffixes that the fused op can run
 ``simplify``    takes work out of a suffix
-``editable``    a private copy of a model, cut, with its targets
-``checking``    compares a way to run candidates with the network itself
-``ways``        scores a population on cached activations: by the tail, or by the suffix
-``scorer``      caches the prefix, checks itself, scores
 """
 
-from .editable import EditableModel, Factors
+from .editable import Editable, EditableFunction, EditableModel, Factors
+from .evaluator import Evaluator, FunctionEvaluator, OneByOne
 from .scorer import Scorer
 
-__all__ = ["EditableModel", "Factors", "Scorer"]
+__all__ = [
+    "Editable",
+    "EditableFunction",
+    "EditableModel",
+    "Evaluator",
+    "Factors",
+    "FunctionEvaluator",
+    "OneByOne",
+    "Scorer",
+]

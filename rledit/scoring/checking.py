@@ -1,66 +1,354 @@
-"""Does a way to run candidates give what the network itself gives?"""
+"""Is a model sound for editing, and does a way to run candidates give what the model itself gives?
+
+Everything here compares logits of a few samples: the model's own, those of a twin whose weights have really been
+edited, and those of the way in question. How near they must be hangs on the logits alone: on how they vary from
+sample to sample, on what the edit changed, and on the rounding of numbers of their size.
+"""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from ..ops import backend
 from ..ops.rules import UNCHANGED
-from ..targets import Target, as_matrix
-from .network import logits_of
+from ..targets import Target, as_matrix, find_targets
+from .copies import HALF, twin_of
+from .network import calling_modules, logits_of
 from .population import Population
+from .tracing import targets_that_reach
+
+SIZES = (1.0, 8.0, 64.0, 512.0, 1 / 8, 1 / 64)
+"""Of the random edits, relative to the weights; the first that shows is taken."""
+SHOWS = 0.01  # of the logits' variation: what an edit must move to be a good test
+MOST_SAMPLES = 1024  # that are tried before a target is said to have no effect
+ACCURACY = 1e-4  # far above the rounding of a deep float32 network, far below what a wrong value does
+HALF_ACCURACY = 2e-2  # where the forward itself computes in half precision
+ROUNDINGS = 128  # of the last bit, that a logit may be off
 
 
 class MismatchError(ValueError):
     """The logits of a population are not those of the network, really edited."""
 
 
-@torch.no_grad()
-def check_population(
-    model: nn.Module,
-    targets: Mapping[str, Target],
-    inputs: Tensor,  # [s, ...], a few samples
-    run: Callable[[Population], Tensor],  # n candidates -> logits [n*s, C] of these samples
-) -> None:
-    """Compare two candidates, one unedited and one with a random edit of every target, with the network.
+class Probe:
+    """A model's logits of a few samples, unedited and really edited.
 
-    They run together and the network runs each of them by itself, in two halves of the samples. That finds
-    weights that are used elsewhere as well, a target whose output is not followed, values that depend on
-    other samples of the batch, and a forward that is not deterministic.
-
-    Raises:
-        MismatchError: if the logits differ by more than float32 rounding explains.
+    Args:
+        model: a private copy, in eval mode.
+        targets: its targets.
+        inputs: [s, ...], at least 2 samples.
+        sizes: of the random edit of each target; 1 if not given.
     """
-    edited = copy.deepcopy(model)
-    generator = torch.Generator().manual_seed(0)
-    factors = {}
-    for name, target in targets.items():
-        weight = as_matrix(target.weight)
-        size = float(weight.square().mean().sqrt()) or weight.shape[1] ** -0.5
-        left = size * torch.randn(weight.shape[0], 1, generator=generator, device="cpu").to(weight)
-        right = torch.randn(1, weight.shape[1], generator=generator, device="cpu").to(weight)
-        factors[name] = (torch.stack([0 * left, left]), torch.stack([right, right]))
-        twin = edited.get_submodule(name)
-        assert isinstance(twin, (nn.Linear, nn.Conv2d))
-        twin.weight += (left @ right).view_as(twin.weight)
-    population = Population(
-        size=2, factors=factors, weights={}, rule=UNCHANGED, backend=backend("reference"),
-        precision="float32",
-    )  # fmt: skip
-    logits = run(population).unflatten(0, (2, len(inputs)))
-    halves = inputs.split((len(inputs) + 1) // 2)
-    for kind, network, ours in (("unedited", model, logits[0]), ("edited", edited, logits[1])):
-        theirs = torch.cat([logits_of(network, half) for half in halves])
-        # Far above the rounding of a deep float32 network, far below what a wrong value does.
-        tolerance = 1e-4 * float(theirs.abs().max().clamp(min=1.0))
-        worst = float((ours - theirs).abs().max())
-        if not worst <= tolerance:
-            raise MismatchError(
-                f"model: the scorer's logits of the {kind} network differ from the model's own by "
-                f"{worst:.3g}, more than {tolerance:.3g}. Are samples independent of each other in eval "
-                "mode, is the forward deterministic, and is each target's weight used nowhere else?"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        targets: Mapping[str, Target],
+        inputs: Tensor,
+        sizes: Mapping[str, float] | None = None,
+    ) -> None:
+        self.model = model
+        self.inputs = inputs
+        self.sizes = dict.fromkeys(targets, 1.0) if sizes is None else dict(sizes)
+        self._originals = targets
+        self._twin = twin_of(model, [target.weight for target in targets.values()])
+        self._targets = find_targets(self._twin, list(targets))
+        generator = torch.Generator().manual_seed(0)
+        self._factors = {name: _random_factors(target.weight, generator) for name, target in targets.items()}
+        with _SeesHalf() as seen:
+            self.unedited = logits_of(model, inputs)
+        self._accuracy = HALF_ACCURACY if seen.half else ACCURACY
+        self.autocast = seen.autocast
+
+    # -------------------------------------------------------------------------------- the model alone
+
+    def check_model(self) -> None:
+        """Raise ValueError for logits that are no numbers, that change from pass to pass, or that depend on
+        the other samples of the batch."""
+        if bool((bad := self.unedited.isnan() | self.unedited.isposinf()).any()):
+            sample = int(bad.any(1).nonzero()[0, 0])
+            value = float(self.unedited[sample][bad[sample]][0])
+            raise ValueError(
+                f"model: expected logits that are finite, or -inf for a class that is ruled out; sample "
+                f"{sample} has {value}"
             )
+        tolerance = self._tolerance(self.unedited)
+        again = logits_of(self.model, self.inputs)
+        if worst := _excess(again, self.unedited, tolerance):
+            raise ValueError(
+                f"model: its forward is not deterministic: a second pass over the same samples gives logits "
+                f"that differ by {worst:.3g}. Does it draw random numbers in eval mode, as dropout that is "
+                "always on does, or keep a state from call to call?"
+            )
+        halves = self.inputs.split((len(self.inputs) + 1) // 2)
+        alone = torch.cat([logits_of(self.model, half) for half in halves])
+        if worst := _excess(alone, self.unedited, tolerance):
+            raise ValueError(
+                f"model: the logits of a sample depend on the other samples of its batch: they differ by "
+                f"{worst:.3g} where half of the samples run alone. Is the batch the first dimension all the "
+                "way (batch_first=True), and does no layer normalize, attend or route across it in eval mode?"
+            )
+
+    # --------------------------------------------------------------------------------------- targets
+
+    def check_targets(self, more: Callable[[int], Tensor]) -> None:
+        """Find a size of each target's random edit that shows in the logits, one target after the other.
+
+        A target that shows on no sample may have no effect at all, or none on these samples or with these
+        weights: a ReLU behind it is dead, a layer behind it is zero, no row is routed to it. It is refused
+
+        - where the trace of the model has no path from it to the logits;
+        - where the model cannot be traced and the target is never called, or its output moves with its edits
+          and the logits do not: on up to 1024 samples, by edits of up to 512 times its weights, and with all
+          other targets edited as well.
+
+        Args:
+            more: the first samples of the split, as many as there are up to a number.
+
+        Raises:
+            ValueError: for a target that cannot have an effect.
+        """
+        silent = [name for name in self.sizes if not self._find_size(name, self.inputs)]
+        if not silent:
+            return
+        reaching = targets_that_reach(self.model, list(self.sizes))
+        for name in silent:
+            if reaching is not None:
+                if name not in reaching:
+                    raise ValueError(_no_effect(name, "nothing that it computes reaches the logits"))
+            elif not self._shows_beside_others(name):
+                self._find_among_more(name, more)
+
+    def _find_among_more(self, name: str, more: Callable[[int], Tensor]) -> None:
+        inputs = self.inputs
+        while len(inputs) < MOST_SAMPLES:
+            known, inputs = len(inputs), more(min(8 * len(inputs), MOST_SAMPLES))
+            if self._find_size(name, inputs):
+                return
+            if len(inputs) <= known:
+                break
+        edited, unedited = self._outputs(name, 1.0, inputs), self._outputs(name, 0.0, inputs)
+        if not unedited:
+            raise ValueError(_no_effect(name, f"the model does not call it on {len(inputs)} samples"))
+        if any(not torch.equal(a, b) for a, b in zip(edited, unedited, strict=False)):
+            raise ValueError(_no_effect(name, f"no edit of it changes any logit of {len(inputs)} samples"))
+
+    def _outputs(self, name: str, size: float, inputs: Tensor) -> list[Tensor]:
+        """What the target gives in each of its calls."""
+        outputs: list[Tensor] = []
+        hook = self._targets[name].register_forward_hook(lambda *call: outputs.append(call[2].clone()))
+        try:
+            with calling_modules():
+                self.edited({name: size}, inputs)
+        finally:
+            hook.remove()
+        return outputs
+
+    def _find_size(self, name: str, inputs: Tensor) -> bool:
+        """Whether an edit of the target shows; the size that shows best is kept."""
+        unedited = self.unedited if inputs is self.inputs else logits_of(self.model, inputs)
+        wanted = SHOWS * _variation(unedited)
+        best = 0.0
+        for size in SIZES:
+            changed = _change(self.edited({name: size}, inputs), unedited)
+            if changed > best:
+                self.sizes[name], best = size, changed
+            if best > wanted:
+                break
+        return best > 0
+
+    def _shows_beside_others(self, name: str) -> bool:
+        others = {other: size for other, size in self.sizes.items() if other != name}
+        if not others:
+            return False
+        without = self.edited(others)
+        for size in SIZES[:4]:
+            if _change(self.edited({**others, name: size}), without) > 0:
+                self.sizes[name] = size
+                return True
+        return False
+
+    def check_uses(self) -> None:
+        """Raise ValueError for a target whose weight the model uses in another way than by calling it."""
+        worst = self._outside_calls(self.sizes)
+        if not worst:
+            return
+        each = {name: self._outside_calls({name: size}) for name, size in self.sizes.items()}
+        name = max(each, key=lambda name: each[name])
+        weight = self._originals[name].weight
+        modules = self.model.named_modules(remove_duplicate=False)
+        own = {f"{alias}.weight" for alias, module in modules if module is self._originals[name]}
+        tied = [
+            other
+            for other, parameter in self.model.named_parameters(remove_duplicate=False)
+            if parameter is weight and other not in own
+        ]
+        where = f"it is also {', '.join(tied)}" if tied else "a forward reads it"
+        raise ValueError(
+            f"targets: the weight of {name!r} is used elsewhere, not only in calls of that module ({where}): an "
+            f"edit of it changes more than this layer, here logits by {worst:.3g}. Untie it, or choose another "
+            "target"
+        )
+
+    def _outside_calls(self, sizes: Mapping[str, float]) -> float:
+        """What the edits do to the logits beyond what they do in calls of the targets."""
+        with calling_modules():
+            really = self.edited(sizes)
+            with self._edited_in_calls(sizes):
+                in_calls = logits_of(self._twin, self.inputs)
+        return _excess(in_calls, really, self._tolerance(self.unedited, really))
+
+    # ------------------------------------------------------------------------------------------ edits
+
+    def edited(self, sizes: Mapping[str, float], inputs: Tensor | None = None) -> Tensor:
+        """The logits with the weights of these targets really edited, by random edits of these sizes."""
+        try:
+            for name, size in sizes.items():
+                self._write(name, size)
+            return logits_of(self._twin, self.inputs if inputs is None else inputs)
+        finally:
+            for name in sizes:
+                self._write(name, 0.0)
+
+    def _write(self, name: str, size: float) -> None:
+        weight = self._targets[name].weight.data
+        weight.copy_(self._originals[name].weight)
+        if size:
+            left, right = self._factors[name]
+            if weight.is_contiguous():
+                as_matrix(weight).addr_(left[:, 0], right[0], alpha=size)  # no second matrix of that size
+            else:
+                weight.add_((size * left @ right).view_as(weight))
+
+    @contextmanager
+    def _edited_in_calls(self, sizes: Mapping[str, float]) -> Iterator[None]:
+        """The weights are edited while their modules are being called, and at no other time."""
+        hooks = []
+        for name, size in sizes.items():
+            target = self._targets[name]
+            before, after = partial(self._while_called, name, size), partial(self._while_called, name, 0.0)
+            hooks += [
+                target.register_forward_pre_hook(before, prepend=True),
+                target.register_forward_hook(after),
+            ]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _while_called(self, name: str, size: float, *_: Any) -> None:
+        self._write(name, size)
+
+    # ------------------------------------------------------------------------------------ populations
+
+    def check_population(self, run: Callable[[Population], Tensor]) -> None:
+        """Compare two candidates, one unedited and one with a random edit of every target, with the model.
+
+        They run together and the model runs each of them by itself. That finds a target whose output is not
+        followed, and values of one candidate or sample that get into those of another.
+
+        Args:
+            run: n candidates -> their logits [n*s, C] of these samples.
+
+        Raises:
+            MismatchError: if the logits differ by more than float32 rounding explains.
+        """
+        factors = {}
+        for name, (left, right) in self._factors.items():
+            edit = self.sizes[name] * left
+            factors[name] = (torch.stack([0 * edit, edit]), torch.stack([right, right]))
+        population = Population(
+            size=2, factors=factors, weights={}, rule=UNCHANGED, backend=backend("reference"),
+            precision="float32",
+        )  # fmt: skip
+        logits = run(population)
+        if logits.shape != (2 * len(self.inputs), self.unedited.shape[1]):
+            raise MismatchError(f"expected logits of 2 candidates, got {list(logits.shape)}")
+        edited = self.edited(self.sizes)
+        tolerance = self._tolerance(self.unedited, edited)
+        for kind, ours, theirs in zip(
+            ("unedited", "edited"), logits.split(len(self.inputs)), (self.unedited, edited), strict=True
+        ):
+            if worst := _excess(ours, theirs, tolerance):
+                raise MismatchError(
+                    f"model: the scorer's logits of the {kind} network differ from the model's own by "
+                    f"{worst:.3g}, where their rounding explains {float(tolerance.max()):.3g}"
+                )
+
+    def _tolerance(self, *logits: Tensor) -> Tensor:
+        """By class [C]."""
+        size = torch.stack([_finite(values).abs().amax(0) for values in logits]).amax(0)
+        varies = _variation(self.unedited)
+        if len(logits) > 1:
+            varies = max(varies, _change(logits[1], logits[0]))
+        return self._accuracy * varies + ROUNDINGS * torch.finfo(size.dtype).eps * size
+
+
+def _no_effect(name: str, why: str) -> str:
+    return (
+        f"targets: {name!r} has no effect on the model in eval mode: {why}. Is it a head that only training "
+        "uses?"
+    )
+
+
+def _random_factors(weight: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Left [O, 1] and right [1, I] of an edit as large as the weights."""
+    matrix = as_matrix(weight.detach())
+    outputs, inputs = matrix.shape
+    size = float(torch.linalg.vector_norm(matrix)) / matrix.numel() ** 0.5 or inputs**-0.5
+    left = size * torch.randn(outputs, 1, generator=generator, device="cpu").to(weight)
+    return left, torch.randn(1, inputs, generator=generator, device="cpu").to(weight)
+
+
+def _finite(logits: Tensor) -> Tensor:
+    """With zeros in the place of infinities and NaN."""
+    return logits.masked_fill(~logits.isfinite(), 0)
+
+
+def _variation(logits: Tensor) -> float:
+    """How far a logit varies over the samples, at most."""
+    values = _finite(logits)
+    return float((values.amax(0) - values.amin(0)).max())
+
+
+def _change(logits: Tensor, before: Tensor) -> float:
+    """How far a logit has moved, at most; 0 for logits that are no numbers any more."""
+    if bool((logits.isnan() | (logits.isinf() != before.isinf())).any()):
+        return 0.0
+    return float((_finite(logits) - _finite(before)).abs().max())
+
+
+def _excess(ours: Tensor, theirs: Tensor, tolerance: Tensor) -> float:
+    """The largest difference if any is above the tolerance [C], else 0. Equal infinities do not differ."""
+    difference = torch.where(ours == theirs, 0, (ours - theirs).abs())
+    if bool((difference <= tolerance).all()):
+        return 0.0
+    worst = float(difference.nan_to_num(nan=torch.inf).max())
+    return worst
+
+
+class _SeesHalf(TorchFunctionMode):
+    """Notes whether a forward switches autocast on or computes in half precision."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.autocast = False
+        self.half = False
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
+            self.autocast = self.half = True
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor) and result.dtype in HALF:
+            self.half = True
+        return result

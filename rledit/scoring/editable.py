@@ -1,110 +1,61 @@
-"""EditableModel: a private copy of a model, its targets, and the way to run it for a population."""
+"""What scorers know of whatever is edited: its weights, and how candidates of them are evaluated."""
 
 from __future__ import annotations
 
-import copy
 import warnings
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..runtime import all_finite
+from ..ops import Backend
+from ..runtime import all_finite, plain_modes
 from ..samples import Samples
 from ..storage.fingerprint import fingerprint
-from ..targets import as_matrix, check_rank, find_targets, matrices
-from .checking import MismatchError, check_population
-from .network import CutNetwork, Network, WholeNetwork, logits_of
+from ..targets import check_rank, find_targets, matrices
+from .checking import MismatchError, Probe
+from .copies import HALF, private_copy
+from .evaluator import Evaluator, FunctionEvaluator
+from .hooks import take_off_watchers
+from .network import CutNetwork, logits_of
 from .tail import Tail, find_tail
-from .tracing import TracingError, cut
+from .tracing import RowsError, TracingError, cut, first_line
+from .ways import SuffixWay, TailWay, WholeWay, tail_logits
 
 Factors = Mapping[str, tuple[Tensor, Tensor]]
 """Per target: left [N, O, R] and right [N, R, I], float32 or float64."""
 
+SHOWN_SAMPLES = 4
+CHECKED_SAMPLES = 8
+BATCH = 256
 
-class EditableModel:
-    """What scorers know of a model.
+
+class Editable(ABC):
+    """Weights that can be edited, and the way to an evaluator of their candidates.
 
     Attributes:
-        model: the private copy, in eval mode; half precision has become float32.
-        targets: the modules whose weights may be edited, by name.
-        fingerprint: of the original's target weights.
-        dtype, device: of the target weights.
+        dtype, device: of the weights.
         classes: C of the logits.
-        network: how to run it for many candidates.
-        tail: what follows the cut, where the fused op can run it.
-
-    Raises:
-        TypeError, ValueError: see :class:`rledit.Task`.
     """
 
-    def __init__(self, model: nn.Module, targets: Sequence[str], samples: Samples) -> None:
-        """``samples``: a few of them show what the model takes and gives."""
-        if not isinstance(model, nn.Module):
-            raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
-        originals = find_targets(model, targets)
-        self.model = _private_copy(model)
-        self.fingerprint = fingerprint({name: target.weight for name, target in originals.items()})
-        self.targets = find_targets(self.model, targets)
-        self.dtype = next(iter(self.targets.values())).weight.dtype
-        self.device = next(iter(self.targets.values())).weight.device
-        few = self.as_input(samples.head(4))
-        if len(few) < 3:  # tracing needs three samples to tell a batch size from a constant
-            few = few.repeat(3, *([1] * (few.dim() - 1)))[:3]
-        self.classes = self._count_classes(few)
-        self.network, self.tail = self._build_network(few)
+    dtype: torch.dtype
+    device: torch.device
+    classes: int
 
-    def _count_classes(self, inputs: Tensor) -> int:
-        try:
-            return logits_of(self.model, inputs).shape[1]
-        except Exception as error:
-            if str(error).startswith("model: "):
-                raise
-            raise ValueError(
-                f"model: it fails on inputs {inputs.dtype} {list(inputs.shape)}: {error}"
-            ) from error
-
-    def _build_network(self, inputs: Tensor) -> tuple[Network, Tail | None]:
-        try:
-            parts = cut(self.model, list(self.targets), inputs)
-            network = CutNetwork(parts, list(self.targets), inputs)
-            with torch.no_grad():
-                cached = network.prefix(inputs)
-            check_population(
-                self.model, self.targets, inputs, lambda population: network.suffix(cached, population)
-            )
-        except (TracingError, MismatchError) as error:
-            whole = WholeNetwork(self.model, self.targets)
-            # What is wrong with the model itself is wrong in any way to run it.
-            check_population(
-                self.model, self.targets, inputs, lambda population: whole.suffix((inputs,), population)
-            )
-            reason = error if isinstance(error, TracingError) else "its trace gives other logits"
-            warnings.warn(
-                f"the network cannot be traced ({reason}); "
-                "nothing is cached and every candidate runs it whole",
-                stacklevel=4,
-            )
-            return whole, None
-        return network, find_tail(parts, cached[0])
-
-    def as_input(self, inputs: Tensor) -> Tensor:
-        """Inputs as the private copy takes them: on its device, half precision as float32."""
-        if inputs.is_meta:
-            raise ValueError("inputs: expected values, got a tensor on the meta device")
-        inputs = inputs.to(self.device)
-        if inputs.dtype in (torch.float16, torch.bfloat16):
-            inputs = inputs.float()
-        if inputs.is_floating_point() and inputs.dtype != self.dtype:
-            raise TypeError(f"inputs: expected the model's dtype {self.dtype}, got {inputs.dtype}")
-        return inputs
-
+    @abstractmethod
     def weights(self) -> dict[str, Tensor]:
         """The unedited weights as matrices [O, I]."""
-        return matrices(self.targets)
+        ...
+
+    @abstractmethod
+    def evaluator(self, samples: Samples, backend: Backend, precision: str) -> Evaluator:
+        """Of these samples."""
+        ...
 
     def check_factors(self, factors: Factors) -> dict[str, tuple[Tensor, Tensor]]:
-        """The factors in the model's dtype, after every check that :meth:`Scorer.score` promises."""
+        """The factors in the weights' dtype, after every check that :meth:`Scorer.score` promises."""
         checked = {}
         for name, pair in factors.items():
             outputs, inputs = self._matrix_shape("factors", name)
@@ -127,7 +78,7 @@ class EditableModel:
         return checked
 
     def check_weights(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Weights [N, O, I] per target, contiguous and in the model's dtype."""
+        """Weights [N, O, I] per target, contiguous and in the weights' dtype."""
         checked = {}
         for name, weight in weights.items():
             outputs, inputs = self._matrix_shape("weights", name)
@@ -139,19 +90,232 @@ class EditableModel:
         return checked
 
     def _matrix_shape(self, argument: str, name: str) -> tuple[int, int]:
-        if name not in self.targets:
-            raise ValueError(f"{argument}: expected targets {', '.join(self.targets)}; got {name!r}")
-        outputs, inputs = as_matrix(self.targets[name].weight).shape
+        own = self.weights()
+        if name not in own:
+            raise ValueError(f"{argument}: expected targets {', '.join(own)}; got {name!r}")
+        outputs, inputs = own[name].shape
         return outputs, inputs
 
 
-def _private_copy(model: nn.Module) -> nn.Module:
-    own = copy.deepcopy(model).eval().requires_grad_(False)
-    if any(p.dtype in (torch.float16, torch.bfloat16) for p in own.parameters()):
-        own = own.float()
-    for name, parameter in own.named_parameters():
-        if parameter.is_meta:
-            raise ValueError(f"model: expected weights with values, {name!r} is on the meta device")
-        if parameter.is_floating_point() and not bool(parameter.isfinite().all()):
-            raise ValueError(f"model: expected finite weights, {name!r} has NaN or infinity")
-    return own
+class EditableFunction(Editable):
+    """A black box: a function from the targets' weights to the logits of the samples.
+
+    Args:
+        function: from a dict of weights, each a float32 tensor [O, I] on the CPU, to logits [S, C], a tensor or
+            an array. It is called with the unedited weights once, to see C.
+        weights: the unedited weights by name, matrices [O, I], tensors or arrays. Copied.
+
+    Raises:
+        ValueError: for no weights, or such that are no matrices or not finite; logits that are not [S, C].
+    """
+
+    def __init__(self, function: Callable[[dict[str, Tensor]], Any], weights: Mapping[str, Any]) -> None:
+        if not weights:
+            raise ValueError("weights: expected at least one matrix, got none")
+        self._function = function
+        self._weights = {
+            name: torch.as_tensor(weight).detach().to("cpu", torch.float32, copy=True).contiguous()
+            for name, weight in weights.items()
+        }
+        for name, weight in self._weights.items():
+            if weight.dim() != 2 or weight.numel() == 0:
+                raise ValueError(f"weights[{name!r}]: expected a matrix [O, I], got {list(weight.shape)}")
+            if not all_finite(weight):
+                raise ValueError(f"weights[{name!r}]: expected finite numbers, got NaN or infinity")
+        self.dtype, self.device = torch.float32, torch.device("cpu")
+        logits = torch.as_tensor(function(dict(self._weights)))
+        if logits.dim() != 2 or logits.shape[1] < 2:
+            raise ValueError(
+                f"function: expected logits [S, C] with C of at least 2, got {list(logits.shape)}"
+            )
+        self.classes = logits.shape[1]
+
+    def weights(self) -> dict[str, Tensor]:
+        return dict(self._weights)
+
+    def evaluator(self, samples: Samples, backend: Backend, precision: str) -> Evaluator:
+        if precision != "float32":
+            raise ValueError(f"precision: a function is evaluated in 'float32', got {precision!r}")
+        return FunctionEvaluator(
+            self._function, self._weights, samples.labels, samples.masks, self.classes, backend
+        )
+
+
+class EditableModel(Editable):
+    """A private copy of a model.
+
+    Attributes:
+        model: the copy, in eval mode; half precision has become float32.
+        targets: the modules whose weights may be edited, by name.
+        fingerprint: of the original's target weights.
+        network: how to run it for many candidates at once; None where it must be run whole.
+        tail: what follows the cut, where the fused op can run it.
+
+    Raises:
+        TypeError, ValueError: see :class:`rledit.Task`.
+    """
+
+    def __init__(self, model: nn.Module, targets: Sequence[str], samples: Samples) -> None:
+        """``samples``: a few of them show what the model takes and gives."""
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
+        originals = find_targets(model, targets)
+        with plain_modes():
+            self.model = private_copy(model)
+            self.fingerprint = fingerprint({name: target.weight for name, target in originals.items()})
+            self.targets = find_targets(self.model, targets)
+            self.dtype = next(iter(self.targets.values())).weight.dtype
+            self.device = next(iter(self.targets.values())).weight.device
+            first = self.as_input(samples.head(CHECKED_SAMPLES))
+            take_off_watchers(self.model, lambda model: logits_of(model, first[:SHOWN_SAMPLES]))
+            self.classes = logits_of(self.model, first[:SHOWN_SAMPLES]).shape[1]
+            few = self._at_least(first, 3)
+            probe = Probe(self.model, self.targets, few)
+            probe.check_model()
+            probe.check_targets(lambda count: self.as_input(samples.head(count)))
+            probe.check_uses()
+            self._sizes = probe.sizes  # of the random edits that scorers check themselves with
+            self.network: CutNetwork | None = None
+            self.tail: Tail | None = None
+            try:
+                self.network, self.tail = self._cut(few, probe)
+            except (TracingError, MismatchError) as error:
+                reason = str(error)
+                if isinstance(error, MismatchError):
+                    reason = "autocast inside forward" if probe.autocast else "its trace gives other logits"
+        if self.network is None:
+            warnings.warn(_runs_whole(reason), stacklevel=3)
+
+    def _cut(self, inputs: Tensor, probe: Probe) -> tuple[CutNetwork, Tail | None]:
+        """Raises TracingError or MismatchError where the model must be run whole."""
+        parts = cut(self.model, list(self.targets), inputs)
+        try:
+            network = CutNetwork(parts, inputs)
+            cached = network.prefix(inputs)
+            probe.check_population(lambda population: network.suffix(cached, population))
+        except (TracingError, MismatchError):
+            raise
+        except Exception as error:  # any code may stand in a forward(), and fail in a graph in any way
+            raise TracingError(first_line(error)) from error
+        return network, find_tail(parts, cached[0])
+
+    @staticmethod
+    def _at_least(inputs: Tensor, count: int) -> Tensor:
+        """The samples, again and again if there are fewer: tracing needs three to tell a batch size from a
+        constant."""
+        if len(inputs) >= count:
+            return inputs
+        return inputs.repeat(count, *([1] * (inputs.dim() - 1)))[:count]
+
+    def as_input(self, inputs: Tensor) -> Tensor:
+        """Inputs as the private copy takes them: on its device, half precision as float32."""
+        if inputs.is_meta:
+            raise ValueError("inputs: expected values, got a tensor on the meta device")
+        inputs = inputs.to(self.device)
+        if inputs.dtype in HALF:
+            inputs = inputs.float()
+        if inputs.is_floating_point() and inputs.dtype != self.dtype:
+            raise TypeError(f"inputs: expected the model's dtype {self.dtype}, got {inputs.dtype}")
+        return inputs
+
+    def weights(self) -> dict[str, Tensor]:
+        return matrices(self.targets)
+
+    # ------------------------------------------------------------------------------------ evaluators
+
+    def evaluator(self, samples: Samples, backend: Backend, precision: str) -> Evaluator:
+        """Of these samples: what does not depend on an edit is computed here and kept.
+
+        Raises:
+            ValueError: for a model that fails on these samples, or whose logits cannot be reproduced.
+        """
+        with plain_modes():
+            try:
+                if self.network is not None:
+                    return self._cut_evaluator(self.network, samples, backend, precision)
+            except RowsError as error:
+                warnings.warn(_runs_whole(str(error)), stacklevel=4)
+            return self._whole_evaluator(samples, backend)
+
+    def _cut_evaluator(
+        self, network: CutNetwork, samples: Samples, backend: Backend, precision: str
+    ) -> Evaluator:
+        cached = self._cache(network, samples)
+        tail = self.tail
+        few = tuple(value[:CHECKED_SAMPLES] for value in cached)
+        probe = Probe(self.model, self.targets, self.as_input(samples.head(CHECKED_SAMPLES)), self._sizes)
+        labels, masks = samples.labels.to(self.device), samples.masks.to(self.device)
+        if tail is not None:
+            probe.check_population(lambda population: tail_logits(tail, few[0], population))
+            return TailWay(tail, cached[0], labels, masks, backend, precision)
+        probe.check_population(lambda population: network.suffix(few, population))
+
+        def otherwise(error: RowsError) -> Evaluator:
+            warnings.warn(_runs_whole(str(error)), stacklevel=5)
+            with plain_modes():
+                return self._whole_evaluator(samples, backend)
+
+        return SuffixWay(network, cached, labels, masks, backend, self.classes, otherwise)
+
+    def _cache(self, network: CutNetwork, samples: Samples) -> tuple[Tensor, ...]:
+        """Runs the prefix batch by batch; only what the suffix reads is kept."""
+        cached: list[Tensor] = []
+        start = 0
+        for batch in samples.batches(BATCH):
+            inputs = self.as_input(batch)
+            values = network.prefix(inputs)
+            if not all(value.isfinite().all() for value in values if value.is_floating_point()):
+                self._check_logits(inputs, start)  # masks may hold -inf: what counts is what comes of them
+            if not cached:
+                cached = [_empty_rows(value, len(samples)) for value in values]
+            for whole, value in zip(cached, values, strict=True):
+                _check_shape(value, whole, start)
+                whole[start : start + len(value)] = value
+            start += len(batch)
+            del batch, inputs, values  # before the next batch is read
+        return tuple(cached)
+
+    def _check_logits(self, inputs: Tensor, start: int) -> None:
+        logits = logits_of(self.model, inputs)
+        bad = (logits.isnan() | logits.isposinf()).any(1)
+        if bool(bad.any()):
+            sample = start + int(bad.nonzero()[0, 0])
+            raise ValueError(f"inputs: the activations and logits of sample {sample} are not finite")
+
+    def _whole_evaluator(self, samples: Samples, backend: Backend) -> Evaluator:
+        inputs: Tensor | None = None
+        start = 0
+        for batch in samples.batches(BATCH):
+            values = self.as_input(batch)
+            if inputs is None:
+                inputs = _empty_rows(values, len(samples))
+                logits_of(self.model, values[:CHECKED_SAMPLES])  # or what it fails on
+            _check_shape(values, inputs, start)
+            inputs[start : start + len(values)] = values
+            start += len(batch)
+            del batch, values
+        assert inputs is not None  # Samples has at least one
+        labels, masks = samples.labels.to(self.device), samples.masks.to(self.device)
+        return WholeWay(self.model, self.targets, inputs, labels, masks, backend, self.classes)
+
+
+def _runs_whole(reason: str) -> str:
+    return (
+        f"the network cannot be traced ({reason}); nothing is cached and every candidate runs it whole, one "
+        "after the other"
+    )
+
+
+def _check_shape(value: Tensor, whole: Tensor, start: int) -> None:
+    if value.shape[1:] != whole.shape[1:]:
+        raise ValueError(
+            f"inputs: the values of samples {start}..{start + len(value) - 1} have shape {list(value.shape)}, "
+            f"those of the samples before {[start, *whole.shape[1:]]}"
+        )
+
+
+def _empty_rows(like: Tensor, rows: int) -> Tensor:
+    """[rows, ...] in the memory format of ``like``."""
+    last = like.dim() == 4 and not like.is_contiguous()
+    layout = torch.channels_last if last else torch.contiguous_format
+    return torch.empty((rows, *like.shape[1:]), dtype=like.dtype, device=like.device, memory_format=layout)

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from ..ops.backends import Backend
 from ..ops.rules import EditRule
-from ..targets import Target, as_matrix
+from ..targets import Target, as_matrix, is_plain
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,8 @@ class Population:
 
     def run(self, name: str, target: Target, x: Tensor, shared: bool) -> Tensor:
         """The target's output for every candidate, folded; ``x`` is shared or folded."""
+        if not is_plain(target):
+            return self._called(name, target, x, shared)
         if shared and self._corrects(name, target):
             if isinstance(target, nn.Linear) and self.backend.population_linear is not None:
                 return self._corrected_linear(name, target, x).flatten(0, 1)
@@ -76,19 +78,29 @@ class Population:
     def _operand(self, x: Tensor) -> Tensor:
         return x.bfloat16().to(x.dtype) if self.precision == "bfloat16" else x
 
-    def _edited(self, name: str, target: Target) -> Tensor:
-        """The candidates' weights [n, O, I]."""
+    def edited(self, name: str, unedited: Tensor) -> Tensor:
+        """The candidates' weights [n, O, I], of a target whose own is ``unedited`` [O, I]."""
         if name in self.weights:
             weight = self.weights[name]
             if name in self.factors:
                 weight = weight.clone()
         else:
             # repeat copies also where it repeats once: the model's own weight must not be edited
-            weight = as_matrix(target.weight).detach().repeat(self.size, 1, 1)
+            weight = unedited.repeat(self.size, 1, 1)
         if name in self.factors:
             left, right = self.factors[name]
             self.backend.edit_(weight, left, right, self.rule)
         return self._operand(weight)
+
+    def _edited(self, name: str, target: Target) -> Tensor:
+        return self.edited(name, as_matrix(target.weight).detach())
+
+    def _called(self, name: str, target: Target, x: Tensor, shared: bool) -> Tensor:
+        """Of a target that is no plain Linear or Conv2d: it is called with each candidate's weight."""
+        weights = self._edited(name, target).view(self.size, *target.weight.shape)
+        x = self._operand(x)
+        own = [x] * self.size if shared else x.chunk(self.size)
+        return torch.cat([_with_weight(target, w)(part) for w, part in zip(weights, own, strict=True)])
 
     def _corrects(self, name: str, target: Target) -> bool:
         """Whether the unedited output, made once, and rank-R corrections cost less than edited weights."""
@@ -172,3 +184,11 @@ class Population:
         # _conv_forward knows the padding modes.
         out: Tensor = target._conv_forward(x, weight, bias)
         return out
+
+
+def _with_weight(target: Target, weight: Tensor) -> Target:
+    """The same module but for its weight; worlds score on threads, so the target itself is left alone."""
+    twin = object.__new__(type(target))
+    twin.__dict__.update(target.__dict__)
+    twin.__dict__["_parameters"] = {**target._parameters, "weight": weight}
+    return twin

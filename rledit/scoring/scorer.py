@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -12,16 +13,15 @@ from ..ops import TALLY_PARTS, Backend
 from ..ops import backend as find_backend
 from ..ops.rules import UNCHANGED, EditRule
 from ..ops.tail import PRECISIONS
+from ..runtime import plain_modes
 from ..samples import Samples
 from ..tally import LabelCount, Tally
-from .checking import check_population
-from .editable import EditableModel, Factors
-from .network import CutNetwork
+from .editable import Editable, Factors
+from .evaluator import Evaluator
 from .population import Population
-from .ways import SuffixWay, TailWay, Way, tail_logits
 
-CHECKED_SAMPLES = 8
-BATCH = 256
+BackendName: TypeAlias = Literal["auto", "reference", "native", "triton", "cuda"]
+Precision: TypeAlias = Literal["float32", "bfloat16"]
 BINNED = frozenset({"histogram", "concordant"})
 """Parts of a tally that come from margins cut into bins."""
 
@@ -31,21 +31,31 @@ class Scorer:
 
     The part of the network before the first target runs once, here. What remains is scored by the fused op
     where it is Linear layers with elementwise functions between them, else by running it for many candidates
-    at once. The scorer checks itself: with no edit and with a random one it must reproduce the logits of the
-    model itself, really edited, or it refuses.
+    at once, or whole for one after the other. The scorer checks itself: with no edit and with a random one it
+    must reproduce the logits of the model itself, really edited, or it refuses.
+
+    Args:
+        editable: what is edited, an :class:`EditableModel` or a black box, :class:`EditableFunction`.
+        samples: the split; of a black box those whose logits its function gives.
+        objective: its needs are counted.
+        backend: "auto", "native", "triton", "cuda" or "reference"; see :func:`rledit.ops.backend`.
+        precision: "float32", or "bfloat16" for operands rounded to bfloat16.
+        evaluator: counts in place of the editable's own.
 
     Raises:
-        ValueError: for an unknown backend or precision, activations that are not finite, or a model whose
-            own logits cannot be reproduced.
+        TypeError: for a backend that does not know the weights' dtype.
+        ValueError: for an unknown backend or precision, a model that gives NaN, or one whose own logits cannot
+            be reproduced.
     """
 
     def __init__(
         self,
-        editable: EditableModel,
+        editable: Editable,
         samples: Samples,
         objective: Objective,
-        backend: str = "auto",
-        precision: str = "float32",
+        backend: BackendName = "auto",
+        precision: Precision = "float32",
+        evaluator: Evaluator | None = None,
     ) -> None:
         if precision not in PRECISIONS:
             raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}; got {precision!r}")
@@ -54,9 +64,9 @@ class Scorer:
         self.objective = objective
         self.precision = precision
         self._backend = self._choose_backend(backend)
-        cached = self._cache()
-        self._check(tuple(value[:CHECKED_SAMPLES] for value in cached))
-        self._way = self._choose_way(cached)
+        if evaluator is None:
+            evaluator = editable.evaluator(samples, self._backend, precision)
+        self.evaluator = evaluator
         self._label_count = LabelCount(samples.labels, samples.groups, editable.classes)
         self._margin_limit = 0.0  # not known yet
         if objective.needs_unedited:  # compares with the unedited model, on this split
@@ -79,56 +89,20 @@ class Scorer:
 
     @property
     def way(self) -> str:
-        """ "tail": the fused op; "suffix": the traced rest of the network; "whole": all of it, each time."""
-        if self.editable.tail is not None:
-            return "tail"
-        return "suffix" if isinstance(self.editable.network, CutNetwork) else "whole"
+        """ "tail": the fused op; "suffix": the traced rest of the network; "whole": all of it, each time;
+        "function": a black box."""
+        return self.evaluator.way
 
     @property
     def cached_bytes(self) -> int:
         """Memory that the cached activations, and what belongs to them, take."""
-        return self._way.cached_bytes
+        return self.evaluator.cached_bytes
 
     def __repr__(self) -> str:
         return (
             f"Scorer({len(self.samples)} samples, way={self.way}, backend={self.backend}, "
             f"precision={self.precision}, cached={self.cached_bytes / 2**20:.1f} MiB)"
         )
-
-    @torch.no_grad()
-    def _cache(self) -> tuple[Tensor, ...]:
-        """Runs the prefix batch by batch; only what the suffix reads is kept."""
-        cached: list[Tensor] = []
-        start = 0
-        for inputs in self.samples.batches(BATCH):
-            values = self.editable.network.prefix(self.editable.as_input(inputs))
-            if not cached:
-                cached = [_empty_rows(value, len(self.samples)) for value in values]
-            for whole, value in zip(cached, values, strict=True):
-                if value.is_floating_point() and not bool(value.isfinite().all()):
-                    raise ValueError(f"inputs: the activations of samples {start}.. are not finite")
-                whole[start : start + len(value)] = value
-            start += len(inputs)
-        return tuple(cached)
-
-    def _choose_way(self, cached: tuple[Tensor, ...]) -> Way:
-        labels, masks = (part.to(self.editable.device) for part in (self.samples.labels, self.samples.masks))
-        if self.editable.tail is None:
-            classes = self.editable.classes
-            return SuffixWay(self.editable.network, cached, labels, masks, self._backend, classes)
-        return TailWay(self.editable.tail, cached[0], labels, masks, self._backend, self.precision)
-
-    def _check(self, cached: tuple[Tensor, ...]) -> None:
-        """The first cached values + suffix must give the model's own logits, unedited and edited."""
-        tail, network = self.editable.tail, self.editable.network
-
-        def run(population: Population) -> Tensor:
-            if tail is None:
-                return network.suffix(cached, population)
-            return tail_logits(tail, cached[0], population)
-
-        inputs = self.editable.as_input(self.samples.head(CHECKED_SAMPLES))
-        check_population(self.editable.model, self.editable.targets, inputs, run)
 
     # ------------------------------------------------------------------------------------- scoring
 
@@ -140,7 +114,6 @@ class Scorer:
             raise ValueError(f"wanted: expected some of {', '.join(TALLY_PARTS)}; got {sorted(unknown)}")
         return parts
 
-    @torch.no_grad()
     def score(
         self,
         factors: Factors,
@@ -165,12 +138,13 @@ class Scorer:
         """
         rule = EditRule(world, scale)
         parts = self._parts(wanted)
-        checked = self.editable.check_factors(factors)
-        own = {} if weights is None else self.editable.check_weights(weights)
-        sizes = {left.shape[0] for left, _ in checked.values()} | {w.shape[0] for w in own.values()}
-        if len(sizes) > 1:
-            raise ValueError(f"factors: expected one number of candidates, got {sorted(sizes)}")
-        return self.count(checked, rule, own, parts)
+        with plain_modes():
+            checked = self.editable.check_factors(factors)
+            own = {} if weights is None else self.editable.check_weights(weights)
+            sizes = {left.shape[0] for left, _ in checked.values()} | {w.shape[0] for w in own.values()}
+            if len(sizes) > 1:
+                raise ValueError(f"factors: expected one number of candidates, got {sorted(sizes)}")
+            return self.count(checked, rule, own, parts)
 
     @torch.no_grad()
     def count(
@@ -189,7 +163,7 @@ class Scorer:
         parts = self._parts(None) if parts is None else parts
         limit = self.margin_limit if BINNED.intersection(parts) else 1.0
         population = self._population(sizes[0] if sizes else 1, factors, rule, own)
-        counts = self._way.score(population, parts, limit)
+        counts = self.evaluator.count(population, parts, limit)
         return Tally(counts, self.samples.group_names, self._label_count)
 
     def _population(
@@ -216,7 +190,7 @@ class Scorer:
         limit = 16.0
         grown = False
         while 1e-6 < limit < 1e6:
-            histogram = self._way.score(unedited, ["histogram"], limit).histogram.sum((0, 1, 2))
+            histogram = self.evaluator.count(unedited, ["histogram"], limit).histogram.sum((0, 1, 2))
             bins, total = len(histogram), int(histogram.sum())
             inside = total - int(histogram[[0, -1]].sum())
             half = int(histogram[bins // 4 : 3 * bins // 4].sum())
@@ -228,10 +202,3 @@ class Scorer:
             else:
                 break
         return limit
-
-
-def _empty_rows(like: Tensor, rows: int) -> Tensor:
-    """[rows, ...] in the memory format of ``like``."""
-    last = like.dim() == 4 and not like.is_contiguous()
-    layout = torch.channels_last if last else torch.contiguous_format
-    return torch.empty((rows, *like.shape[1:]), dtype=like.dtype, device=like.device, memory_format=layout)

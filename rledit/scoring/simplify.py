@@ -10,7 +10,7 @@ from torch import fx, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from .tail import is_altered
+from ..targets import is_altered
 
 _FRESH_MODULES = (nn.Linear, nn.Conv2d, nn.BatchNorm1d, nn.BatchNorm2d)
 _FRESH_FUNCTIONS = {operator.add, torch.add}

@@ -9,10 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
-from torch.nn.modules.module import _global_forward_hooks as _global_hooks
-from torch.nn.modules.module import _global_forward_pre_hooks as _global_pre_hooks
-from torch.nn.utils.parametrize import is_parametrized
 
+from ..targets import is_altered
 from .tracing import Cut
 
 
@@ -21,7 +19,7 @@ class Tail:
     """The layers after the cut, first the first target.
 
     Attributes:
-        names: module name of each layer.
+        names: of each layer, as targets are called; a layer that is no target has the name of its module.
         layers: the modules.
         nonlinearities: what follows each, keys of :data:`rledit.ops.NONLINEARITIES`.
     """
@@ -55,7 +53,7 @@ def find_tail(cut: Cut, activations: Tensor) -> Tail | None:
         if module is not None and is_altered(module):
             return None
         if type(module) is nn.Linear:
-            names.append(str(node.target))
+            names.append(cut.targets.get(str(node.target), str(node.target)))
             layers.append(module)
             nonlinearities.append("identity")
             continue
@@ -121,9 +119,3 @@ def _flatten(args: Sequence[Any], kwargs: dict[str, Any]) -> str | None:
 
 def _is_plain(node: fx.Node) -> bool:
     return len(node.args) == 1 and set(node.kwargs) <= {"inplace"}
-
-
-def is_altered(module: nn.Module) -> bool:
-    """Whether calling it does more than its class says: hooks, a patched forward, a parametrization."""
-    hooks = (module._forward_hooks, module._forward_pre_hooks, _global_hooks, _global_pre_hooks)
-    return any(hooks) or "forward" in module.__dict__ or is_parametrized(module)

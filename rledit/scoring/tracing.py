@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import inspect
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +21,12 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
 
-class TracingError(Exception):
+class TracingError(ValueError):
     """This network cannot be cut; it must be run whole."""
+
+
+class RowsError(TracingError):
+    """Values that a cut takes for one row per sample, or for constants, are something else."""
 
 
 @dataclass(frozen=True)
@@ -40,17 +44,38 @@ class Cut:
     """A network cut at its targets.
 
     Attributes:
-        prefix: inputs [s, ...] -> tuple of boundary values, each [s, ...].
+        prefix: inputs [s, ...] -> tuple of the boundary values, each [s, ...], and then the extras.
         suffix: graph whose placeholders are the boundary values and then the extras; its output is the
             network's.
         boundary: names of the suffix's placeholders for tensors with a row per sample.
         extras: values of its other placeholders: constants, Rows, and tuples of these.
+        targets: the name that the graphs call a target's module by -> the target's name. A module may have
+            several names.
     """
 
     prefix: fx.GraphModule
     suffix: fx.GraphModule
     boundary: tuple[str, ...]
     extras: tuple[Any, ...]
+    targets: Mapping[str, str]
+
+    def run_prefix(self, inputs: Tensor) -> tuple[Tensor, ...]:
+        """The boundary values of these inputs, which the network may change in place.
+
+        Raises:
+            RowsError: if they are not one row per sample, or the extras are not what they were for other
+                samples.
+        """
+        # Not called as a module: that would print a traceback for an error that is dealt with.
+        values = self.prefix.forward(inputs)
+        tensors, extras = values[: len(self.boundary)], values[len(self.boundary) :]
+        for name, value in zip(self.boundary, tensors, strict=True):
+            if not isinstance(value, Tensor) or value.dim() == 0 or len(value) != len(inputs):
+                raise RowsError(f"the value {name!r} before the targets has no row per sample")
+        for expected, extra in zip(self.extras_at(len(inputs)), extras, strict=True):
+            if not _same(expected, extra):
+                raise RowsError("a value before the targets is not the same for all samples")
+        return tuple(tensors)
 
     def extras_at(self, samples: int) -> tuple[Any, ...]:
         """The extras of a batch of ``samples`` rows."""
@@ -66,12 +91,24 @@ class Cut:
 class _Tracer(fx.Tracer):
     """Keeps targets whole even where they are modules that fx would look into."""
 
-    def __init__(self, targets: Sequence[str]) -> None:
+    def __init__(self, targets: Collection[str]) -> None:
         super().__init__()
         self._targets = set(targets)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return module_qualified_name in self._targets or super().is_leaf_module(m, module_qualified_name)
+
+    def create_args_for_root(
+        self, root_fn: Callable[..., Any], is_module: bool, concrete_args: Any = None
+    ) -> tuple[Any, list[Any]]:
+        """One placeholder, for the inputs. Other arguments keep their defaults, whatever these are: as
+        placeholders they would defeat tests like `mask is None`."""
+        _, *parameters = inspect.signature(inspect.unwrap(root_fn)).parameters.values()
+        named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+        required = [p for p in named if p.default is p.empty]
+        if len(required) != 1 or required[0].kind is inspect.Parameter.KEYWORD_ONLY:
+            raise TracingError(f"forward() takes {len(required)} inputs, expected 1")
+        return root_fn, [self.root, self.create_proxy("placeholder", required[0].name, (), {})]
 
 
 def cut(model: nn.Module, targets: Sequence[str], inputs: Tensor) -> Cut:
@@ -84,9 +121,12 @@ def cut(model: nn.Module, targets: Sequence[str], inputs: Tensor) -> Cut:
         TracingError: if fx cannot trace the network, a target is not called as a module, or a value on the
             cut is neither one row per sample, nor a batch size, nor a constant.
     """
-    graph, source = _trace(model, targets)
+    called = {called_name(model, target): target for target in targets}
+    graph, source = _trace(model, called)
     clones = _clone_before_inplace(model, graph)
-    dynamic = _downstream(graph, {n for n in graph.nodes if n.op == "call_module" and n.target in targets})
+    calls = {n for n in graph.nodes if n.op == "call_module" and n.target in called}
+    dynamic = _downstream(graph, calls)
+    _check_rows_stay(dynamic, calls)
     # A copy that only a dynamic node reads is made when it runs: cached, it would take memory twice.
     dynamic |= {clone for clone in clones if set(clone.users) <= dynamic}
     from_inputs = _downstream(graph, {source})
@@ -98,42 +138,71 @@ def cut(model: nn.Module, targets: Sequence[str], inputs: Tensor) -> Cut:
     try:
         tensors, extras = _kinds(_prefix(model, source, graph, boundary), boundary, inputs)
     except Exception as error:  # the trace may have taken a branch that no input can take
-        raise TracingError(_first_line(error)) from error
+        raise TracingError(first_line(error)) from error
     if not tensors:
         raise TracingError("no value before the targets depends on the inputs")
     return Cut(
-        prefix=_prefix(model, source, graph, tensors),
+        prefix=_prefix(model, source, graph, [*tensors, *extras]),
         suffix=_suffix(model, graph, [*tensors, *extras], dynamic, from_inputs),
         boundary=tuple(node.name for node in tensors),
         extras=tuple(extras.values()),
+        targets=called,
     )
 
 
-def _first_line(error: Exception) -> str:
+def targets_that_reach(model: nn.Module, targets: Sequence[str]) -> set[str] | None:
+    """The targets from which a path leads to the output; None where the model cannot be traced."""
+    called = {called_name(model, target): target for target in targets}
+    try:
+        graph = _Tracer(called).trace(model)
+    except Exception:  # any code may stand in a forward(), and fail on a proxy in any way
+        return None
+    used = _upstream(node for node in graph.nodes if node.op == "output")
+    # An in-place call may use a value without a path: what it changes is read again.
+    used |= _upstream(node for node in graph.nodes if is_inplace(model, node))
+    return {called[str(node.target)] for node in used if node.op == "call_module" and node.target in called}
+
+
+def called_name(model: nn.Module, target: str) -> str:
+    """The first of the names that a target's module has, by which graphs call it."""
+    module = model.get_submodule(target)
+    return next(name for name, known in model.named_modules() if known is module)
+
+
+def first_line(error: Exception) -> str:
     text = str(error).strip()
     return text.splitlines()[0] if text else type(error).__name__
 
 
-def _trace(model: nn.Module, targets: Sequence[str]) -> tuple[fx.Graph, fx.Node]:
+def _trace(model: nn.Module, targets: Mapping[str, str]) -> tuple[fx.Graph, fx.Node]:
     """The graph and its node for the inputs."""
-    # Other arguments get their defaults: as placeholders they would defeat tests like `mask is None`.
-    defaults = {
-        name: parameter.default
-        for name, parameter in inspect.signature(model.forward).parameters.items()
-        if parameter.default is not inspect.Parameter.empty
-    }
     try:
-        graph = _Tracer(targets).trace(model, concrete_args=defaults)
+        graph = _Tracer(targets).trace(model)
     except Exception as error:  # any code may stand in a forward(), and fail on a proxy in any way
-        raise TracingError(_first_line(error)) from error
+        raise TracingError(first_line(error)) from error
     called = {node.target for node in graph.nodes if node.op == "call_module"}
-    for target in targets:
-        if target not in called:
+    for name, target in targets.items():
+        if name not in called:
             raise TracingError(f"target {target!r} is never called as a module")
-    required = [node for node in graph.nodes if node.op == "placeholder" and not node.args]
-    if len(required) != 1:
-        raise TracingError(f"forward() takes {len(required)} inputs, expected 1")
-    return graph, required[0]
+    return graph, next(node for node in graph.nodes if node.op == "placeholder")
+
+
+def _check_rows_stay(dynamic: set[fx.Node], calls: Iterable[fx.Node]) -> None:
+    """Raise TracingError where rows that depend on an edit are picked by value before they reach a target.
+
+    Each candidate then has rows of its own number and order (mixture of experts, early exit), which folding
+    candidates into the batch cannot keep apart.
+    """
+    before = _upstream(node for call in calls for node in call.all_input_nodes) & dynamic
+    for node in before:
+        name = str(node.target) if node.op == "call_method" else getattr(node.target, "__name__", "")
+        alone = name == "where" and len(node.args) + len(node.kwargs) == 1
+        other_dim = name == "index_select" and (*node.args[1:2], node.kwargs.get("dim", 0))[0] != 0
+        if (name in _PICKS_ROWS and not other_dim) or alone:
+            raise TracingError(f"rows are routed inside forward ({name})")
+
+
+_PICKS_ROWS = {"nonzero", "argwhere", "masked_select", "index_select", "unique"}
 
 
 def _clone_before_inplace(model: nn.Module, graph: fx.Graph) -> set[fx.Node]:
@@ -223,7 +292,7 @@ def _kinds(
     """Which boundary values are tensors with a row per sample, and what the others are."""
     tensors: list[fx.Node] = []
     extras: dict[fx.Node, Any] = {}
-    few, more = prefix(inputs[:2].clone()), prefix(inputs[:3].clone())
+    few, more = prefix.forward(inputs[:2].clone()), prefix.forward(inputs[:3].clone())
     for node, a, b in zip(boundary, few, more, strict=True):
         if isinstance(a, Tensor) and a.dim() > 0 and a.shape[0] == 2 and b.shape[0] == 3:
             tensors.append(node)
@@ -232,16 +301,27 @@ def _kinds(
     return tensors, extras
 
 
+def _same(one: Any, other: Any) -> bool:
+    """Of two extras."""
+    if isinstance(one, (tuple, list)) and isinstance(other, (tuple, list)):
+        return len(one) == len(other) and all(map(_same, one, other))
+    if isinstance(one, Tensor):
+        if not isinstance(other, Tensor) or one.shape != other.shape or one.dtype != other.dtype:
+            return False
+        return bool(((one == other) | ((one != one) & (other != other))).all())
+    return bool(one == other)
+
+
 def _extra(name: str, few: Any, more: Any) -> Any:
     """What a value is that was ``few`` for 2 samples and ``more`` for 3."""
     if isinstance(few, tuple) and len(few) == len(more):
         return tuple(_extra(name, a, b) for a, b in zip(few, more, strict=True))
     if isinstance(few, Tensor):
-        if few.shape == more.shape and torch.equal(few, more):
+        if _same(few, more):
             return few
     elif few == more:
         return few
-    elif isinstance(few, int) and 3 * few == 2 * more:
+    elif isinstance(few, int) and isinstance(more, int) and 3 * few == 2 * more:
         return Rows(few // 2)
     kind = f"{list(few.shape)} tensor" if isinstance(few, Tensor) else type(few).__name__
     raise TracingError(f"the value {name!r} ({kind}) before the targets has no row per sample")

@@ -1,51 +1,40 @@
-"""The ways to score a population on cached activations: the fused tail, or the suffix of the network."""
+"""The evaluators of torch networks: the fused tail, the suffix of a cut network, and the whole network."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Protocol
+from threading import Lock
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..ops import (
-    NONLINEARITIES,
-    Backend,
-    Candidates,
-    Counts,
-    Layer,
-    TailProblem,
-    Wanted,
-    concordant_pairs,
-)
-from .network import Network
+from ..ops import NONLINEARITIES, Backend, Candidates, Counts, Layer, TailProblem, Wanted
+from ..runtime import plain_modes
+from ..targets import as_matrix, find_targets
+from .copies import twin_of
+from .evaluator import HISTOGRAM_BINS, Evaluator, OneByOne, add_up, countable, ruled_out
+from .network import CutNetwork
 from .population import Population
 from .tail import Tail
+from .tracing import RowsError
 
 PASS_BYTES = 4 << 20  # of the widest activation of a pass through a suffix, per thread: more leaves the cache
 SHIFTED_TOGETHER = 4  # candidates of a pass whose small corrections are worth making in one product
 GPU_PASS_BYTES = 256 << 20  # on a GPU: few large passes, since each is many kernels to start
 LEAST_SAMPLES = 32
 MOST_ROWS = 4096
-HISTOGRAM_BINS = 4096
-
-
-class Way(Protocol):
-    """cached_bytes: memory of what it keeps of the samples."""
-
-    @property
-    def cached_bytes(self) -> int: ...
-
-    def score(self, population: Population, wanted: list[str], margin_limit: float) -> Counts:
-        """``margin_limit``: HISTOGRAM_BINS divide the margins in [-margin_limit, margin_limit]."""
-        ...
+WHOLE_ROWS = 256  # samples of a pass through a whole network, per thread: its activations are not known
+GPU_WHOLE_ROWS = 4096
 
 
 class TailWay:
     """The fused op on a tail that is prepared once."""
+
+    way = "tail"
 
     def __init__(
         self, tail: Tail, activations: Tensor, labels: Tensor, masks: Tensor, backend: Backend, precision: str
@@ -63,9 +52,12 @@ class TailWay:
     def cached_bytes(self) -> int:
         return self._tail.bytes
 
-    def score(self, population: Population, wanted: list[str], margin_limit: float) -> Counts:
+    def count(self, population: Population, wanted: list[str], margin_limit: float) -> Counts:
         score = partial(self._score, wanted, margin_limit)
-        return _in_parts(population, self._at_once, score) if self._at_once else score(population)
+        if not self._at_once:
+            return score(population)
+        with plain_modes():
+            return _in_parts(population, self._at_once, score)
 
     def _score(self, wanted: list[str], margin_limit: float, population: Population) -> Counts:
         factors = [population.factors.get(name, (None, None)) for name in self._names]
@@ -81,56 +73,63 @@ class TailWay:
 
 def tail_logits(tail: Tail, activations: Tensor, population: Population) -> Tensor:
     """What the op makes of a tail: its tensors, whatever calling the modules would do. [n*s, C]"""
-    x = activations.repeat(population.size, 1)
+    x, shared = activations, True
     for name, layer, function in zip(tail.names, tail.layers, tail.nonlinearities, strict=True):
         if population.touches(name):
-            x = population.run(name, layer, x, shared=False)
+            x = population.run(name, layer, x, shared)
+            shared = False
         else:
             x = F.linear(x, layer.weight, layer.bias)
         x = NONLINEARITIES[function](x)
-    return x
+    return x.repeat(population.size, 1) if shared else x
 
 
 class SuffixWay:
-    """The rest of the network, traced or whole, for some samples and some candidates at a time."""
+    """The rest of a cut network, for some samples and some candidates at a time."""
 
     def __init__(
         self,
-        network: Network,
+        network: CutNetwork,
         cached: tuple[Tensor, ...],
         labels: Tensor,
         masks: Tensor,
         backend: Backend,
         classes: int,
+        otherwise: Callable[[RowsError], Evaluator],
     ) -> None:
+        """``otherwise``: another way, should a candidate's rows turn out to be routed inside forward."""
         self._network = network
         self._cached = cached
         self._samples = len(labels)
         self._tally = backend.prepare_tally(labels, masks, classes)
+        self._otherwise = otherwise
+        self._instead: Evaluator | None = None
+
+    @property
+    def way(self) -> str:
+        return "suffix" if self._instead is None else self._instead.way
 
     @property
     def cached_bytes(self) -> int:
         return sum(value.numel() * value.element_size() for value in self._cached)
 
-    def score(self, population: Population, wanted: list[str], margin_limit: float) -> Counts:
+    def count(self, population: Population, wanted: list[str], margin_limit: float) -> Counts:
+        if self._instead is None:
+            try:
+                with plain_modes():
+                    return add_up(self._passes(population, countable(wanted), margin_limit), wanted)
+            except RowsError as error:
+                self._instead = self._otherwise(error)
+        return self._instead.count(population, wanted, margin_limit)
+
+    def _passes(self, population: Population, wanted: list[str], margin_limit: float) -> Iterator[Counts]:
         """Samples outside, candidates inside: what the candidates share of some samples is made once."""
         samples, candidates = self._pass_size(population)
-        counts: Counts | None = None
-        asked = wanted
-        if "concordant" in asked:  # pairs of samples from two passes count, too
-            wanted = sorted({*asked, "histogram"} - {"concordant"})
         for start in range(0, self._samples, samples):
             rows = slice(start, start + samples)
             values = tuple(value[rows] for value in self._cached)
             score = partial(self._score_pass, values, rows, wanted, margin_limit)
-            more = _in_parts(population.afresh(), candidates, score)
-            counts = more if counts is None else counts + more
-        assert counts is not None
-        if "concordant" in asked:
-            counts = counts._replace(concordant=concordant_pairs(counts.histogram))
-        if "histogram" not in asked:
-            counts = counts._replace(histogram=counts.histogram.new_empty(0))
-        return counts
+            yield _in_parts(population.afresh(), candidates, score)
 
     def _score_pass(
         self,
@@ -140,7 +139,7 @@ class SuffixWay:
         margin_limit: float,
         part: Population,
     ) -> Counts:
-        logits = self._network.suffix(values, part).unflatten(0, (part.size, -1))
+        logits = ruled_out(self._network.suffix(values, part)).unflatten(0, (part.size, -1))
         return self._tally.count(logits, rows, Wanted(wanted, HISTOGRAM_BINS, margin_limit))
 
     def _pass_size(self, population: Population) -> tuple[int, int]:
@@ -155,6 +154,69 @@ class SuffixWay:
         at_once = max(LEAST_SAMPLES, rows // together)
         at_once = math.ceil(samples / math.ceil(samples / at_once))  # no batch is nearly empty
         return at_once, max(1, rows // at_once)
+
+
+class WholeWay(OneByOne):
+    """Any module, really edited: a candidate's weights are written into a twin, which runs from the inputs.
+
+    Nothing is assumed about how the network uses its weights or its batch, so rows that are routed inside
+    forward (mixture of experts, early exit) go where they go in the edited model.
+    """
+
+    way = "whole"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        targets: Mapping[str, nn.Module],
+        inputs: Tensor,
+        labels: Tensor,
+        masks: Tensor,
+        backend: Backend,
+        classes: int,
+    ) -> None:
+        found = find_targets(model, list(targets))
+        weights = {name: as_matrix(target.weight).detach() for name, target in found.items()}
+        super().__init__(weights, labels, masks, classes, backend)
+        self._twin = twin_of(model, [target.weight for target in found.values()])
+        self._targets = find_targets(self._twin, list(targets))
+        self._inputs = inputs
+        self._lock = Lock()  # worlds score on threads
+
+    @property
+    def cached_bytes(self) -> int:
+        return self._inputs.numel() * self._inputs.element_size()
+
+    def count(self, population: Population, wanted: list[str], margin_limit: float) -> Counts:
+        with self._lock, plain_modes():
+            try:
+                return super().count(population, wanted, margin_limit)
+            finally:
+                for name, target in self._targets.items():
+                    if population.touches(name):
+                        target.weight.copy_(self._weights[name].view_as(target.weight))
+
+    def logits(self, weights: dict[str, Tensor], precision: str) -> Iterator[tuple[slice, Tensor]]:
+        for name, weight in weights.items():
+            target = self._targets[name].weight
+            target.copy_(weight.view_as(target))
+        rounded = [self._targets[name] for name in weights] if precision == "bfloat16" else []
+        hooks = [target.register_forward_pre_hook(_round_inputs) for target in rounded]
+        on_cpu = self._inputs.device.type == "cpu"
+        rows = WHOLE_ROWS * torch.get_num_threads() if on_cpu else GPU_WHOLE_ROWS
+        start = 0
+        try:
+            for inputs in self._inputs.split(rows):
+                logits = self._twin(inputs.clone())  # which the network may change in place
+                yield slice(start, start + len(inputs)), logits.to(next(iter(self._weights.values())).dtype)
+                start += len(inputs)
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+
+def _round_inputs(module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(x.bfloat16().to(x.dtype) if isinstance(x, Tensor) else x for x in arguments)
 
 
 def _in_parts(population: Population, size: int, score: Callable[[Population], Counts]) -> Counts:

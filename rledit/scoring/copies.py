@@ -1,0 +1,84 @@
+"""Copies of a model: one that later changes to the original do not reach, and twins that share its weights."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator
+from types import FunctionType, MethodType, ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .hooks import detach_functions
+
+HALF = (torch.float16, torch.bfloat16)
+
+
+def private_copy(model: nn.Module) -> nn.Module:
+    """A copy in eval mode, without gradients; where weights are in half precision it is of float32.
+
+    One copy of each weight is made and nothing else that is large. Tensors that a forward pass left behind,
+    which deepcopy refuses, are copied without their history.
+
+    Raises:
+        ValueError: for weights that are not finite, or without values.
+    """
+    half = any(parameter.dtype in HALF for parameter in model.parameters())
+    memo: dict[int, Any] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.is_meta:
+            raise ValueError(f"model: expected weights with values, {name!r} is on the meta device")
+        if type(parameter) is nn.Parameter:
+            values = parameter.detach()
+            # float() gives a float32 parameter itself: it must be a copy all the same.
+            own = values.to(torch.float32) if half and values.is_floating_point() else values
+            own = own.clone() if own.data_ptr() == values.data_ptr() else own
+            if own.is_floating_point() and not _finite(own):
+                raise ValueError(f"model: expected finite weights, {name!r} has NaN or infinity")
+            memo[id(parameter)] = nn.Parameter(own, requires_grad=False)
+    for tensor in _tensors_with_history(model):
+        memo[id(tensor)] = tensor.detach().clone()
+    own_model = copy.deepcopy(model, memo)
+    detach_functions(own_model, memo)
+    if half:
+        own_model = own_model.float()
+    return own_model.eval().requires_grad_(False)
+
+
+def _finite(values: Tensor) -> bool:
+    # Part by part: isfinite() of everything at once would need a mask as large as the weights.
+    return all(bool(part.isfinite().all()) for part in values.reshape(-1).split(1 << 22))
+
+
+def twin_of(model: nn.Module, own: Iterable[Tensor]) -> nn.Module:
+    """A copy that shares all parameters and buffers but ``own``, so that these may be edited in it."""
+    copied = {id(tensor) for tensor in own}
+    tensors = (*model.parameters(), *model.buffers())
+    memo: dict[int, Any] = {id(tensor): tensor for tensor in tensors if id(tensor) not in copied}
+    twin = copy.deepcopy(model, memo)
+    detach_functions(twin, memo)
+    return twin
+
+
+def _tensors_with_history(model: nn.Module) -> Iterator[Tensor]:
+    """Tensors with a gradient function in the attributes of modules, in containers and objects as well: kept
+    features, or the weight that an old-style weight_norm has computed."""
+    seen: set[int] = set()
+    stack: list[Any] = [model]
+    while stack:
+        item = stack.pop()
+        if id(item) in seen:
+            continue
+        seen.add(id(item))
+        if isinstance(item, Tensor):
+            if item.grad_fn is not None:
+                yield item
+        elif isinstance(item, dict):
+            stack.extend(item.values())
+        elif isinstance(item, (list, tuple, set, frozenset)):
+            stack.extend(item)
+        elif isinstance(item, MethodType):
+            stack.append(item.__self__)
+        elif not isinstance(item, (type, FunctionType, ModuleType)) and hasattr(item, "__dict__"):
+            stack.append(vars(item))

@@ -1,0 +1,160 @@
+"""Evaluators: candidates' weights in, their counts out. What a scorer scores with, and what engines stand on.
+
+A torch network is run in one of three ways (:mod:`rledit.scoring.ways`). Whatever else can say what it makes of
+the samples with given weights, such as a simulator or a session of another runtime, is a
+:class:`FunctionEvaluator`, or a subclass of :class:`OneByOne`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from ..ops import Backend, Counts, Wanted, concordant_pairs
+from .population import Population
+
+HISTOGRAM_BINS = 4096
+WEIGHT_BYTES = 32 << 20  # of edited weights that are made at once
+
+
+@runtime_checkable
+class Evaluator(Protocol):
+    """Counts what candidates make of one split's samples.
+
+    Attributes:
+        way: how, in a word: "tail", "suffix" and "whole" are those of torch networks.
+        cached_bytes: memory of what it keeps of the samples.
+    """
+
+    @property
+    def way(self) -> str: ...
+
+    @property
+    def cached_bytes(self) -> int: ...
+
+    def count(self, population: Population, wanted: list[str], margin_limit: float) -> Counts:
+        """The parts ``wanted`` of the population's counts, of all samples.
+
+        Args:
+            margin_limit: HISTOGRAM_BINS divide the margins in [-margin_limit, margin_limit].
+        """
+        ...
+
+
+def ruled_out(logits: Tensor) -> Tensor:
+    """The logits with -inf, a class that the model rules out, replaced by a number below all others.
+
+    The ops count a sample with a logit that is not finite as neither correct nor predicted, since that is what
+    weights that blew up give. Where all logits of a sample are -inf, none is left to predict, and they stay.
+    """
+    out = logits.isneginf()
+    if logits.device.type == "cpu" and not bool(out.any()):  # on a GPU asking would mean to wait
+        return logits
+    out &= ~out.all(-1, keepdim=True)
+    return logits.masked_fill(out, torch.finfo(logits.dtype).min / 4)
+
+
+def add_up(parts: Iterator[Counts], asked: list[str]) -> Counts:
+    """Counts of all samples from those of some at a time, which must be of :func:`countable` parts."""
+    counts = next(parts)
+    for more in parts:
+        counts += more
+    if "concordant" in asked:
+        counts = counts._replace(concordant=concordant_pairs(counts.histogram))
+    if "histogram" not in asked:
+        counts = counts._replace(histogram=counts.histogram.new_empty(0))
+    return counts
+
+
+def countable(asked: list[str]) -> list[str]:
+    """The parts to count of some samples at a time: pairs of samples from two passes count, too, so they come
+    from the sum of the histograms."""
+    return sorted({*asked, "histogram"} - {"concordant"}) if "concordant" in asked else asked
+
+
+class OneByOne(ABC):
+    """Runs one candidate at a time, from its edited weights, and counts its logits by the op.
+
+    Args:
+        weights: the unedited weights of the targets, as matrices [O, I].
+        labels: int64 [S].
+        masks: of the groups, bool [G, S].
+        classes: C of the logits.
+        backend: makes the edits and counts.
+    """
+
+    def __init__(
+        self, weights: Mapping[str, Tensor], labels: Tensor, masks: Tensor, classes: int, backend: Backend
+    ) -> None:
+        self._weights = dict(weights)
+        self._tally = backend.prepare_tally(labels, masks, classes)
+        entry_bytes = sum(weight.numel() * weight.element_size() for weight in self._weights.values())
+        self._at_once = max(1, WEIGHT_BYTES // entry_bytes)
+
+    way = "function"
+
+    @property
+    def cached_bytes(self) -> int:
+        return 0
+
+    @abstractmethod
+    def logits(self, weights: dict[str, Tensor], precision: str) -> Iterator[tuple[slice, Tensor]]:
+        """The logits [s, C] of one candidate for all samples, some after the other, with which they are.
+
+        Args:
+            weights: [O, I] of the targets that are edited; the others have their unedited weights.
+            precision: of the products, "float32" or "bfloat16"; the weights are rounded already.
+        """
+        ...
+
+    def count(self, population: Population, wanted: list[str], margin_limit: float) -> Counts:
+        edited = [name for name in self._weights if population.touches(name)]
+        rows: list[Counts] = []
+        for start in range(0, population.size, self._at_once):
+            part = population.part(start, min(start + self._at_once, population.size))
+            weights = {name: part.edited(name, self._weights[name]) for name in edited}
+            for n in range(part.size):
+                own = {name: weight[n] for name, weight in weights.items()}
+                rows.append(add_up(self._passes(own, population, wanted, margin_limit), wanted))
+        return Counts(*(torch.cat(column) for column in zip(*rows, strict=True)))
+
+    def _passes(
+        self, weights: dict[str, Tensor], population: Population, wanted: list[str], margin_limit: float
+    ) -> Iterator[Counts]:
+        parts = countable(wanted)
+        for samples, logits in self.logits(weights, population.precision):
+            finite = ruled_out(logits)[None]
+            yield self._tally.count(finite, samples, Wanted(parts, HISTOGRAM_BINS, margin_limit))
+
+
+class FunctionEvaluator(OneByOne):
+    """A black box: a function from weights to logits.
+
+    Args:
+        function: from a dict of all targets' weights, each a float32 tensor [O, I] on the CPU, to logits [S, C]
+            of all samples, a tensor or an array. It must not keep the weights, nor change them.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[dict[str, Tensor]], Any],
+        weights: Mapping[str, Tensor],
+        labels: Tensor,
+        masks: Tensor,
+        classes: int,
+        backend: Backend,
+    ) -> None:
+        super().__init__(weights, labels, masks, classes, backend)
+        self._function = function
+        self._shape = (len(labels), classes)
+
+    def logits(self, weights: dict[str, Tensor], precision: str) -> Iterator[tuple[slice, Tensor]]:
+        result = torch.as_tensor(self._function({**self._weights, **weights})).detach()
+        if result.shape != self._shape:
+            raise ValueError(f"function: expected logits {list(self._shape)}, got {list(result.shape)}")
+        like = next(iter(self._weights.values()))
+        yield slice(0, len(result)), result.to(like.device, like.dtype)
