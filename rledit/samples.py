@@ -242,7 +242,11 @@ class _Record:
         return first._after.get(self.samples, self.digest()) == self.digest()
 
     def digest(self) -> bytes:
-        return self._hash.digest()
+        return self._after[self.samples] if self.samples in self._after else self._hash.digest()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A running hash can be neither copied nor pickled; a pass that is over needs it no more."""
+        return {name: value for name, value in vars(self).items() if name != "_hash"}
 
 
 def _bytes(inputs: Tensor) -> Any:
