@@ -86,25 +86,11 @@ def score_tail(
     )
     _check_float32(activations=activations, **_named("weights", weights), **_named("biases", biases),
                    **_named("lefts", lefts), **_named("rights", rights))  # fmt: skip
-    return _counts(
-        _native.score_tail(
-            _array(activations),
-            [_array(weight) for weight in weights],
-            [_optional(bias) for bias in biases],
-            list(nonlinearities),
-            _array(labels),
-            _array(groups),
-            [_optional(left) for left in lefts],
-            [_optional(right) for right in rights],
-            candidates,
-            world,
-            scale,
-            precision,
-            wanted,
-            bins,
-            margin_limit,
-        )
-    )
+    # A tail has weights of its own; for a layer whose weights are the candidates' any of that size will do.
+    own = [weight if weight.dim() == 3 else None for weight in weights]
+    shared = [weight.new_zeros(weight.shape[1:]) if weight.dim() == 3 else weight for weight in weights]
+    tail = NativeTail(activations, shared, biases, nonlinearities, labels, groups, precision)
+    return tail.score(own, lefts, rights, candidates, world, scale, wanted, bins, margin_limit)
 
 
 def _named(name: str, tensors: Sequence[Tensor | None]) -> dict[str, Tensor]:
