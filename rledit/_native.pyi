@@ -1,4 +1,4 @@
-"""Types of the compiled core, csrc/bindings.cpp. Arrays are C-contiguous; nothing is converted."""
+"""Types of the compiled core, csrc/bindings/module.cpp. Arrays are C-contiguous; nothing is converted."""
 
 from typing import Any
 
@@ -7,24 +7,6 @@ from numpy.typing import NDArray
 _Array = NDArray[Any]
 
 def apply_lowrank_(weight: _Array, left: _Array, right: _Array, world: str, scale: float) -> None: ...
-def score_tail(
-    activations: _Array,
-    weights: list[_Array],
-    biases: list[_Array | None],
-    nonlinearities: list[str],
-    labels: _Array,
-    groups: _Array,
-    lefts: list[_Array | None],
-    rights: list[_Array | None],
-    candidates: int,
-    world: str,
-    scale: float,
-    precision: str,
-    wanted: list[str],
-    bins: int,
-    margin_limit: float,
-    algebra: str = ...,
-) -> tuple[_Array, ...]: ...
 
 class PreparedTail:
     def __init__(

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from native_arguments import score_tail
 from torch import Tensor
 
-from rledit import _native
 from rledit.ops import NONLINEARITIES, TALLY_PARTS, Counts
 
 # Unit roundoffs: half of what the last bit of a number from 1 to 2 is worth.
@@ -128,15 +128,17 @@ CASES = {
 
 
 def native_counts(arguments: Arguments, case: Case, world: str, precision: str, algebra: str) -> Counts:
-    """The native score_tail by one algebra."""
+    """A native tail, prepared and scored by one algebra."""
 
     def arrays(tensors: list[Tensor | None]) -> list[np.ndarray | None]:
         return [None if tensor is None else tensor.numpy() for tensor in tensors]
 
     x, weights, biases, functions, labels, groups, lefts, rights = arguments
-    counts = _native.score_tail(
-        x.numpy(), arrays(weights), arrays(biases), functions, labels.numpy(), groups.numpy(), arrays(lefts),
-        arrays(rights), case.candidates, world, case.scale, precision, case.wanted(), 1024, 16.0, algebra,
+    counts = score_tail(
+        activations=x.numpy(), weights=arrays(weights), biases=arrays(biases), nonlinearities=functions,
+        labels=labels.numpy(), groups=groups.numpy(), lefts=arrays(lefts), rights=arrays(rights),
+        candidates=case.candidates, world=world, scale=case.scale, precision=precision, wanted=case.wanted(),
+        bins=1024, margin_limit=16.0, algebra=algebra,
     )  # fmt: skip
     return Counts(*map(torch.from_numpy, counts))
 

@@ -102,6 +102,11 @@ def prepare(arguments: dict[str, Any]) -> _native.PreparedTail:
     return _native.PreparedTail(**for_preparing(arguments))
 
 
+def score_tail(**arguments: Any) -> tuple[np.ndarray, ...]:
+    """Prepares a tail for one call. ``algebra`` may be among the arguments, too."""
+    return prepare(arguments).score(**for_scoring(arguments))
+
+
 def part_of(arguments: dict[str, Any], start: int, stop: int) -> dict[str, Any]:
     """A tail's arguments for some of its candidates."""
 

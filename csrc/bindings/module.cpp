@@ -24,33 +24,10 @@ void apply_lowrank(Floats weight, const Floats& left, const Floats& right, const
   rledit::apply_lowrank(data, n, o, i, factors, kind, scale);
 }
 
-py::tuple score_tail(const Floats& activations, const PerLayer& weights, const PerLayer& biases,
-                     const std::vector<std::string>& nonlinearities, const Integers& labels,
-                     const Booleans& groups, const PerLayer& lefts, const PerLayer& rights, int64_t candidates,
-                     const std::string& world, float scale, const std::string& precision, const Wanted& wanted,
-                     int64_t bins, float margin_limit, const std::string& algebra) {
-  // A weight of three dimensions is the candidates' own: the tail has none then.
-  PerLayer shared = weights;
-  PerLayer own(weights.size());
-  for (size_t l = 0; l < weights.size(); ++l)
-    if (weights[l] && weights[l]->ndim() == 3) std::swap(shared[l], own[l]);
-  const rledit::Tail tail =
-      tail_of(activations, shared, own, biases, nonlinearities, labels, groups, precision);
-  const rledit::Candidates population =
-      candidates_of(tail.layers, own, lefts, rights, candidates, world, scale, algebra);
-  Counts counts(candidates, groups.shape(0), tail.classes(), wanted, bins, margin_limit);
-  {
-    const py::gil_scoped_release release;
-    rledit::score_tail(tail, population, counts.tally);
-  }
-  return counts.tuple();
-}
-
 rledit::PreparedTail prepare(const Floats& activations, const PerLayer& weights, const PerLayer& biases,
                              const std::vector<std::string>& nonlinearities, const Integers& labels,
                              const Booleans& groups, const std::string& precision) {
-  const rledit::Tail tail = tail_of(activations, weights, PerLayer(weights.size()), biases, nonlinearities,
-                                    labels, groups, precision);
+  const rledit::Tail tail = tail_of(activations, weights, biases, nonlinearities, labels, groups, precision);
   const py::gil_scoped_release release;
   return rledit::PreparedTail(tail);
 }
@@ -134,10 +111,6 @@ PYBIND11_MODULE(_native, module) {
   module.doc() = "The compiled core of rledit on NumPy arrays; rledit.ops holds the definitions.";
   module.def("apply_lowrank_", &apply_lowrank, "weight"_a.noconvert(), "left"_a.noconvert(),
              "right"_a.noconvert(), "world"_a, "scale"_a);
-  module.def("score_tail", &score_tail, "activations"_a.noconvert(), "weights"_a.noconvert(),
-             "biases"_a.noconvert(), "nonlinearities"_a, "labels"_a.noconvert(), "groups"_a.noconvert(),
-             "lefts"_a.noconvert(), "rights"_a.noconvert(), "candidates"_a, "world"_a, "scale"_a, "precision"_a,
-             "wanted"_a, "bins"_a, "margin_limit"_a, "algebra"_a = "automatic");
   // Local to the module, so that another extension, or another version of this one, may bind the type, too.
   py::class_<rledit::PreparedTail>(module, "PreparedTail", py::module_local(),
                                    "A tail packed for many calls of score().")

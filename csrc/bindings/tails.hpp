@@ -13,10 +13,9 @@ inline void expect_layers(const std::string& name, size_t got, size_t layers) {
                           " layers, got " + std::to_string(got));
 }
 
-// `own`: weights [N, O, I] of layers that have none in `weights`, for their sizes.
-inline Tail tail_of(const Floats& activations, const PerLayer& weights, const PerLayer& own,
-                    const PerLayer& biases, const std::vector<std::string>& nonlinearities,
-                    const Integers& labels, const Booleans& groups, const std::string& precision) {
+inline Tail tail_of(const Floats& activations, const PerLayer& weights, const PerLayer& biases,
+                    const std::vector<std::string>& nonlinearities, const Integers& labels,
+                    const Booleans& groups, const std::string& precision) {
   if (weights.empty()) throw py::value_error("weights: expected at least one layer, got none");
   expect_layers("biases", biases.size(), weights.size());
   expect_layers("nonlinearities", nonlinearities.size(), weights.size());
@@ -27,17 +26,13 @@ inline Tail tail_of(const Floats& activations, const PerLayer& weights, const Pe
   int64_t inputs = activations.shape(1);
   for (size_t l = 0; l < weights.size(); ++l) {
     const std::string at = "[" + std::to_string(l) + "]";
-    if (!weights[l] && !own[l]) throw py::value_error("weights" + at + ": expected an array, got None");
-    const Floats& weight = weights[l] ? *weights[l] : *own[l];
+    if (!weights[l]) throw py::value_error("weights" + at + ": expected an array, got None");
+    const Floats& weight = *weights[l];
+    expect_shape("weights" + at, weight, {-1, inputs});
     Layer layer;
-    if (weights[l]) {
-      expect_shape("weights" + at, weight, {-1, inputs});
-      layer.weight = weight.data();
-    } else {
-      expect_shape("weights" + at, weight, {-1, -1, inputs});
-    }
+    layer.weight = weight.data();
     layer.inputs = inputs;
-    layer.outputs = weight.shape(weights[l] ? 0 : 1);
+    layer.outputs = weight.shape(0);
     if (layer.inputs < 1 || layer.outputs < 1)
       throw py::value_error("weights" + at + ": expected no empty side, got " + shape_of(weight));
     if (biases[l]) {

@@ -13,8 +13,8 @@ Layers::Layers(const PreparedTail::State& tail, const Candidates& candidates, co
 
 void Layers::enter(Range tiles) {
   first_tile_ = tiles.first;
-  inputs_ = tail_.activations(tiles.first, tiles.count(), plan_.threads);
-  if (plan_.corrects()) products_ = tail_.outputs(tiles.first, tiles.count(), inputs_, plan_.threads);
+  inputs_ = tail_.activations(tiles.first);
+  if (plan_.corrects()) products_ = tail_.outputs(tiles.first, tiles.count(), plan_.threads);
 }
 
 void Layers::prepare(Range stack, Scratch& scratch) const {

@@ -10,56 +10,46 @@ using cpu::PanelSource;
 
 namespace {
 
-constexpr int64_t kSpanBytes = int64_t{32} << 20;    // what is packed or computed at a time, and then dropped
+constexpr int64_t kSpanBytes = int64_t{32} << 20;    // outputs that are computed at a time, and then dropped
 constexpr int64_t kKeptOutputs = int64_t{32} << 20;  // outputs that are worth keeping between calls
 
 }  // namespace
 
-PreparedTail::State::State(const Tail& tail, bool keep)
+PreparedTail::State::State(const Tail& tail)
     : kernels(cpu::kernels(tail.precision)),
       precision(tail.precision),
       layers(tail.layers),
-      samples(tail.samples, tail.classes()),
-      source_(tail.activations) {
+      samples(tail.samples, tail.classes()) {
   for (Layer& layer : layers) {
     operands.push_back(kernels.operands(precision, layer.inputs));
     panels_.push_back(std::make_unique<LazyPanels>());
-    if (!keep) continue;
-    if (layer.weight != nullptr) {
-      owned_.emplace_back(layer.weight, layer.weight + layer.outputs * layer.inputs);
-      layer.weight = owned_.back().data();
-    }
+    owned_.emplace_back(layer.weight, layer.weight + layer.outputs * layer.inputs);
+    layer.weight = owned_.back().data();
     if (layer.bias != nullptr) {
       owned_.emplace_back(layer.bias, layer.bias + layer.outputs);
       layer.bias = owned_.back().data();
     }
   }
   chunk_tiles = std::clamp<int64_t>(samples.tiles(), 1, cpu::kMaxTilesPerChunk);
-  if (!keep) return;
-  kept_ = cpu::allocate(samples.tiles() * tile_bytes());
+  activations_ = cpu::allocate(samples.tiles() * tile_bytes());
   cpu::parallel_for(samples.tiles(), num_threads(), [&](int64_t t, int) {
-    kernels.pack_tile(source_ + t * cpu::kTile * first().inputs, samples.valid(t), first().inputs,
-                      operands.front(), kept_.get() + t * tile_bytes());
+    kernels.pack_tile(tail.activations + t * cpu::kTile * first().inputs, samples.valid(t), first().inputs,
+                      operands.front(), activations_.get() + t * tile_bytes());
   });
   // Only where a dense product would give the same bits: a split or rounded one does not.
   if (operands.front() == cpu::Operands::float32)
-    sparse = cpu::SparseRows(source_, samples.count(), first().inputs);
-  source_ = nullptr;
+    sparse = cpu::SparseRows(tail.activations, samples.count(), first().inputs);
 }
 
 int64_t PreparedTail::State::bytes() const {
-  int64_t total = samples.bytes() + sparse.bytes();
-  if (kept_ != nullptr) total += samples.tiles() * tile_bytes();
+  int64_t total = samples.bytes() + sparse.bytes() + samples.tiles() * tile_bytes();
   for (const std::vector<float>& values : owned_) total += static_cast<int64_t>(values.size() * sizeof(float));
   return total;
 }
 
 int64_t PreparedTail::State::span_chunks(bool outputs) const {
-  int64_t of_tile = kept_ == nullptr ? tile_bytes() : 0;
-  if (outputs && (kept_ == nullptr || samples.tiles() * output_bytes() > kKeptOutputs))
-    of_tile += output_bytes();
-  if (of_tile == 0) return chunks();
-  return std::clamp<int64_t>(kSpanBytes / (of_tile * chunk_tiles), 1, chunks());
+  if (!outputs || samples.tiles() * output_bytes() <= kKeptOutputs) return chunks();
+  return std::clamp<int64_t>(kSpanBytes / (output_bytes() * chunk_tiles), 1, chunks());
 }
 
 const cpu::Panels& PreparedTail::State::unedited(size_t layer) const {
@@ -79,27 +69,16 @@ const cpu::Pairs& PreparedTail::State::pairs() const {
   return *pairs_;
 }
 
-const char* PreparedTail::State::activations(int64_t tile, int64_t count, int threads) const {
-  if (kept_ != nullptr) return kept_.get() + tile * tile_bytes();
-  char* packed = cpu::recycled<0>(count * tile_bytes());
-  cpu::parallel_for(count, threads, [&](int64_t t, int) {
-    kernels.pack_tile(source_ + (tile + t) * cpu::kTile * first().inputs, samples.valid(tile + t),
-                      first().inputs, operands.front(), packed + t * tile_bytes());
-  });
-  return packed;
-}
-
-const float* PreparedTail::State::outputs(int64_t tile, int64_t count, const char* activations,
-                                          int threads) const {
+const float* PreparedTail::State::outputs(int64_t tile, int64_t count, int threads) const {
   const int64_t all = samples.tiles() * output_bytes();
-  if (kept_ == nullptr || all > kKeptOutputs) {
-    float* computed = reinterpret_cast<float*>(cpu::recycled<1>(count * output_bytes()));
-    multiply_unedited(activations, count, computed, threads);
+  if (all > kKeptOutputs) {
+    float* computed = reinterpret_cast<float*>(cpu::recycled<0>(count * output_bytes()));
+    multiply_unedited(activations(tile), count, computed, threads);
     return computed;
   }
   std::call_once(outputs_once_, [&] {
     cpu::Buffer computed = cpu::allocate(all);
-    multiply_unedited(kept_.get(), samples.tiles(), reinterpret_cast<float*>(computed.get()), threads);
+    multiply_unedited(activations(0), samples.tiles(), reinterpret_cast<float*>(computed.get()), threads);
     outputs_ = std::move(computed);
   });
   return reinterpret_cast<const float*>(outputs_.get() + tile * output_bytes());
@@ -117,7 +96,7 @@ void PreparedTail::State::multiply_unedited(const char* tiles, int64_t count, fl
   });
 }
 
-PreparedTail::PreparedTail(const Tail& tail, bool keep) : state_(std::make_unique<const State>(tail, keep)) {}
+PreparedTail::PreparedTail(const Tail& tail) : state_(std::make_unique<const State>(tail)) {}
 PreparedTail::~PreparedTail() = default;
 PreparedTail::PreparedTail(PreparedTail&&) noexcept = default;
 PreparedTail& PreparedTail::operator=(PreparedTail&&) noexcept = default;

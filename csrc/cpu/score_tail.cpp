@@ -36,7 +36,7 @@ class Call {
     const int64_t margins = tail_.samples.tiles() * kTile;  // of a candidate
     if (ranking.wanted()) {
       const int64_t bytes = candidates_.count * margins * int64_t{sizeof(float)};
-      margins_ = reinterpret_cast<float*>(recycled<2>(bytes));
+      margins_ = reinterpret_cast<float*>(recycled<1>(bytes));
     }
     for (int64_t start = 0; start < tail_.chunks(); start += span_) {
       const int64_t chunks = std::min(span_, tail_.chunks() - start);
@@ -152,10 +152,6 @@ void PreparedTail::score(const Candidates& candidates, const Tally& tally) const
     const Candidates some = cpu::slice(candidates, n, count, state_->layers);
     cpu::Call(*state_, some, cpu::slice(tally, n, state_->samples.groups(), state_->classes())).run();
   }
-}
-
-void score_tail(const Tail& tail, const Candidates& candidates, const Tally& tally) {
-  PreparedTail(tail, false).score(candidates, tally);
 }
 
 }  // namespace rledit

@@ -207,7 +207,6 @@ def prepare_and_score(**arguments: Any) -> Any:
 
 
 FUNCTIONS = {
-    "score_tail": (_native.score_tail, Maker.tail),
     "PreparedTail": (prepare_and_score, Maker.tail),
     "apply_lowrank_": (_native.apply_lowrank_, Maker.lowrank),
     "tally_logits": (_native.tally_logits, Maker.logits),
@@ -288,4 +287,4 @@ def test_numbers_of_any_bits(keep_native_state: None) -> None:
                     array[...] = np.frombuffer(maker.random.bytes(array.nbytes), np.float32).reshape(
                         array.shape
                     )
-        assert call("score_tail", arguments, right=True) == "answer"
+        assert call("PreparedTail", arguments, right=True) == "answer"

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from native_arguments import ALGEBRAS, PARTS, assert_bits, logits, part_of, tail
+from native_arguments import ALGEBRAS, PARTS, assert_bits, logits, part_of, score_tail, tail
 
 from rledit import _native
 
@@ -22,13 +22,13 @@ def _restore(keep_native_state: None) -> None:
 
 
 # All are large enough for several threads: 13 candidates keep every thread busy, 1 candidate makes threads
-# share counters. The last has spans: its activations packed are more than 32 MiB.
+# share counters. The last has spans: its unedited first layer's outputs are more than 32 MiB.
 SHAPES = [
     {"candidates": 13},
     {"candidates": 1, "samples": 9000},
     {"candidates": 2, "samples": 5000, "rank": 16},
     {"candidates": 5, "samples": 2000, "own": True},
-    {"candidates": 2, "samples": 400_000, "classes": 2},
+    {"candidates": 2, "samples": 400_000, "classes": 2, "hidden": 24},
 ]
 
 
@@ -37,11 +37,11 @@ SHAPES = [
 def test_same_bits_for_any_number_of_threads(shape: dict[str, Any], world: str) -> None:
     arguments = tail(**shape) | {"world": world}
     _native.set_num_threads(1)
-    expected = _native.score_tail(**arguments)
+    expected = score_tail(**arguments)
     for threads in (2, 3, 8):
         _native.set_num_threads(threads)
         assert _native.num_threads() == threads
-        assert_bits(_native.score_tail(**arguments), expected)
+        assert_bits(score_tail(**arguments), expected)
 
 
 # A stack of candidates shares a product where the first layer alone is edited; deep layers multiply in parts.
@@ -66,9 +66,9 @@ def test_same_bits_in_any_batch_of_candidates(
     _native.set_num_threads(1)  # which makes blocks of 10 candidates, so there are stacks
     arguments = tail(**shape | {"candidates": 41}) | {"world": world, "precision": precision}
     for algebra in ALGEBRAS:
-        whole = _native.score_tail(**arguments, algebra=algebra)
+        whole = score_tail(**arguments, algebra=algebra)
         for start, stop in ((0, 1), (1, 3), (7, 20), (40, 41)):
-            part = _native.score_tail(**part_of(arguments, start, stop), algebra=algebra)
+            part = score_tail(**part_of(arguments, start, stop), algebra=algebra)
             assert_bits(part, [counts[start:stop] for counts in whole])
 
 
@@ -84,7 +84,7 @@ def test_tallies_have_the_same_bits_for_any_number_of_threads() -> None:
 
 
 def _score_in_child(queue: Any, arguments: dict[str, Any]) -> None:
-    queue.put([_native.num_threads(), *_native.score_tail(**arguments)])
+    queue.put([_native.num_threads(), *score_tail(**arguments)])
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -92,7 +92,7 @@ def _score_in_child(queue: Any, arguments: dict[str, Any]) -> None:
 def test_a_forked_child_has_threads_of_its_own() -> None:
     arguments = tail()
     _native.set_num_threads(3)
-    expected = _native.score_tail(**arguments)  # the pool runs: its threads do not exist in the child
+    expected = score_tail(**arguments)  # the pool runs: its threads do not exist in the child
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
     child = context.Process(target=_score_in_child, args=(queue, arguments))
@@ -102,12 +102,12 @@ def test_a_forked_child_has_threads_of_its_own() -> None:
     assert child.exitcode == 0
     assert threads == 3
     assert_bits(counts, expected)
-    assert_bits(_native.score_tail(**arguments), expected)  # and the parent still has its own
+    assert_bits(score_tail(**arguments), expected)  # and the parent still has its own
 
 
 def test_calls_from_several_threads() -> None:
     arguments = tail(samples=2000)
-    expected = _native.score_tail(**arguments)
+    expected = score_tail(**arguments)
     stop = threading.Event()
 
     def change_threads() -> None:
@@ -120,7 +120,7 @@ def test_calls_from_several_threads() -> None:
     changer.start()
     try:
         with ThreadPoolExecutor(4) as executor:
-            for counts in executor.map(lambda _: _native.score_tail(**arguments), range(60)):
+            for counts in executor.map(lambda _: score_tail(**arguments), range(60)):
                 assert_bits(counts, expected)
     finally:
         stop.set()
@@ -130,7 +130,7 @@ def test_calls_from_several_threads() -> None:
 def test_python_goes_on_meanwhile() -> None:
     arguments = tail(samples=20_000, candidates=400)
     _native.set_num_threads(1)
-    worker = threading.Thread(target=_native.score_tail, kwargs=arguments)
+    worker = threading.Thread(target=score_tail, kwargs=arguments)
     times = [time.perf_counter()]
     worker.start()
     while worker.is_alive():
@@ -150,7 +150,7 @@ def test_logits_that_are_not_finite_count_as_nothing(bad: float, isa: str) -> No
     arguments = tail(candidates=2)
     arguments["rights"][0][1] = bad
     arguments["nonlinearities"] = ["identity", "identity"]
-    correct, predicted, confusion, loss, *_ = _native.score_tail(**arguments)
+    correct, predicted, confusion, loss, *_ = score_tail(**arguments)
     assert correct[0].sum() > 0
     assert correct[1].sum() == predicted[1].sum() == confusion[1].sum() == 0
     largest = float(np.finfo(np.float32).max)
@@ -187,13 +187,13 @@ def test_nan_of_any_bits_stays_nan_in_bfloat16(isa: str) -> None:
     arguments = tail(candidates=1, own=True) | {"precision": "bfloat16"}
     arguments["lefts"] = arguments["rights"] = [None, None]
     arguments["weights"][0].view(np.uint32)[:] = 0xFFFFFFFF  # rounding would carry this NaN over to zero
-    assert _native.score_tail(**arguments)[0].sum() == 0
+    assert score_tail(**arguments)[0].sum() == 0
 
 
 def test_rank_zero_edits_nothing() -> None:
     arguments = tail(candidates=3, rank=0)
     unedited = arguments | {"lefts": [None] * 2, "rights": [None] * 2, "candidates": 1}
-    for ours, one in zip(_native.score_tail(**arguments), _native.score_tail(**unedited), strict=True):
+    for ours, one in zip(score_tail(**arguments), score_tail(**unedited), strict=True):
         np.testing.assert_array_equal(ours, np.repeat(one, 3, 0))
 
 
@@ -201,7 +201,7 @@ def test_no_samples_and_no_groups() -> None:
     for samples, groups in ((0, 3), (70, 0), (0, 0)):
         arguments = tail(samples=samples)
         arguments["groups"] = np.zeros((groups, samples), dtype=bool)
-        correct, predicted, _, loss, *_ = _native.score_tail(**arguments)
+        correct, predicted, _, loss, *_ = score_tail(**arguments)
         assert correct.shape == (13, groups)
         assert not correct.any()
         assert not predicted.any()

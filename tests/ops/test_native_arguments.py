@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from native_arguments import lowrank, mutate, odd_address, tail
+from native_arguments import lowrank, mutate, odd_address, score_tail, tail
 
 from rledit import _native
 
@@ -19,13 +19,13 @@ def test_an_array_that_does_not_fit_is_refused(name: str, kind: str) -> None:
     if kind == "odd address" and name == "groups":
         kind = "float64"  # bytes have no odd address
     with pytest.raises((TypeError, ValueError)):
-        _native.score_tail(**mutate(tail(), name, 0, kind))
+        score_tail(**mutate(tail(), name, 0, kind))
 
 
 def test_what_is_wrong_is_named() -> None:
     def message(**changes: Any) -> str:
         with pytest.raises(ValueError, match=r".+") as error:
-            _native.score_tail(**tail() | changes)
+            score_tail(**tail() | changes)
         return str(error.value)
 
     assert message(world="w") == "world: expected 'shift' or 'mask', got 'w'"

@@ -11,7 +11,7 @@ from exact_tails import CASES, U32, U_SPLIT, Case, exact_tail, native_counts, sp
 from flat_ops import score_tail, tally_logits
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from native_arguments import ALGEBRAS
+from native_arguments import ALGEBRAS, score_tail
 
 from rledit import _native
 from rledit.ops import NONLINEARITIES, TALLY_PARTS, Backend, Counts, EditRule, backend
@@ -98,16 +98,18 @@ def test_awkward_shapes(samples: int, world: str, isa: str, assert_counts: Calla
 
 
 def margins(x: np.ndarray, w: np.ndarray, precision: str) -> np.ndarray:
-    """x @ w of positive values, as the native score_tail computes it.
+    """x @ w of positive values, as a native tail computes it.
 
     The logits are 0 and x @ w, the labels 0, so that a sample's loss is log(1 + exp(x @ w)): from 20 on that
     is x @ w to the last bit of float32. Each sample is a group of its own.
     """
     samples, nothing = len(x), [None]
     assert samples <= 64
-    loss = _native.score_tail(
-        x, [np.stack([np.zeros_like(w), w])], nothing, ["identity"], np.zeros(samples, np.int64),
-        np.eye(samples, dtype=bool), nothing, nothing, 1, "shift", 1.0, precision, ["loss"], 1, 1.0,
+    loss = score_tail(
+        activations=x, weights=[np.stack([np.zeros_like(w), w])], biases=nothing, nonlinearities=["identity"],
+        labels=np.zeros(samples, np.int64), groups=np.eye(samples, dtype=bool), lefts=nothing, rights=nothing,
+        candidates=1, world="shift", scale=1.0, precision=precision, wanted=["loss"], bins=1,
+        margin_limit=1.0,
     )[3]  # fmt: skip
     return loss[0]
 

@@ -16,9 +16,8 @@ void apply_lowrank(float* weight, int64_t candidates, int64_t outputs, int64_t i
 // CPU and owned, so the arrays that it was made of may go. Several threads may score at once.
 class PreparedTail {
  public:
-  // Throws std::invalid_argument for a label outside 0..classes-1. keep: own copies of everything; else `tail`
-  // must outlive this, and activations are packed in every call, a span at a time.
-  explicit PreparedTail(const Tail& tail, bool keep = true);
+  // Throws std::invalid_argument for a label outside 0..classes-1.
+  explicit PreparedTail(const Tail& tail);
   ~PreparedTail();
   PreparedTail(PreparedTail&&) noexcept;
   PreparedTail& operator=(PreparedTail&&) noexcept;
@@ -38,9 +37,6 @@ class PreparedTail {
  private:
   std::unique_ptr<const State> state_;
 };
-
-// One call without a PreparedTail: activations are packed a span at a time, and dropped.
-void score_tail(const Tail& tail, const Candidates& candidates, const Tally& tally);
 
 // Counts finished logits [N, samples.count, classes]. Throws as PreparedTail does.
 void tally_logits(const float* logits, int64_t candidates, int64_t classes, const Samples& samples,

@@ -33,7 +33,7 @@ struct Factors {
 
 // One linear layer of a tail: y = nonlinearity(x W^T + bias).
 struct Layer {
-  const float* weight = nullptr;  // [outputs, inputs], or nullptr if every call brings the candidates' own
+  const float* weight = nullptr;  // [outputs, inputs]
   const float* bias = nullptr;    // [outputs] or nullptr
   int64_t outputs = 0;
   int64_t inputs = 0;
