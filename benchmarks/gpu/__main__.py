@@ -19,7 +19,7 @@ from rledit.ops import Backend
 from ..record import write
 from . import steps
 from .checks import sanitize, undecided_share, usable
-from .problems import OPPONENTS, SHAPES, SHIFT_ONLY, Problem, in_chunks
+from .problems import OPPONENTS, SHAPES, SHIFT_ONLY, WANTED, Problem, in_chunks
 
 CHUNKS = (1, 4, 16, 64, 256, 1024)
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -86,13 +86,8 @@ def compare(problem: Problem, backends: list[Backend], timer: Timer, compiled: b
         if not takes:
             continue
         row["undecided"] = undecided_share(ops, problem)
-        tail = ops.prepare_tail(*problem.arguments()[:6], "float32")
-        nothing = [None] * (len(problem.weights) - 1)
-        own = [None] * len(problem.weights)
-        lefts, rights = [problem.left, *nothing], [problem.right, *nothing]
-        row["times"][ops.name] = timer(
-            partial(tail.score, own, lefts, rights, problem.shape.candidates, problem.world, 1.0, ["correct"])
-        )
+        tail = ops.prepare_tail(problem.tail)
+        row["times"][ops.name] = timer(partial(tail.score, problem.candidates, WANTED))
     for name, count in OPPONENTS.items():
         if problem.world != "shift" and name in SHIFT_ONLY:
             continue

@@ -12,7 +12,7 @@ import torch
 from rledit.ops import Backend, backend
 
 from .. import ROOT
-from .problems import Problem
+from .problems import WANTED, Problem
 
 
 def undecided_share(ops: Backend, problem: Problem) -> float:
@@ -24,7 +24,7 @@ def undecided_share(ops: Backend, problem: Problem) -> float:
     Raises:
         AssertionError: if counts differ by more than those.
     """
-    ours = ops.score_tail(*problem.arguments()).correct
+    ours = ops.prepare_tail(problem.tail).score(problem.candidates, WANTED).correct
     worst = 0.0
     for n in range(problem.shape.candidates):
         delta = problem.left[n].double() @ problem.right[n].double()

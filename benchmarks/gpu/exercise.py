@@ -11,7 +11,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from rledit.ops import Backend, backend
+from rledit.ops import Backend, Candidates, EditRule, Layer, TailProblem, Wanted, backend
 
 from .checks import undecided_share
 from .problems import Problem, Shape
@@ -34,26 +34,17 @@ def exercise(ops: Backend, device: str) -> None:
     for classes in (2, 5, 130):
         labels = torch.randint(classes, (samples,), generator=random).to(device)
         groups = (torch.rand(9, samples, generator=random) < 0.5).to(device)
-        wanted = ["correct", "predicted", "confusion", "loss"] + (["histogram"] if classes == 2 else [])
-        ops.tally_logits(normal(n, samples, classes), labels, groups, wanted, 64, 4.0)
+        parts = ["correct", "predicted", "confusion", "loss"] + (["histogram"] if classes == 2 else [])
+        wanted = Wanted(parts, 64, 4.0)
+        ops.prepare_tally(labels, groups, classes).count(normal(n, samples, classes), slice(None), wanted)
         sizes = list(pairwise([37, 19, 33, classes]))
-        layers = [[normal(o, i) for i, o in sizes], [None] * 3, ["gelu"] * 3]
-        factors = [[normal(n, o, 2) for _, o in sizes], [normal(n, 2, i) for i, _ in sizes]]
+        layers = tuple(Layer(normal(o, i), None, "gelu") for i, o in sizes)
+        lefts, rights = [normal(n, o, 2) for _, o in sizes], [normal(n, 2, i) for i, _ in sizes]
+        candidates = Candidates(n, EditRule("mask", 0.1), lefts, rights, [None] * 3)
         for precision in ("float32", "bfloat16"):
-            ops.score_tail(
-                normal(samples, 37),
-                *layers,
-                labels,
-                groups,
-                *factors,
-                "mask",
-                0.1,
-                precision,
-                wanted,
-                64,
-                4.0,
-            )
-    ops.apply_lowrank_(normal(n, 33, 70), normal(n, 33, 5), normal(n, 5, 70), "mask", 0.1)
+            problem = TailProblem(normal(samples, 37), layers, labels, groups, precision)
+            ops.prepare_tail(problem).score(candidates, wanted)
+    ops.edit_(normal(n, 33, 70), normal(n, 33, 5), normal(n, 5, 70), EditRule("mask", 0.1))
     if ops.population_linear is not None:
         ops.population_linear(normal(samples, 37), normal(samples, n, 2), normal(n, 37, 2), 0.1)
     for world in ("shift", "mask"):

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from rledit.ops import Candidates, EditRule, Layer, TailProblem, Wanted
+
 from .. import scoring
 
 
@@ -25,6 +27,9 @@ SHAPES = [
     Shape(4_096, 768, 768, 10, 64, 8),
     Shape(2_048, 1_024, 4_096, 1_000, 16, 8),
 ]
+
+
+WANTED = Wanted(["correct"])
 
 
 class Problem:
@@ -52,14 +57,24 @@ class Problem:
         self.labels = torch.randint(sizes[-1], (shape.samples,), generator=random).to(device)
         self.masks = (torch.rand(2, shape.samples, generator=random) < 0.5).to(device)
 
-    def arguments(self) -> tuple[object, ...]:
-        """Of score_tail."""
-        nothing = [None] * (len(self.weights) - 1)
+    @property
+    def tail(self) -> TailProblem:
+        """What is prepared once."""
         functions = ["relu"] * (len(self.weights) - 1) + ["identity"]
-        return (
-            self.activations, self.weights, self.biases, functions, self.labels, self.masks,
-            [self.left, *nothing], [self.right, *nothing], self.world, 1.0, "float32", ["correct"],
-        )  # fmt: skip
+        layers = tuple(map(Layer, self.weights, self.biases, functions))
+        return TailProblem(self.activations, layers, self.labels, self.masks)
+
+    @property
+    def candidates(self) -> Candidates:
+        """What a call brings."""
+        nothing = [None] * (len(self.weights) - 1)
+        return Candidates(
+            self.shape.candidates,
+            EditRule(self.world),
+            [self.left, *nothing],
+            [self.right, *nothing],
+            [None, *nothing],
+        )
 
 
 Count = Callable[[Problem, Tensor, Tensor], Tensor]

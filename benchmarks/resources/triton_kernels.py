@@ -7,6 +7,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
@@ -22,6 +23,7 @@ from triton.compiler import ASTSource
 
 from rledit.kernels import apply_lowrank, population_linear, score_tail, tally_logits
 from rledit.kernels.launch import INTERPRETED
+from rledit.ops import Candidates, EditRule, Layer, TailProblem, Wanted
 from rledit.ops.gpu import member_bits
 
 from .limits import ARCHITECTURES, Resources
@@ -188,16 +190,19 @@ def _tails(dtype: torch.dtype, world: str) -> Iterator[tuple[str, str, Launch]]:
         rights = [torch.empty(candidates, r, w.shape[1], dtype=dtype) if r else None
                   for w, r in zip(weights, ranks, strict=True)]  # fmt: skip
         functions = ["relu"] * (len(weights) - 1) + ["identity"]
-        members = member_bits(torch.zeros(groups, samples, dtype=torch.bool))
-
-        def call(weights: Any = weights, lefts: Any = lefts, rights: Any = rights, functions: Any = functions,
-                 members: Any = members, groups: int = groups, wanted: Any = wanted) -> None:  # fmt: skip
-            score_tail.score_tail(
-                torch.empty(samples, weights[0].shape[1], dtype=dtype), weights,
-                [torch.empty(len(w), dtype=dtype) for w in weights], functions,
-                torch.zeros(samples, dtype=torch.int64), members, groups, lefts, rights, candidates, world,
-                1.0, "float32", wanted, 1024, 16.0,
-            )  # fmt: skip
+        layers = tuple(
+            Layer(weight, torch.empty(len(weight), dtype=dtype), function)
+            for weight, function in zip(weights, functions, strict=True)
+        )
+        masks = torch.zeros(groups, samples, dtype=torch.bool)
+        problem = TailProblem(
+            torch.empty(samples, sizes[0], dtype=dtype),
+            layers,
+            torch.zeros(samples, dtype=torch.int64),
+            masks,
+        )
+        batch = Candidates(candidates, EditRule(world), lefts, rights, [None] * len(layers))
+        call = partial(score_tail.score_tail, problem, member_bits(masks), batch, Wanted(wanted))
 
         for launch in launches(score_tail, "score_tail_kernel", call):
             yield "score_tail", f"{name}, {world}, {_short(dtype)}", launch
@@ -209,7 +214,7 @@ def _edits(dtype: torch.dtype, world: str) -> Iterator[tuple[str, str, Launch]]:
     for launch in launches(
         apply_lowrank,
         "apply_lowrank_kernel",
-        lambda: apply_lowrank.apply_lowrank_(weight, left, right, world, 1.0),
+        lambda: apply_lowrank.apply_lowrank_(weight, left, right, EditRule(world)),
     ):
         yield "apply_lowrank_", f"768x768, rank 8, {world}, {_short(dtype)}", launch
 
@@ -234,9 +239,6 @@ def _tallies() -> Iterator[tuple[str, str, Launch]]:
         labels, masks = torch.zeros(256, dtype=torch.int64), torch.zeros(groups, 256, dtype=torch.bool)
         logits = torch.empty(4, 256, classes)
 
-        def call(logits: Tensor = logits, labels: Tensor = labels, masks: Tensor = masks,
-                 wanted: Any = wanted) -> None:  # fmt: skip
-            tally_logits.tally_logits(logits, labels, member_bits(masks), len(masks), wanted, 1024, 16.0)
-
+        call = partial(tally_logits.tally_logits, logits, labels, member_bits(masks), groups, Wanted(wanted))
         for launch in launches(tally_logits, "tally_logits_kernel", call):
             yield "tally_logits", f"{classes} classes, {groups} groups", launch

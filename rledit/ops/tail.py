@@ -130,6 +130,9 @@ class Candidates(NamedTuple):
                 f"lefts, rights, weights: expected one entry for each of {len(layers)} layers, got lengths "
                 f"{lengths}"
             )
+        for i, (left, right) in enumerate(zip(self.lefts, self.rights, strict=True)):
+            if (left is None) != (right is None):
+                raise ValueError(f"lefts[{i}], rights[{i}]: expected both factors or none, got only one")
         # A list, not a set: under torch.compile sizes are symbols, which have no hash.
         sizes = [part.shape[0] for part in (*self.weights, *self.lefts) if part is not None]
         found = sizes[0] if sizes else 1
@@ -147,8 +150,6 @@ class Candidates(NamedTuple):
                 raise ValueError(
                     f"weights[{i}]: expected shape [{found}, {outputs}, {inputs}], got {list(own.shape)}"
                 )
-            if (left is None) != (right is None):
-                raise ValueError(f"lefts[{i}], rights[{i}]: expected both factors or none, got only one")
             if left is None or right is None:
                 continue
             if left.dim() != 3 or left.shape[:2] != (found, outputs):

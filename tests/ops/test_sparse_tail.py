@@ -25,7 +25,7 @@ SHAPES = [
     {"samples": 63, "candidates": 3, "inputs": 128, "words": 2, "rank": 1},
     {"samples": 700, "candidates": 13, "inputs": 1001, "words": 7},
     {"samples": 700, "candidates": 50, "inputs": 333, "words": 12, "rank": 4},
-    {"samples": 1500, "candidates": 7, "inputs": 5000, "words": 20, "rank": 18},
+    {"samples": 700, "candidates": 3, "inputs": 3000, "words": 20, "rank": 18},
     {"samples": 300, "candidates": 4, "inputs": 400, "words": 1, "rank": 18, "classes": 40},  # not fused
     {"samples": 300, "candidates": 5, "inputs": 400, "words": 9, "own": True},
 ]
