@@ -199,7 +199,7 @@ def test_metrics_that_contain_themselves() -> None:
 
 def test_files_with_integer_keys_of_the_first_versions_load(tmp_path: Path) -> None:
     # They hashed the keys in the order of numbers, and could not read their own file.
-    metrics: Any = {"per_class": {c: 0.5 for c in range(12)}}
+    metrics: Any = {"per_class": dict.fromkeys(range(12), 0.5)}
     Edit({"a": (LEFT, RIGHT)}, "shift", 1.0, "x", metrics).save(tmp_path / "edit")
     tensors, metadata = read_tensors(tmp_path / "edit")
     fields = [fingerprint(tensors), "shift", "1.0", "x", metrics]
