@@ -1,6 +1,7 @@
-"""Edits: the chosen candidate, applied to a model, reverted, saved and loaded."""
+"""Edits: the chosen candidate, applied to a model or its files, reverted, saved and loaded."""
 
 from .edit import Edit
 from .file import EditFileError
+from .model_files import EditedFiles, apply_to_file
 
-__all__ = ["Edit", "EditFileError"]
+__all__ = ["Edit", "EditFileError", "EditedFiles", "apply_to_file"]

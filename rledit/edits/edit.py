@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import os
+import warnings
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from ..ops import apply_lowrank_
 from ..ops.rules import EditRule
-from ..storage.files import Json
-from ..storage.fingerprint import fingerprint
-from ..targets import listed
-from .file import EditFileError, read_edit, write_edit
-from .weights import matrix_of, target_weights, write_weights
+from ..storage.fingerprint import dtype_name, fingerprint
+from ..storage.plain import Json, plain_json
+from ..targets import as_matrix, listed
+from .aliases import Tied, check_distinct, tied_in_memory
+from .file import EditContent, EditFileError, read_edit, write_edit
+from .identity import LearnedFor
+from .keys import find_keys
+from .weights import Rounding, Weight, check_weight, compose, edited_rows, target_weights, write_weights
 
 __all__ = ["Edit", "EditFileError", "Factors"]
 
 Factors: TypeAlias = dict[str, tuple[Tensor, Tensor]]
+
+_LOST = 0.5  # of an edit, to the rounding of a half type: beyond that, a warning
 
 
 @dataclass(frozen=True)
@@ -47,14 +52,19 @@ class Edit:
             differ between modules, T may not.
         world: "shift" or "mask".
         scale: s, finite.
-        fingerprint: `rledit.storage.fingerprint.fingerprint({module name: weight})` of the weights it was
-            learned for.
-        metrics: what is known about the edit, as JSON; saved with it.
+        fingerprint: `rledit.storage.fingerprint({module name: weight})` of the weights it was learned for.
+        metrics: what is known about the edit, saved with it. Kept as the JSON that `load` gives back: keys
+            become text, NumPy numbers and tensors become plain ones.
+        casts: `rledit.storage.fingerprints({module name: weight})` of the same weights, by which the edit
+            recognizes them in another precision.
+
+    Attributes:
+        metrics: a dict that may be added to; it is checked again when the edit is saved.
 
     Raises:
-        TypeError: factors that are not float32 tensors.
-        ValueError: no factors, shapes that do not fit, a rank of 0 or above min(O, I), NaN or infinity,
-            unknown world.
+        TypeError: factors that are not float32 tensors, metrics that are not JSON (names which).
+        ValueError: no factors, shapes that do not fit, a rank of 0 or above min(O, I), NaN or infinity in
+            factors or metrics, unknown world.
     """
 
     def __init__(
@@ -64,6 +74,7 @@ class Edit:
         scale: float,
         fingerprint: str,
         metrics: Mapping[str, Json] | None = None,
+        casts: Mapping[str, str] | None = None,
     ) -> None:
         self.rule = EditRule(world, scale)
         if not factors:
@@ -73,7 +84,8 @@ class Edit:
         if len(set(steps.values())) > 1:
             raise ValueError(f"factors: expected the same number of steps T for every module, got {steps}")
         self.fingerprint = fingerprint
-        self.metrics: dict[str, Json] = dict(metrics or {})
+        self.casts: dict[str, str] = dict(casts or {})
+        self.metrics: dict[str, Json] = _plain_metrics({} if metrics is None else metrics)
         self.steps = next(iter(steps.values()))
         self._applied: weakref.WeakKeyDictionary[nn.Module, _Applied] = weakref.WeakKeyDictionary()
 
@@ -103,25 +115,28 @@ class Edit:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A copy has been applied to nothing: the record belongs to model objects of the original.
-        return type(self), (self.factors, self.world, self.scale, self.fingerprint, self.metrics)
+        return type(self), (self.factors, self.world, self.scale, self.fingerprint, self.metrics, self.casts)
 
-    def apply_(self, model: nn.Module, force: bool = False) -> None:
+    def apply_(self, model: nn.Module, force: bool = False, *, cast: bool = False) -> None:
         """Edits the weights of `model` in place; `revert_` brings the original bits back.
 
         All checks and all arithmetic come before the first write: a model is never left half edited. float16
-        and bfloat16 weights are computed in float32 and rounded once, float64 weights in float64.
+        and bfloat16 weights are computed in float32 and rounded once, float64 weights in float64. A weight
+        that the model uses under several names is edited under all of them, being one tensor.
 
         Args:
             model: has the modules named in `targets`, each an nn.Linear or nn.Conv2d whose weight has O * I
                 values.
             force: edit weights with another fingerprint than the edit was learned for.
+            cast: edit weights that are, bit for bit, a cast of those that the edit was learned for, such as
+                those of `model.bfloat16()`. Warns where rounding takes away half of the edit or more.
 
         Raises:
             TypeError: a target that is neither nn.Linear nor nn.Conv2d, or whose weight is no floating
                 parameter.
             ValueError: a target that the model does not have (lists the modules that could be meant), shapes
                 that do not fit, NaN or infinity in the weights before or after, other weights (unless
-                `force`).
+                `force`), a cast of the right ones (unless `cast` or `force`).
             RuntimeError: this edit is already applied to this model object.
         """
         weights = target_weights(model, self.targets)
@@ -129,7 +144,8 @@ class Edit:
         record = self._applied.get(model)
         if record is not None and (before == record.after or before != record.before):
             raise RuntimeError("this edit is already applied to this model object; call revert_(model) first")
-        edited = self._edited(weights, before, force)
+        recognized = self.check(weights, force, cast=cast)
+        edited = {name: self._edited(name, weights[name], recognized) for name in self.targets}
         originals = write_weights(weights, edited)
         self._applied[model] = _Applied(originals, before, fingerprint(weights))
 
@@ -157,31 +173,42 @@ class Edit:
         write_weights(weights, record.originals)
         del self._applied[model]
 
-    def apply_to_state_dict(self, state: Mapping[str, Tensor], force: bool = False) -> dict[str, Tensor]:
+    def apply_to_state_dict(
+        self, state: Mapping[str, Tensor], force: bool = False, *, cast: bool = False, tied: Tied = None
+    ) -> dict[str, Tensor]:
         """The edited copy of a state dict; `state` and its tensors stay as they are.
 
+        A tensor that the state dict has under several keys (tied weights, a layer with two names) is edited
+        under all of them: their value is one new tensor. In a state dict from a file each key has memory of
+        its own, and whether keys with the same values are one tensor in the model is yours to say: `tied`.
+
         Args:
-            state: has `<module>.weight` for every target, 2-D or 4-D; anything else is passed on, not copied.
-            force: as in `apply_`.
+            state: has `<module>.weight` for every target, 2-D or 4-D, or the weights that the edit was
+                learned for under another key; anything else is passed on, not copied.
+            force, cast: as in `apply_`.
+            tied: whether keys that have the same values as a target in other memory are the same tensor: True
+                edits them as well, False leaves them as they are. Where nothing is said they are refused,
+                unless there are at most two different values, as in tensors that are still zero or the
+                identity; those are left as they are.
 
         Raises:
-            TypeError, ValueError: as in `apply_`.
+            TypeError: as in `apply_`.
+            ValueError: as in `apply_`; keys with the same values as a target's (unless `tied` is given), or
+                that share a part of its memory, or share it in another layout; two targets that are one
+                tensor. The message names the keys.
         """
-        weights: dict[str, Tensor] = {}
-        for name in self.targets:
-            key = f"{name}.weight"
-            if key not in state:
-                known = [k for k, v in state.items() if k.endswith(".weight") and v.dim() in (2, 4)]
-                raise ValueError(
-                    f"target {name!r}: no tensor {key!r} in the state dict; candidates: {listed(known)}"
-                )
-            if state[key].dim() not in (2, 4):
-                raise TypeError(
-                    f"target {name!r}: expected a 2-D or 4-D weight, got {tuple(state[key].shape)}"
-                )
-            weights[name] = state[key]
-        edited = self._edited(weights, fingerprint(weights), force)
-        return {**state, **{f"{name}.weight": weight for name, weight in edited.items()}}
+        tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
+        shapes = {key: tuple(value.shape) for key, value in tensors.items()}
+        keys = find_keys(self.sizes, shapes, self.fingerprint, tensors.__getitem__, "state dict")
+        weights = {name: tensors[key] for name, key in keys.items()}
+        recognized = self.check(weights, force, cast=cast)
+        aliases = {name: tied_in_memory(tensors, key, tied) for name, key in keys.items()}
+        check_distinct(keys, aliases)
+        result = dict(state)
+        for name, key in keys.items():
+            new = self._edited(name, weights[name], recognized)
+            result.update(dict.fromkeys((key, *aliases[name]), new))
+        return result
 
     def deltas(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """W' - W of every target as a matrix [O, I], for plots.
@@ -196,18 +223,28 @@ class Edit:
         for name, factors in self.factors.items():
             if name not in weights:
                 raise ValueError(f"weights: expected {name!r}, got {listed(list(weights))}")
-            matrix = self._matrix(name, weights[name])
-            deltas[name] = self._compose(matrix, factors) - matrix
+            check_weight(name, weights[name], factors)
+            parts = [after.sub_(before) for before, after in compose(weights[name], factors, self.rule)]
+            deltas[name] = torch.cat(parts)
         return deltas
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the edit as one safetensors file, atomically; see :mod:`rledit.edits.file`.
 
         Raises:
-            ValueError: NaN or infinity in the metrics.
+            ValueError: NaN or infinity in the metrics; names which.
+            TypeError: something in the metrics that is not JSON; names which.
             OSError: the disk refuses; the previous version is intact.
         """
-        write_edit(path, self.factors, self.world, self.scale, self.fingerprint, self.metrics)
+        content = EditContent(
+            factors=self.factors,
+            world=self.world,
+            scale=self.scale,
+            fingerprint=self.fingerprint,
+            metrics=_plain_metrics(self.metrics),
+            casts=self.casts,
+        )
+        write_edit(path, content)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Edit:
@@ -219,46 +256,74 @@ class Edit:
         """
         try:
             content = read_edit(path)
-            edit = cls(content.factors, content.world, content.scale, content.fingerprint, content.metrics)
+            edit = cls(
+                content.factors,
+                content.world,
+                content.scale,
+                content.fingerprint,
+                content.metrics,
+                content.casts,
+            )
             content.check_hash()  # last, because the errors above say more
             return edit
         except (TypeError, ValueError) as error:
             raise EditFileError(f"{os.fspath(path)} is not a valid edit: {error}") from error
 
-    def _edited(self, weights: Mapping[str, Tensor], found: str, force: bool) -> dict[str, Tensor]:
-        """New weights in the shapes and dtypes of the old ones; nothing is written."""
-        matrices = {name: self._matrix(name, weights[name]) for name in self.targets}
-        for name, matrix in matrices.items():
-            if not torch.isfinite(matrix).all():
-                raise ValueError(
-                    f"target {name!r}: the weights hold NaN or infinity; expected finite weights"
-                )
-        if not force and found != self.fingerprint:
-            raise ValueError(
-                f"the edit was learned for other weights of {self.targets}: expected {self.fingerprint}, "
-                f"found {found}; force=True (rledit apply --force) applies it nevertheless"
+    @property
+    def sizes(self) -> dict[str, tuple[int, int]]:
+        """O and I of every target."""
+        return {name: (left.shape[-2], right.shape[-1]) for name, (left, right) in self.factors.items()}
+
+    def check(self, weights: Mapping[str, Weight], force: bool = False, *, cast: bool = False) -> bool:
+        """Whether weights are another precision of those that the edit was learned for.
+
+        Args:
+            weights: module name -> weight, for every target; in memory or in a file.
+            force, cast: what to let pass, as in `apply_`.
+
+        Raises:
+            TypeError, ValueError: the weights that `apply_` refuses.
+        """
+        for name, factors in self.factors.items():
+            check_weight(name, weights[name], factors)
+        found = fingerprint(weights)
+        return LearnedFor(self.fingerprint, self.casts).check(weights, found, force, cast)
+
+    def edited_rows(self, name: str, weight: Weight, *, warn: bool = False) -> Iterator[Tensor]:
+        """The new weight of a target as a matrix in its own dtype, some rows at a time.
+
+        Args:
+            name: the target.
+            weight: one that `check` has let pass.
+            warn: say so where rounding takes away half of the edit or more.
+
+        Raises:
+            ValueError: the edit would put NaN or infinity into the weight.
+        """
+        rounding = Rounding() if warn else None
+        yield from edited_rows(name, weight, self.factors[name], self.rule, rounding)
+        if rounding is not None and rounding.share >= _LOST:
+            warnings.warn(
+                f"target {name!r}: rounding to {dtype_name(weight.dtype)} changes the edit by "
+                f"{rounding.share:.0%} of its size; it may do less than it did where it was learned",
+                stacklevel=2,
             )
-        edited = {}
-        for name, matrix in matrices.items():
-            weight = weights[name]
-            new = self._compose(matrix, self.factors[name]).to(weight.dtype).reshape(weight.shape)
-            if not torch.isfinite(new).all():
-                raise ValueError(
-                    f"target {name!r}: the edit would put NaN or infinity into its {weight.dtype} weights"
-                )
-            edited[name] = new
-        return edited
 
-    def _matrix(self, name: str, weight: Tensor) -> Tensor:
-        left, right = self.factors[name]
-        return matrix_of(name, weight.detach(), left.shape[-2], right.shape[-1])
+    def _edited(self, name: str, weight: Tensor, warn: bool) -> Tensor:
+        new = torch.empty(weight.shape, dtype=weight.dtype, device=weight.device)
+        matrix, row = as_matrix(new), 0
+        for part in self.edited_rows(name, weight, warn=warn):
+            matrix[row : row + len(part)] = part
+            row += len(part)
+        return new
 
-    def _compose(self, matrix: Tensor, factors: tuple[Tensor, Tensor]) -> Tensor:
-        left, right = (f.to(matrix).reshape(self.steps, *f.shape[-2:]) for f in factors)
-        matrix = matrix.clone()
-        for t in range(self.steps):
-            apply_lowrank_(matrix[None], left[None, t], right[None, t], self.world, self.scale)
-        return matrix
+
+def _plain_metrics(metrics: object) -> dict[str, Json]:
+    if not isinstance(metrics, Mapping):
+        raise TypeError(f"metrics: expected a dict, got {type(metrics).__name__}")
+    plain = plain_json(metrics, "metrics")
+    assert isinstance(plain, dict)
+    return plain
 
 
 def _checked(name: str, pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

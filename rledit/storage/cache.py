@@ -1,4 +1,4 @@
-"""Activations of an encoder on disk, so that they are computed once per encoder and texts."""
+"""Activations of an encoder, kept on disk so that they are computed once per encoder and texts."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import pooch
 import torch
 from torch import Tensor
 
-from .files import Json, read_tensors, write_tensors
 from .fingerprint import fingerprint
+from .plain import Json
+from .tensors import read_tensors, write_tensors
 
 _FORMAT = "rledit activations 1"
-_PART_BYTES = 1 << 28  # a file is in memory as a whole, more than once, while it is read or written
+_PART_BYTES = 1 << 28  # what is computed anew where a file is damaged
 
 
 def cache_folder(folder: str | os.PathLike[str] | None = None) -> Path:
@@ -28,18 +28,29 @@ def cache_folder(folder: str | os.PathLike[str] | None = None) -> Path:
 
     Raises:
         NotADirectoryError: it exists and is not a folder.
+        ModuleNotFoundError: no folder given, and the package pooch, which knows the user's, is missing.
     """
-    chosen = Path(pooch.os_cache("rledit"), "activations") if folder is None else Path(folder)
-    chosen = chosen.expanduser().absolute()
+    chosen = (_default_folder() if folder is None else Path(folder)).expanduser().absolute()
     if chosen.exists() and not chosen.is_dir():
         raise NotADirectoryError(f"folder: expected a folder, got the file {chosen}")
     return chosen
 
 
+def _default_folder() -> Path:
+    try:
+        import pooch  # not at the top: who edits a model of their own needs no cache
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            'finding the cache folder needs the package pooch: pip install "rledit[data]", or give a folder',
+            name="pooch",
+        ) from error
+    return Path(pooch.os_cache("rledit"), "activations")
+
+
 def cached(
     folder: str | os.PathLike[str] | None, key_parts: Sequence[Json], compute: Callable[[], Tensor]
 ) -> Tensor:
-    """What ``compute`` returns, from the disk if it was there before::
+    """What ``compute`` returns, read from the disk where it has been computed before::
 
         cached(None, ["embed", encoder.settings, texts], lambda: encoder.embed(texts))
 
@@ -47,8 +58,8 @@ def cached(
     the tensor takes: 4 bytes a number, so 40 MB for 26,000 embeddings of 384 numbers and 2.6 GB for their
     64 x 385 inputs of a last block. Nothing is ever deleted; the folder may be, at any time.
 
-    Files that are damaged (a checksum tells) or that belong to another key are computed again with a warning.
-    So is a cache that cannot be written: the tensor is returned all the same.
+    Files that are damaged (a checksum tells) or that belong to another key are computed again, with a
+    warning. A cache that cannot be written is a warning, too: the tensor is returned all the same.
 
     Args:
         folder: see :func:`cache_folder`.

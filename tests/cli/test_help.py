@@ -6,6 +6,7 @@ import argparse
 import re
 import sys
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -44,7 +45,9 @@ def test_without_a_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     assert "'forget'" in text
 
 
-def example(path: Path, name: str = "x", count: int = 1, really: bool = False) -> tuple[Path, str, int, bool]:
+def example(
+    path: Path, name: Literal["x", "y"] = "x", count: int = 1, really: bool = False
+) -> tuple[Path, str, int, bool]:
     """An example.
 
     Of two paragraphs.
@@ -66,7 +69,8 @@ def test_a_function_as_a_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert call(example, ["--path", "a"], "x") == (Path("a"), "x", 1, False)
     assert call(example, ["--path", "a", "--count", "3", "--really"], "x") == (Path("a"), "x", 3, True)
     assert call(example, ["--path", "a", "--no-really"], "x")[3] is False
-    for wrong in ([], ["--path", "a", "--count", "b"], ["--path", "a", "b"]):
+    assert call(example, ["--path", "a", "--name", "y"], "x")[1] == "y"
+    for wrong in ([], ["--path", "a", "--count", "b"], ["--path", "a", "b"], ["--path", "a", "--name", "z"]):
         with pytest.raises(SystemExit):
             call(example, wrong, "x")
     with pytest.raises(SystemExit):

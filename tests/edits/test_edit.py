@@ -245,14 +245,16 @@ def test_wrong_models_are_refused() -> None:
     model = Net()
     edit = make(model, ["fc1"])
     nn.utils.parametrizations.weight_norm(model.fc1)
-    with pytest.raises(TypeError, match="not a plain parameter"):
+    with pytest.raises(TypeError, match="is parametrized; remove the parametrization"):
         edit.apply_(model, force=True)
     tied = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
     tied[1].weight = tied[0].weight
     with pytest.raises(ValueError, match="shares its weight"):
         make(tied, ["0", "1"]).apply_(tied)
-    with pytest.raises(TypeError, match="no values yet"):
+    with pytest.raises(ValueError, match="on the meta device"):
         edit.apply_(Net().to("meta"), force=True)
+    with pytest.raises(ValueError, match="on the meta device"):
+        edit.apply_to_state_dict(Net().to("meta").state_dict(), force=True)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

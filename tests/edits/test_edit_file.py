@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -13,6 +16,7 @@ from rledit.edits.edit import Edit, EditFileError
 from rledit.storage.files import read_tensors, write_tensors
 from rledit.storage.fingerprint import fingerprint
 
+LEFT, RIGHT = torch.ones(4, 2), torch.ones(2, 5)
 METRICS = {"test": {"after": {"forget_accuracy": 0.0, "per_class": [0.1, 1.0]}}}
 
 
@@ -85,6 +89,7 @@ def test_truncated_and_flipped_files_are_refused(saved: Path) -> None:
         ("fingerprint", None, "lacks fingerprint"),
         ("metrics", "{", "valid edit"),
         ("metrics", "[]", "metrics: expected a JSON object"),
+        ("casts", "[]", "casts: expected"),
         ("format_version", "2", "format version 1, got 2"),
         ("format_version", None, "lacks format_version"),
     ],
@@ -124,7 +129,84 @@ def test_missing_foreign_and_nan_metrics(tmp_path: Path) -> None:
     write_tensors(tmp_path / "model", nn.Linear(3, 2).state_dict())
     with pytest.raises(EditFileError, match="lacks format_version"):
         Edit.load(tmp_path / "model")
-    with pytest.raises(ValueError, match="JSON compliant"):
+    with pytest.raises(ValueError, match=r"metrics\[.auc.\]"):
         Edit({"a": (torch.ones(4, 2), torch.ones(2, 5))}, "shift", 1.0, "x", {"auc": float("nan")}).save(
             tmp_path / "edit"
         )
+
+
+@pytest.mark.parametrize(
+    "metrics",
+    [
+        {"per_class": {c: c / 7 for c in range(25)}},
+        {"per_class": {np.int64(c): np.float32(c) for c in range(12)}},
+        {-1: {10: 1, 2: 2}, "b": None, 0.5: True, None: [1, "x"], True: False},
+        {
+            "tensor": torch.tensor([[1.5, 2.0]]),
+            "scalar": torch.tensor(3),
+            "array": np.arange(3),
+            "tuple": (1, 2),
+        },
+        {"é": "ü\n", "nested": [{"10": {11: 0.1}, "9": {}}]},
+    ],
+)
+def test_metrics_come_back_as_they_were_kept(tmp_path: Path, metrics: dict[Any, Any]) -> None:
+    edit = Edit({"a": (LEFT, RIGHT)}, "shift", 1.0, "x", metrics)
+    edit.save(tmp_path / "edit")
+    assert Edit.load(tmp_path / "edit").metrics == edit.metrics
+    late = Edit({"a": (LEFT, RIGHT)}, "shift", 1.0, "x")
+    late.metrics.update(metrics)
+    late.save(tmp_path / "late")
+    assert Edit.load(tmp_path / "late").metrics == edit.metrics
+    assert (tmp_path / "late").read_bytes() == (tmp_path / "edit").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("bad", "error"),
+    [
+        (float("nan"), ValueError),
+        (float("-inf"), ValueError),
+        (torch.tensor([0.0, float("nan")]), ValueError),
+        (np.float32("inf"), ValueError),
+        (1j, TypeError),
+        (b"x", TypeError),
+        ({1, 2}, TypeError),
+        (Path("x"), TypeError),
+        ({(1, 2): 3}, TypeError),
+        ({1: 0, "1": 0}, ValueError),
+    ],
+)
+def test_bad_metrics_are_named(tmp_path: Path, bad: object, error: type[Exception]) -> None:
+    metrics: Any = {"test": {"after": [{}, {"bpsn_auc": bad}]}}
+    path = r"metrics\['test'\]\['after'\]\[1\]\['bpsn_auc'\]"
+    with pytest.raises(error, match=path):
+        Edit({"a": (LEFT, RIGHT)}, "shift", 1.0, "x", metrics)
+    edit = Edit({"a": (LEFT, RIGHT)}, "shift", 1.0, "x")
+    edit.metrics.update(metrics)
+    with pytest.raises(error, match=path):
+        edit.save(tmp_path / "edit")
+    assert not (tmp_path / "edit").exists()
+
+
+def test_metrics_that_contain_themselves() -> None:
+    loop: dict[str, Any] = {}
+    loop["again"] = [loop]
+    with pytest.raises(ValueError, match="contains itself"):
+        Edit({"a": (LEFT, RIGHT)}, "shift", 1.0, "x", loop)
+    with pytest.raises(TypeError, match="metrics: expected a dict"):
+        Edit({"a": (LEFT, RIGHT)}, "shift", 1.0, "x", [1])  # type: ignore[arg-type]
+
+
+def test_files_with_integer_keys_of_the_first_versions_load(tmp_path: Path) -> None:
+    # They hashed the keys in the order of numbers, and could not read their own file.
+    metrics: Any = {"per_class": dict.fromkeys(range(12), 0.5)}
+    Edit({"a": (LEFT, RIGHT)}, "shift", 1.0, "x", metrics).save(tmp_path / "edit")
+    tensors, metadata = read_tensors(tmp_path / "edit")
+    fields = [fingerprint(tensors), "shift", "1.0", "x", metrics]
+    old = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+    assert metadata["content_sha256"] != old
+    write_tensors(tmp_path / "edit", tensors, metadata | {"content_sha256": old})
+    assert Edit.load(tmp_path / "edit").metrics == {"per_class": {str(c): 0.5 for c in range(12)}}
+    write_tensors(tmp_path / "edit", tensors, metadata | {"content_sha256": old, "metrics": "{}"})
+    with pytest.raises(EditFileError, match="corrupt"):
+        Edit.load(tmp_path / "edit")

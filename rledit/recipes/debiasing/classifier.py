@@ -117,7 +117,6 @@ class EncoderWithHead:
 
     def __init__(self, head: ToxicityHead, embeddings: Embeddings, edits_block: bool) -> None:
         encoder = embeddings.encoder
-        self._head = head
         self._encoder = encoder
         self._embeddings = embeddings
         self._edits_block = edits_block
@@ -143,8 +142,15 @@ class EncoderWithHead:
         embeddings = Embeddings(SentenceEncoder.from_folder(config.encoder, max_tokens=MAX_TOKENS), data)
         tensors, metadata = read_tensors(path)
         head = ToxicityHead(embeddings.encoder.width)
-        head.load_state_dict(tensors)
-        return cls(head, embeddings, _edits_block(config)), float(metadata["pretrain_seconds"])
+        # Runs of the first versions saved the head alone, without its name in the model.
+        named = {name.removeprefix("head."): value for name, value in tensors.items()}
+        block = {name: named.pop(name) for name in tensors if name.startswith("block.")}
+        head.load_state_dict(named)
+        classifier = cls(head, embeddings, _edits_block(config))
+        own = classifier.model.state_dict()
+        if any(name in own and not torch.equal(own[name], value) for name, value in block.items()):
+            raise ValueError(f"{path}: this run began with another encoder than that in {config.encoder}")
+        return classifier, float(metadata["pretrain_seconds"])
 
     def encode(self, texts: Sequence[str]) -> Tensor:
         if not self._edits_block:
@@ -153,7 +159,8 @@ class EncoderWithHead:
         return cached(None, key, lambda: self._encoder.before_last_block(texts))
 
     def save(self, path: Path, seconds: float) -> None:
-        write_tensors(path, self._head.state_dict(), {"pretrain_seconds": repr(seconds)})
+        # What an edit can change, by the names that it uses: `rledit apply` must find them.
+        write_tensors(path, self.model.state_dict(), {"pretrain_seconds": repr(seconds)})
 
 
 def _edits_block(config: DebiasConfig) -> bool:

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 from ...experiments.config import EditingConfig
 from ...objectives import Debias
 from ...ops.rules import Kind
 from ...worlds import DirectionKind
-from ...zoo.data import COMMENT_NAMES, IDENTITY_TERMS
+from ...zoo.data import COMMENT_NAMES, IDENTITY_TERMS, CommentName
 from ...zoo.models.bag_of_words import words_of
-
-CommentName: TypeAlias = Literal[
-    "jigsaw", "civil_comments", "madlibs", "toxigen", "synthetic", "synthetic-templates"
-]
 
 LAYERS = {
     "bag-of-words": ("fc1", "fc2", "fc3"),
@@ -92,7 +88,9 @@ class DebiasConfig(EditingConfig):
         if len(set(self.layer)) != len(self.layer):
             raise ValueError(f"layer: expected different ones, got {', '.join(self.layer)}")
         if self.encoder and not Path(self.encoder).expanduser().is_dir():
-            raise FileNotFoundError(f"encoder: expected the folder of an encoder, there is no folder {self.encoder}")
+            raise FileNotFoundError(
+                f"encoder: expected the folder of an encoder, there is no folder {self.encoder}"
+            )
         least = len({word for terms in IDENTITY_TERMS.values() for term in terms for word in words_of(term)})
         if self.model == "bag-of-words" and self.vocabulary < least:
             raise ValueError(

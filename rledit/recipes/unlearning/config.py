@@ -27,7 +27,7 @@ class Defaults:
 
 DatasetName: TypeAlias = Literal["mnist", "mnist5k", "cifar10"]
 
-DEFAULTS: dict[DatasetName, Defaults] = {
+DEFAULTS: dict[str, Defaults] = {
     "mnist": Defaults("mnist_cnn", ("fc1",), reward=6000, validation=6000),
     "mnist5k": Defaults("mnist_cnn", ("fc1",), reward=3200, validation=800),
     "cifar10": Defaults("resnet20", ("layer3.2.conv2",), reward=1000, validation=2000),
