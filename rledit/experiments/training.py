@@ -95,7 +95,7 @@ def train(
 
 
 def seconds_of(result: Result, pretrain: float, started: float) -> dict[str, float]:
-    """The times of a run for metrics.json; ``started`` is ``time.perf_counter()`` at the start of the session."""
+    """The times of a run for metrics.json. ``started``: ``time.perf_counter()`` when the session began."""
     return {
         "pretrain": pretrain,
         "edit": sum(result.seconds.values()),

@@ -57,9 +57,9 @@ class DebiasConfig(EditingConfig):
     encoder: str = ""
     """Folder of a Hugging Face encoder; goes with --model encoder."""
     layer: tuple[str, ...] = ()
-    """Modules to edit: some of fc1, fc2, fc3 of the bag of words; head.fc1 and head.fc2 of the encoder's head,
-    or modules of its last block, such as block.intermediate. Default: several sets of layers are tried briefly,
-    and the best one is edited."""
+    """Modules to edit: some of fc1, fc2, fc3 of the bag of words; head.fc1 and head.fc2 of the encoder's
+    head, or modules of its last block, such as block.intermediate. Default: several sets of layers are tried
+    briefly, and the best one is edited."""
     budget: float = 0.005
     """By how much AUC and accuracy on the comments may fall; 0.005 is half a percentage point."""
     vocabulary: int = 5_000
@@ -107,9 +107,9 @@ class DebiasConfig(EditingConfig):
 
     @property
     def chosen_directions(self) -> DirectionKind:
-        """Strata for a bag of words. Groups for a head on an encoder, where with strata an edit could learn how
-        the bias set is worded, since inputs are dense, and carry that over to other texts. Within an encoder all:
-        means of its inputs would be of padding, too."""
+        """With "auto": strata for a bag of words; groups for a head on an encoder, where an edit along strata
+        could learn how the bias set is worded, since inputs are dense, and carry that over to other texts; all
+        within an encoder, where means would be of padding, too."""
         if self.directions != "auto":
             return self.directions
         if any(name.startswith("block.") for name in self.layer):
