@@ -1,4 +1,4 @@
-"""A command line for a function of paths, text, numbers and switches, with the standard library alone."""
+"""A command line for a function of paths, text, numbers, choices and switches, without any package."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def call(function: Callable[..., Any], arguments: Sequence[str], program: str) -
     """Call a function with what the command line says.
 
     Every parameter is an option; its help stands in the docstring, under "Args:". Those without a default are
-    required, booleans become ``--name`` and ``--no-name``.
+    required, booleans become ``--name`` and ``--no-name``, a ``Literal`` of strings a choice of them.
 
     Raises:
         TypeError: a parameter of another type.
@@ -36,6 +36,10 @@ def call(function: Callable[..., Any], arguments: Sequence[str], program: str) -
                 required=required,
                 default=default,
                 help=helps.get(name),
+            )
+        elif get_origin(kind) is Literal:
+            parser.add_argument(
+                option, choices=get_args(kind), required=required, default=default, help=helps.get(name)
             )
         elif kind in _PLAIN_TYPES:
             parser.add_argument(

@@ -1,4 +1,4 @@
-"""What every run is asked, whatever it edits for."""
+"""Settings that every run has, whatever it edits for."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from ..ops.rules import Kind, check_kind
 from ..ppo import PPO, PPOConfig
 from ..task import Task
 from ..worlds import DIRECTIONS, WORLDS, DirectionKind
@@ -16,43 +17,42 @@ from ..worlds import DIRECTIONS, WORLDS, DirectionKind
 
 @dataclass(frozen=True, kw_only=True)
 class EditingConfig:
-    """The settings of world and agent that all commands share.
+    """Settings of the world and the agent that all commands share.
 
     Raises:
-        ValueError: for a name or number that cannot be meant.
+        ValueError: for a name that is unknown or a number that is out of range.
     """
 
-    world: Literal["mask", "shift"] = "mask"
+    world: Kind = "mask"
     """How factors change a weight: multiplied (mask) or added (shift)."""
     rank: int = 4
-    """Rank R of the factors."""
+    """Rank of the factors."""
     seed: int = 0
-    """Of everything random: splits, training, policy."""
+    """Seed of everything random: splits, training, policy."""
     candidates: int = 12_800
-    """Edits to score."""
+    """How many edits are scored in all."""
     num_envs: int = 128
-    """Edits scored together, one batch of PPO."""
+    """How many edits are scored together, as one batch of PPO."""
     episode_length: int = 1
-    """Edits that compose in an episode."""
+    """Steps of an episode, each an edit on top of the ones before."""
     directions: Literal["auto", "all", "strata", "groups"] = "auto"
-    """Where an edit's right factors may point: everywhere (all), or along what differs between the samples
-    that the objective compares, by group (groups) or by group and label (strata). By default all for unlearn,
-    strata for the bag of words of debias, groups for its head on an encoder."""
+    """Where the right factors of an edit may point: everywhere (all), or only along what differs between the
+    samples that the objective compares, by group (groups) or by group and label (strata). auto is all for
+    unlearn; for debias, it is strata with a bag of words and groups with a head on an encoder."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Of the scoring."""
+    """Precision of the scoring."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where edits are scored and the policy learns. Classifiers are trained and tested on the CPU."""
     ppo: PPOConfig = field(default_factory=PPOConfig)
-    """The numbers of PPO."""
+    """Settings of PPO."""
 
     def __post_init__(self) -> None:
-        if self.world not in WORLDS:
-            raise ValueError(f"world: expected one of {', '.join(WORLDS)}; got {self.world!r}")
+        check_kind(self.world)
         if self.directions not in ("auto", *DIRECTIONS):
             raise ValueError(
                 f"directions: expected one of auto, {', '.join(DIRECTIONS)}; got {self.directions!r}"
             )
-        for name in ("candidates", "num_envs", "episode_length"):
+        for name in ("candidates", "num_envs", "episode_length", "rank"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
         if self.device not in ("cpu", "cuda"):
@@ -64,11 +64,11 @@ class EditingConfig:
 
     @property
     def chosen_directions(self) -> DirectionKind:
-        """What "auto" stands for."""
+        """The directions that are used, with "auto" decided."""
         return "all" if self.directions == "auto" else self.directions
 
     def resolved(self) -> dict[str, Any]:
-        """As JSON for people to read, without what nobody set."""
+        """As JSON for people to read, without empty settings."""
         asked = {key: value for key, value in asdict(self).items() if value != ""}
         return asked | {"directions": self.chosen_directions}
 

@@ -217,8 +217,7 @@ class RunFolder:
 
 
 class _Lock:
-    """The folder's lock, which ends with the process that holds it, and the process id of its owner for others
-    to read."""
+    """The folder's lock, which ends with its process, and the id of that process for others to read."""
 
     def __init__(self, path: Path) -> None:
         self._lock = FileLock(path, timeout=0, thread_local=False)

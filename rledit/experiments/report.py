@@ -61,7 +61,7 @@ def write_report(
             here, where matplotlib is installed.
         limits: what the figures do not show, plain text.
         sections: more of the page to stand behind the figures, from
-            :func:`rledit.experiments.templating.render`. Plain strings are taken as HTML, which is deprecated.
+            :func:`rledit.experiments.templating.render`. Plain strings, taken as HTML, are deprecated.
         headline: the metrics of the first table; by default all that are one number.
 
     Raises:

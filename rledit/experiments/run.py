@@ -1,8 +1,8 @@
 """A whole run in a folder: what the recipes have in common.
 
-A recipe brings the model, the task and what is particular to its evaluation and report; :func:`carry_out` does
-the rest, in an order in which nothing that goes wrong costs what has been reached: training, the edit, its
-metrics, figures, the report, and at last the baselines, which are read beside it.
+A recipe brings the model, the task and what is particular to its evaluation and report. :func:`carry_out`
+does the rest, in an order in which nothing that goes wrong costs what has been reached before: training, saving
+the edit, its evaluation, figures, the report, and at last the baselines that the edit is compared with.
 """
 
 from __future__ import annotations
@@ -235,7 +235,7 @@ def finite(value: Any) -> Any:
 
 
 def _known(folder: RunFolder) -> dict[str, Any]:
-    """metrics.json of a run that is resumed, {} where it cannot be read: everything in it can be made again."""
+    """metrics.json of a resumed run, {} where it cannot be read: everything in it can be made again."""
     try:
         known = json.loads(folder.metrics.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -253,7 +253,7 @@ def _edit_is_saved(folder: RunFolder, console: Console) -> Iterator[None]:
         raise
     except Exception:
         logger.error(
-            "What comes after training has failed. The edit is saved: %s. --resume goes on from there, without "
+            "The run has failed after training. The edit is saved: %s. --resume goes on from there, without "
             "training again.",
             folder.edit,
         )

@@ -35,10 +35,10 @@ def train(
 ) -> tuple[Result, History]:
     """Train up to a budget of candidates, going on from the folder's checkpoint if there is one.
 
-    The first Ctrl-C lets the update under way finish, saves a checkpoint and returns the best edit so far; the
-    second one stops at once. Checkpoints are saved between two updates only, so whatever interrupts an update,
-    resuming repeats it from its start. The last one is saved before the edit is chosen: nothing that happens
-    afterwards costs the training.
+    The first Ctrl-C lets the current update finish, saves a checkpoint and returns the best edit so far; the
+    second one stops at once. Checkpoints are only saved between two updates, so resuming repeats an update
+    that has been interrupted from its start. The last one is saved before the edit is chosen: nothing that
+    happens afterwards costs the training.
 
     Args:
         search: fresh, or one that has trained already.
@@ -94,7 +94,7 @@ def train(
 
 
 def seconds_of(result: Result, pretrain: float, started: float) -> dict[str, float]:
-    """The times of a run for metrics.json; ``started``: ``time.perf_counter()`` at the start of this session."""
+    """The times of a run for metrics.json. ``started``: ``time.perf_counter()`` when the session began."""
     return {
         "pretrain": pretrain,
         "edit": sum(result.seconds.values()),

@@ -1,4 +1,4 @@
-"""Whatever goes wrong after training: the edit is there, and resuming completes the run without training again."""
+"""Whatever goes wrong after training, the edit is there, and resuming completes the run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a debiasing run is asked to do."""
+"""Settings of a debiasing run."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 from ...experiments.config import EditingConfig
 from ...objectives import Debias
+from ...ops.rules import Kind
 from ...worlds import DirectionKind
-from ...zoo.data import COMMENT_NAMES, IDENTITY_TERMS
+from ...zoo.data import COMMENT_NAMES, IDENTITY_TERMS, CommentName
 from ...zoo.models.bag_of_words import words_of
 
 LAYERS = {
@@ -28,7 +29,7 @@ LAYER_SETS: dict[str, tuple[tuple[str, ...], ...]] = {
     "bag-of-words": (("fc1",), ("fc2",), ("fc3",), ("fc1", "fc2"), ("fc2", "fc3"), ("fc1", "fc2", "fc3")),
     "encoder": (("head.fc1",), ("head.fc2",), ("head.fc1", "head.fc2")),
 }
-"""What is tried where the user does not say."""
+"""What is tried where no layers are given."""
 
 UNSEEN_TEMPLATES = {
     "madlibs": ("you_are_adj", "you_occupation", "am_hate_adj"),
@@ -39,34 +40,38 @@ UNSEEN_TEMPLATES = {
 
 @dataclass(frozen=True)
 class DebiasConfig(EditingConfig):
-    """What a run is asked to do. Two runs with equal configs give the same edit.
+    """Settings of a debiasing run. Two runs with equal settings give the same edit.
 
     Raises:
-        ValueError: for a name or number that cannot be meant.
+        ValueError: for a name that is unknown or a number that is out of range.
+        FileNotFoundError: there is no such encoder.
     """
 
-    dataset: tuple[str, ...] = ("synthetic",)
-    """Comments that the classifier is trained on and must stay good at; several are joined."""
-    bias_set: str = ""
-    """Sentences that bias is measured on; by default madlibs, or synthetic-templates beside synthetic."""
+    dataset: tuple[CommentName, ...] = ("synthetic",)
+    """Comments that the classifier is trained on and must stay good at; several sets are joined."""
+    bias_set: CommentName | Literal[""] = ""
+    """Sentences that bias is measured on. Default: madlibs, or synthetic-templates if the data set is
+    synthetic."""
     model: Literal["bag-of-words", "encoder"] = "bag-of-words"
-    """A bag of words into three layers, or a head on a pretrained sentence encoder."""
+    """Architecture: a bag of words with three linear layers, or a head on a pretrained sentence encoder."""
     encoder: str = ""
-    """Folder of a Hugging Face encoder, for --model encoder."""
+    """Folder of a Hugging Face encoder; goes with --model encoder."""
     layer: tuple[str, ...] = ()
-    """Modules to edit (:data:`LAYERS`); by default the best of :data:`LAYER_SETS`, each tried briefly."""
+    """Modules to edit: some of fc1, fc2, fc3 of the bag of words; head.fc1 and head.fc2 of the encoder's
+    head, or modules of its last block, such as block.intermediate. Default: several sets of layers are tried
+    briefly, and the best one is edited."""
     budget: float = 0.005
-    """What utility AUC and accuracy may lose, absolute: 0.005 is half a point."""
+    """By how much AUC and accuracy on the comments may fall; 0.005 is half a percentage point."""
     vocabulary: int = 5_000
-    """Words that the bag of words knows."""
-    world: Literal["mask", "shift"] = field(default="shift", kw_only=True)
+    """Number of words that the bag of words knows."""
+    world: Kind = field(default="shift", kw_only=True)
     candidates: int = field(default=51_200, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         known = ", ".join(COMMENT_NAMES)
         if not self.dataset or len(set(self.dataset)) != len(self.dataset):
-            raise ValueError(f"dataset: expected one or several different ones, got {list(self.dataset)}")
+            raise ValueError(f"dataset: expected one set or several different ones, got {list(self.dataset)}")
         for name in (*self.dataset, self.bias_name):
             if name not in COMMENT_NAMES:
                 raise ValueError(f"dataset, bias_set: expected some of {known}; got {name!r}")
@@ -83,26 +88,28 @@ class DebiasConfig(EditingConfig):
         if len(set(self.layer)) != len(self.layer):
             raise ValueError(f"layer: expected different ones, got {', '.join(self.layer)}")
         if self.encoder and not Path(self.encoder).expanduser().is_dir():
-            raise FileNotFoundError(f"encoder: expected the folder of an encoder, {self.encoder} is none")
+            raise FileNotFoundError(
+                f"encoder: expected the folder of an encoder, there is no folder {self.encoder}"
+            )
         least = len({word for terms in IDENTITY_TERMS.values() for term in terms for word in words_of(term)})
         if self.model == "bag-of-words" and self.vocabulary < least:
             raise ValueError(
                 f"vocabulary: expected at least {least}, the words of identity terms; got {self.vocabulary}"
             )
-        for name in ("rank", "vocabulary"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
         self.objective()
 
     @property
-    def bias_name(self) -> str:
-        return self.bias_set or ("synthetic-templates" if self.dataset == ("synthetic",) else "madlibs")
+    def bias_name(self) -> CommentName:
+        """The set of sentences that bias is measured on."""
+        if self.bias_set:
+            return self.bias_set
+        return "synthetic-templates" if self.dataset == ("synthetic",) else "madlibs"
 
     @property
     def chosen_directions(self) -> DirectionKind:
-        """By default strata for a bag of words; groups for a head on an encoder, whose dense inputs let an
-        edit learn how the bias set is worded and carry that over to other texts; all within an encoder, where
-        means would be of padding, too."""
+        """With "auto": strata for a bag of words; groups for a head on an encoder, where an edit along strata
+        could learn how the bias set is worded, since inputs are dense, and carry that over to other texts; all
+        within an encoder, where means would be of padding, too."""
         if self.directions != "auto":
             return self.directions
         if any(name.startswith("block.") for name in self.layer):

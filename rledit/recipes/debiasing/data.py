@@ -94,8 +94,8 @@ class DebiasData:
             )
         if not any(_fits(test, name) for name in self.identities):
             raise ValueError(
-                f"bias_set: expected identity groups with toxic and harmless sentences in the test split, too; "
-                f"{config.bias_name} is too small for that"
+                f"bias_set: expected identity groups with toxic and harmless sentences in the test split, "
+                f"too; {config.bias_name} is too small for that"
             )
         self.transfer = {
             name: found
@@ -195,8 +195,8 @@ def _usable(name: str, comments: Comments) -> Comments | None:
     if any(_fits(comments, group) for group in comments.identities):
         return comments
     logger.warning(
-        "%s: left out of the evaluation, because no identity group has toxic and harmless sentences there, in "
-        "it and outside it.",
+        "%s: left out of the evaluation, because no identity group has toxic and harmless sentences there, "
+        "in it and outside it.",
         name,
     )
     return None

@@ -46,8 +46,8 @@ def run(
         config: what to do.
         out: the run folder.
         data_root: folder with the comments; else RLEDIT_DATA, else the cache.
-        resume: go on with the run in the folder; with a larger ``config.candidates`` also with a finished one,
-            which keeps the layers that it chose.
+        resume: go on with the run in the folder. With a larger ``config.candidates`` a finished run is
+            extended; it keeps the layers that it chose.
         overwrite: delete the run in the folder and start anew.
         tensorboard: also write TensorBoard events.
         checkpoint_seconds: least time between two checkpoints.
@@ -129,8 +129,8 @@ class DebiasRecipe(Recipe):
 
 
 def measure(classifier: Classifier, edited: nn.Module, data: DebiasData, seed: int) -> dict[str, Any]:
-    """Test figures before and after; under "other" those of unseen templates and of the transfer sets, without
-    those that cannot be evaluated, which a warning names."""
+    """Test figures before and after; under "other" those of unseen templates and of the transfer sets. Of
+    these, one that cannot be evaluated is left out, with a warning."""
     models = {"before": classifier.model, "after": edited}
 
     def figures(name: str) -> dict[str, Any]:

@@ -1,9 +1,9 @@
-"""What an unlearning run is asked to do."""
+"""Settings of an unlearning run."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from ...experiments.config import EditingConfig
 from ...zoo import models
@@ -11,10 +11,12 @@ from ...zoo import models
 
 @dataclass(frozen=True)
 class Defaults:
-    """What a data set's run takes where the user does not say.
+    """Default settings for a data set.
 
-    ``validation`` images are held out of the model's own training and pick the edit; ``reward`` images are
-    those that the agent's candidates are scored on.
+    Attributes:
+        model, layers: the network, and its modules that are edited.
+        reward: how many images candidates are scored on.
+        validation: how many images are held out of the model's own training, to choose the edit on.
     """
 
     model: str
@@ -23,7 +25,9 @@ class Defaults:
     validation: int
 
 
-DEFAULTS = {
+DatasetName: TypeAlias = Literal["mnist", "mnist5k", "cifar10"]
+
+DEFAULTS: dict[str, Defaults] = {
     "mnist": Defaults("mnist_cnn", ("fc1",), reward=6000, validation=6000),
     "mnist5k": Defaults("mnist_cnn", ("fc1",), reward=3200, validation=800),
     "cifar10": Defaults("resnet20", ("layer3.2.conv2",), reward=1000, validation=2000),
@@ -32,22 +36,22 @@ DEFAULTS = {
 
 @dataclass(frozen=True)
 class UnlearningConfig(EditingConfig):
-    """What a run is asked to do. Two runs with equal configs give the same edit.
+    """Settings of an unlearning run. Two runs with equal settings give the same edit.
 
     Raises:
-        ValueError: for a name or number that cannot be meant.
+        ValueError: for a name that is unknown or a number that is out of range.
     """
 
-    dataset: Literal["mnist", "mnist5k", "cifar10"]
+    dataset: DatasetName
     """Data set to train and edit on."""
     forget: tuple[int, ...]
     """Class or classes to forget."""
     layer: tuple[str, ...] = ()
-    """Modules to edit; by default the data set's (fc1, or layer3.2.conv2 of the ResNet)."""
-    model: str = ""
-    """mnist_cnn, resnet20, resnet32 or resnet44; by default the data set's."""
+    """Modules to edit. Default: fc1, or layer3.2.conv2 of the ResNet."""
+    model: Literal["", "mnist_cnn", "resnet20", "resnet32", "resnet44"] = ""
+    """Architecture. Default: mnist_cnn for mnist and mnist5k, resnet20 for cifar10."""
     weights: str = ""
-    """A safetensors state dict to start from, instead of training one."""
+    """Safetensors file with the weights to edit. Default: the network is trained first."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -67,5 +71,5 @@ class UnlearningConfig(EditingConfig):
         return self.layer or DEFAULTS[self.dataset].layers
 
     def resolved(self) -> dict[str, Any]:
-        """As JSON for people to read, with the data set's defaults filled in."""
+        """As JSON for people to read, with the default settings of the data set filled in."""
         return super().resolved() | {"layer": list(self.layers), "model": self.model_name}

@@ -94,7 +94,8 @@ def run(
         config: what to do.
         out: the run folder.
         data_root: folder with the data set; else RLEDIT_DATA, else the cache.
-        resume: go on with the run in the folder; with a larger ``config.candidates`` also with a finished one.
+        resume: go on with the run in the folder. With a larger ``config.candidates`` a finished run is
+            extended.
         overwrite: delete the run in the folder and start anew.
         tensorboard: also write TensorBoard events.
         with_retrain: also train the same network without the forgotten classes, to compare with.

@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 
 from .cifar10 import load_cifar10
-from .comment_files import COMMENT_NAMES, load_comments, read_comments
+from .comment_files import COMMENT_NAMES, CommentName, load_comments, read_comments
 from .comments import Comments, hold_out_templates, split_comments
 from .dataset import Dataset, LabelledImages, split
 from .embedded import load_mnist5k
@@ -28,6 +28,7 @@ __all__ = [
     "COMMENT_NAMES",
     "IDENTITY_TERMS",
     "NAMES",
+    "CommentName",
     "Comments",
     "Dataset",
     "LabelledImages",

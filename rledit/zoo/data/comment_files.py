@@ -10,6 +10,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeAlias, get_args
 
 import torch
 
@@ -60,8 +61,10 @@ _FILES = {
     ),
 }
 
-COMMENT_NAMES = (*_FILES, "synthetic", "synthetic-templates")
-"""What :func:`load_comments` knows."""
+CommentName: TypeAlias = Literal["jigsaw", "civil", "madlibs", "toxigen", "synthetic", "synthetic-templates"]
+
+COMMENT_NAMES: tuple[CommentName, ...] = get_args(CommentName)
+"""What :func:`load_comments` knows: the files above, and what is made here."""
 
 # The module's own limit is 131,072 characters, less than a long discussion. A quotation mark that is never
 # closed makes one field of the rest of the file, so there must be some limit.
