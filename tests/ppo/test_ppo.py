@@ -345,7 +345,7 @@ def test_a_nan_objective_says_so() -> None:
     ppo = rledit.PPO(rledit.ShiftWorld(make_task(objective), num_envs=32, rank=2), config=SHORT)
     ppo.update()
     broken = True
-    with pytest.raises(ValueError, match="objective: expected .* to give finite values, got nan"):
+    with pytest.raises(ValueError, match=r"objective: expected .* to give finite values, got nan"):
         ppo.train(3200)
     broken = False
     assert ppo.result().origin  # and nothing is lost

@@ -275,7 +275,7 @@ def test_an_error_while_scoring(kind: type[World], length: int) -> None:
     env.reset()
     broken = True
     env.step_async(actions_for(env, spread=2))
-    with pytest.raises(ValueError, match="objective: expected .* to give finite values, got nan"):
+    with pytest.raises(ValueError, match=r"objective: expected .* to give finite values, got nan"):
         env.step_wait()
     broken = False
     np.testing.assert_array_equal(env.step(actions_for(env))[1], expected)  # begins anew
