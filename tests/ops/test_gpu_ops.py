@@ -134,7 +134,7 @@ def test_awkward_shapes(
 def test_score_tail_bfloat16(
     tails: Backend, name: str, world: str, assert_counts: Callable[..., float]
 ) -> None:
-    case = CASES[name]
+    case = CASES[name].but(**SMALLER.get(name, {}))
     arguments = case.build()
     logits, bound = exact_tail(arguments, world, case.scale, "bfloat16")
     ours = score(tails, case, arguments, world, "bfloat16")
@@ -149,7 +149,7 @@ def test_models_in_half_precision(
     triton: Backend, dtype: torch.dtype, world: str, assert_counts: Callable[..., float]
 ) -> None:
     """Rounded inputs, then at least the accuracy of bfloat16 products."""
-    case = CASES["paper"]
+    case = CASES["paper"].but(**SMALLER["paper"])
     rounded = mapped(lambda x: x.to(dtype) if x.is_floating_point() else x, case.build())
     widened = mapped(lambda x: x.float() if x.is_floating_point() else x, rounded)
     logits, bound = exact_tail(widened, world, case.scale, "bfloat16")
