@@ -195,9 +195,7 @@ class Samples:
             yield inputs
             del inputs, labels  # before the next batch is made
         if record.samples != len(self):
-            raise ValueError(
-                f"data: gave {len(self)} samples in the first pass and {record.samples} now"
-            )
+            raise ValueError(f"data: gave {len(self)} samples in the first pass and {record.samples} now")
 
     def head(self, count: int) -> Tensor:
         """The inputs of the first ``count`` samples."""

@@ -119,4 +119,3 @@ def _flatten(args: Sequence[Any], kwargs: dict[str, Any]) -> str | None:
 
 def _is_plain(node: fx.Node) -> bool:
     return len(node.args) == 1 and set(node.kwargs) <= {"inplace"}
-
