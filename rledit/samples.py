@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -83,8 +84,8 @@ class Samples:
         self.groups = _groups(groups, self.labels)
         self._inputs: Tensor | None = inputs
         self._source: Iterable[Any] | None = None
-        self._record = _Record()
-        self._hashed = -1  # the version of the inputs that the record is of
+        self._pass: _Pass | None = None  # not hashed yet
+        self._hashed = -1  # the version of the inputs that was hashed
 
     @classmethod
     def from_dataset(
@@ -112,7 +113,7 @@ class Samples:
                 raise TypeError("data: expected a dataset with a length, or a DataLoader")
             source = DataLoader(data, batch_size=operator.index(batch_size), shuffle=False)
         samples = cls.__new__(cls)
-        record = _Record()
+        reading = _Reading()
         parts = []
         for inputs, labels in _pairs(source):
             parts.append(_labels(labels))
@@ -120,7 +121,7 @@ class Samples:
                 raise ValueError(
                     f"data: batch {len(parts) - 1} has {len(inputs)} inputs and {len(parts[-1])} labels"
                 )
-            record.add(inputs)
+            reading.add(inputs)
             del inputs, labels  # before the next batch is made
         if not parts:
             raise ValueError("data: expected at least one sample, got none")
@@ -128,7 +129,7 @@ class Samples:
         samples.groups = _groups(groups, samples.labels)
         samples._inputs = None
         samples._source = source
-        samples._record = record
+        samples._pass = reading.done()
         return samples
 
     def __len__(self) -> int:
@@ -158,11 +159,12 @@ class Samples:
             digest.update(f"{len(name)}:{name}".encode() + mask.numpy().tobytes())
         digest.update(self.labels.numpy().tobytes())
         if self._inputs is not None and self._hashed != (version := _version(self._inputs)):
-            self._record = _Record()
+            reading = _Reading()
             for part in self._inputs.split(4096):
-                self._record.add(part)
-            self._hashed = version
-        digest.update(self._record.digest())
+                reading.add(part)
+            self._pass, self._hashed = reading.done(), version
+        assert self._pass is not None
+        digest.update(self._pass.digest)
         return digest.hexdigest()
 
     def batches(self, batch_size: int = 256) -> Iterator[Tensor]:
@@ -176,26 +178,27 @@ class Samples:
             yield from self._inputs.split(operator.index(batch_size))
             return
         assert self._source is not None
-        record = _Record()
+        assert self._pass is not None
+        reading = _Reading()
         for inputs, labels in _pairs(self._source):
-            start = record.samples
+            start = reading.samples
             if not torch.equal(_labels(labels), self.labels[start : start + len(inputs)]):
                 raise ValueError(
                     f"data: the labels of samples {start}.. differ from the first pass; "
                     "the order must not change (shuffle=False)"
                 )
-            record.add(inputs)
-            if not record.agrees(self._record):
+            reading.add(inputs)
+            if not reading.agrees(self._pass):
                 raise ValueError(
-                    f"data: the inputs of samples {start}..{record.samples - 1} differ from the first pass, "
+                    f"data: the inputs of samples {start}..{reading.samples - 1} differ from the first pass, "
                     "their labels do not. Does the dataset augment its inputs at random, or do loaders share "
                     "a random state? Give it the transforms of evaluation"
                 )
             _check_finite(inputs, start)
             yield inputs
             del inputs, labels  # before the next batch is made
-        if record.samples != len(self):
-            raise ValueError(f"data: gave {len(self)} samples in the first pass and {record.samples} now")
+        if reading.samples != len(self):
+            raise ValueError(f"data: gave {len(self)} samples in the first pass and {reading.samples} now")
 
     def head(self, count: int) -> Tensor:
         """The inputs of the first ``count`` samples."""
@@ -207,18 +210,23 @@ class Samples:
         return torch.cat(parts)[:count]
 
 
-class _Record:
-    """What a pass over inputs gave: one running hash, and what it was after each batch.
+@dataclass
+class _Pass:
+    """What a whole pass over inputs gave: its digest, and what the digest was after each batch."""
 
-    Batches of a dataset are checked to be of one shape and dtype as they come.
-    """
+    digest: bytes
+    after: dict[int, bytes]  # samples so far -> digest
+
+
+class _Reading:
+    """A pass over inputs under way. They are checked to be of one shape and dtype as they come."""
 
     def __init__(self) -> None:
         self.samples = 0
         self._hash = hashlib.sha256()
         self._batches = 0
         self._first: tuple[torch.dtype, list[int]] | None = None
-        self._after: dict[int, bytes] = {}  # samples so far -> digest
+        self._after: dict[int, bytes] = {}
 
     def add(self, inputs: Tensor) -> None:
         if self._first is None:
@@ -237,16 +245,13 @@ class _Record:
         self.samples += len(inputs)
         self._after[self.samples] = self._hash.digest()
 
-    def agrees(self, first: _Record) -> bool:
+    def agrees(self, first: _Pass) -> bool:
         """Whether everything so far is as it was in the first pass; unknown amid one of its batches."""
-        return first._after.get(self.samples, self.digest()) == self.digest()
+        now = self._hash.digest()
+        return first.after.get(self.samples, now) == now
 
-    def digest(self) -> bytes:
-        return self._after[self.samples] if self.samples in self._after else self._hash.digest()
-
-    def __getstate__(self) -> dict[str, Any]:
-        """A running hash can be neither copied nor pickled; a pass that is over needs it no more."""
-        return {name: value for name, value in vars(self).items() if name != "_hash"}
+    def done(self) -> _Pass:
+        return _Pass(self._hash.digest(), self._after)
 
 
 def _bytes(inputs: Tensor) -> Any:

@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from .objectives import Objective, as_objective
 from .samples import Samples
 from .scoring import EditableModel, Scorer
+from .scoring.scorer import BackendName, Precision
 from .tally import Tally
+
+SHOWN_TARGETS = 6
 
 
 class Task:
     """What to edit, and what for.
 
     The task keeps a private copy of the model, in eval mode: the caller's model is never changed, and later
-    changes to it do not reach the task. Weights in half precision are scored in float32.
+    changes to it do not reach the task. Half-precision weights are scored in float32. Forward hooks that
+    only watch (they return nothing and change nothing) are not part of the copy; hooks that act are, with
+    copies of the variables that they hold. torch's modes around the call (no_grad, inference_mode, autocast,
+    a default dtype or device) make no difference.
+
+    Memory: one copy of the model, and a second one of the edited weights while it is checked. The fused op
+    packs the layers that it runs once more.
 
     Args:
-        model: any ``nn.Module`` from one input tensor [S, ...] to logits [S, C].
-        targets: names of the ``nn.Linear`` and ``nn.Conv2d`` modules whose weights may be edited.
+        model: any ``nn.Module`` from one input tensor [S, ...] to logits [S, C]. A logit may be -inf, for a
+            class that the model rules out.
+        targets: names of the ``nn.Linear`` and ``nn.Conv2d`` modules whose weights may be edited. Subclasses
+            with a forward of their own are run by it.
         samples: the split that the reward is counted on.
         objective: from a tally to a value per candidate; larger is better.
         validation: the split that picks the edit; by default the reward's.
@@ -29,10 +40,10 @@ class Task:
     Raises:
         TypeError: for a target that is neither Linear nor Conv2d, an objective that is no function, or
             inputs in another dtype than the model's.
-        ValueError: for an unknown target (the candidates are listed), labels beyond the logits, a group that
-            the objective needs and the samples lack, weights that are not finite, inputs that the
-            model fails on, or a model whose logits cannot be reproduced: samples that depend on
-            each other, a forward that is not deterministic, a target's weight that is used elsewhere.
+        ValueError: for an unknown target (the candidates are listed), a target that cannot have an effect or
+            whose weight is used elsewhere, labels beyond the logits, a group that the objective needs and
+            the samples lack, weights that are not finite, inputs that the model fails on, a forward
+            that is not deterministic, or logits of a sample that depend on the rest of its batch.
     """
 
     def __init__(
@@ -61,6 +72,24 @@ class Task:
             )
         self.objective.check(samples)
 
+    def __repr__(self) -> str:
+        targets = [
+            f"{name} {outputs}x{inputs} (rank up to {min(outputs, inputs)})"
+            for name, (outputs, inputs) in ((n, w.shape) for n, w in self.weights().items())
+        ]
+        if len(targets) > SHOWN_TARGETS:
+            targets[SHOWN_TARGETS:] = [f"and {len(targets) - SHOWN_TARGETS} more"]
+        validation = "the same" if self.validation is self.samples else repr(self.validation)
+        lines = (
+            f"Task(model={type(self.editable.model).__name__}, classes={self.classes}, "
+            f"way={self.editable.way}",
+            f"  targets={', '.join(targets)}",
+            f"  samples={self.samples!r}",
+            f"  validation={validation}",
+            f"  objective={self.objective!r})",
+        )
+        return "\n".join(lines)
+
     @property
     def classes(self) -> int:
         """C of the model's logits."""
@@ -72,14 +101,19 @@ class Task:
         return self.editable.fingerprint
 
     def weights(self) -> dict[str, Tensor]:
-        """The unedited weights of the targets as matrices [O, I]."""
+        """The unedited weights of the targets as matrices [O, I]; views, not copies."""
         return self.editable.weights()
 
-    def scorer(self, backend: str = "auto", precision: str = "float32", split: str = "reward") -> Scorer:
+    def scorer(
+        self,
+        backend: BackendName = "auto",
+        precision: Precision = "float32",
+        split: Literal["reward", "validation"] = "reward",
+    ) -> Scorer:
         """A scorer of the ``reward`` or the ``validation`` split.
 
         Args:
-            backend: "auto", "native", "triton", "cuda" or "reference"; see :func:`rledit.ops.backend`.
+            backend: see :func:`rledit.ops.backend`.
             precision: "float32", or "bfloat16" for operands rounded to bfloat16.
         """
         if split not in ("reward", "validation"):

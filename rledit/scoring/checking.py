@@ -1,8 +1,8 @@
 """Is a model sound for editing, and does a way to run candidates give what the model itself gives?
 
-Everything here compares logits of a few samples: the model's own, those of a twin whose weights have really been
-edited, and those of the way in question. How near they must be hangs on the logits alone: on how they vary from
-sample to sample, on what the edit changed, and on the rounding of numbers of their size.
+Everything here compares logits of a few samples: the model's own, those of a twin whose weights have really
+been edited, and those of the way in question. How close they must be follows from the logits alone: from how
+they vary over the samples, from what the edit changed, and from the rounding of numbers of their size.
 """
 
 from __future__ import annotations
@@ -192,9 +192,9 @@ class Probe:
         ]
         where = f"it is also {', '.join(tied)}" if tied else "a forward reads it"
         raise ValueError(
-            f"targets: the weight of {name!r} is used elsewhere, not only in calls of that module ({where}): an "
-            f"edit of it changes more than this layer, here logits by {worst:.3g}. Untie it, or choose another "
-            "target"
+            f"targets: the weight of {name!r} is used elsewhere, not only in calls of that module "
+            f"({where}): an edit of it changes more than this layer, here logits by {worst:.3g}. Untie it, "
+            "or choose another target"
         )
 
     def _outside_calls(self, sizes: Mapping[str, float]) -> float:
@@ -331,8 +331,7 @@ def _excess(ours: Tensor, theirs: Tensor, tolerance: Tensor) -> float:
     difference = torch.where(ours == theirs, 0, (ours - theirs).abs())
     if bool((difference <= tolerance).all()):
         return 0.0
-    worst = float(difference.nan_to_num(nan=torch.inf).max())
-    return worst
+    return float(difference.nan_to_num(nan=torch.inf).max())
 
 
 class _SeesHalf(TorchFunctionMode):

@@ -1,4 +1,4 @@
-"""Copies of a model: one that later changes to the original do not reach, and twins that share its weights."""
+"""Copies of a model: private ones, which later changes do not reach, and twins that share its weights."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def private_copy(model: nn.Module) -> nn.Module:
 
 def _finite(values: Tensor) -> bool:
     # Part by part: isfinite() of everything at once would need a mask as large as the weights.
-    return all(bool(part.isfinite().all()) for part in values.reshape(-1).split(1 << 22))
+    return all(bool(part.isfinite().all()) for part in values.reshape(-1).split(1 << 18))
 
 
 def twin_of(model: nn.Module, own: Iterable[Tensor]) -> nn.Module:

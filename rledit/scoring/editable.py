@@ -101,8 +101,8 @@ class EditableFunction(Editable):
     """A black box: a function from the targets' weights to the logits of the samples.
 
     Args:
-        function: from a dict of weights, each a float32 tensor [O, I] on the CPU, to logits [S, C], a tensor or
-            an array. It is called with the unedited weights once, to see C.
+        function: from a dict of weights, each a float32 tensor [O, I] on the CPU, to logits [S, C], a tensor
+            or an array. It is called with the unedited weights once, to see C.
         weights: the unedited weights by name, matrices [O, I], tensors or arrays. Copied.
 
     Raises:
@@ -221,6 +221,13 @@ class EditableModel(Editable):
     def weights(self) -> dict[str, Tensor]:
         return matrices(self.targets)
 
+    @property
+    def way(self) -> str:
+        """How candidates run: "tail", "suffix" or "whole", see :mod:`rledit.scoring.ways`."""
+        if self.network is None:
+            return "whole"
+        return "suffix" if self.tail is None else "tail"
+
     # ------------------------------------------------------------------------------------ evaluators
 
     def evaluator(self, samples: Samples, backend: Backend, precision: str) -> Evaluator:
@@ -247,6 +254,7 @@ class EditableModel(Editable):
         labels, masks = samples.labels.to(self.device), samples.masks.to(self.device)
         if tail is not None:
             probe.check_population(lambda population: tail_logits(tail, few[0], population))
+            del probe  # its edited weights, before the layers are packed
             return TailWay(tail, cached[0], labels, masks, backend, precision)
         probe.check_population(lambda population: network.suffix(few, population))
 
@@ -309,8 +317,8 @@ def _runs_whole(reason: str) -> str:
 def _check_shape(value: Tensor, whole: Tensor, start: int) -> None:
     if value.shape[1:] != whole.shape[1:]:
         raise ValueError(
-            f"inputs: the values of samples {start}..{start + len(value) - 1} have shape {list(value.shape)}, "
-            f"those of the samples before {[start, *whole.shape[1:]]}"
+            f"inputs: the values of samples {start}..{start + len(value) - 1} have shape "
+            f"{list(value.shape)}, those of the samples before {[start, *whole.shape[1:]]}"
         )
 
 

@@ -1,7 +1,7 @@
-"""Evaluators: candidates' weights in, their counts out. What a scorer scores with, and what engines stand on.
+"""Evaluators: candidates' weights in, their counts out. What a scorer scores with.
 
-A torch network is run in one of three ways (:mod:`rledit.scoring.ways`). Whatever else can say what it makes of
-the samples with given weights, such as a simulator or a session of another runtime, is a
+A torch network is run in one of three ways (:mod:`rledit.scoring.ways`). Whatever else can tell what it makes
+of the samples with given weights, such as a simulator or a session of another runtime, is a
 :class:`FunctionEvaluator`, or a subclass of :class:`OneByOne`.
 """
 
@@ -48,8 +48,8 @@ class Evaluator(Protocol):
 def ruled_out(logits: Tensor) -> Tensor:
     """The logits with -inf, a class that the model rules out, replaced by a number below all others.
 
-    The ops count a sample with a logit that is not finite as neither correct nor predicted, since that is what
-    weights that blew up give. Where all logits of a sample are -inf, none is left to predict, and they stay.
+    The ops count a sample with a logit that is not finite as neither correct nor predicted, since that is
+    what weights that blew up give. Where all logits of a sample are -inf no class is left, and they stay.
     """
     out = logits.isneginf()
     if logits.device.type == "cpu" and not bool(out.any()):  # on a GPU asking would mean to wait
@@ -135,8 +135,8 @@ class FunctionEvaluator(OneByOne):
     """A black box: a function from weights to logits.
 
     Args:
-        function: from a dict of all targets' weights, each a float32 tensor [O, I] on the CPU, to logits [S, C]
-            of all samples, a tensor or an array. It must not keep the weights, nor change them.
+        function: from a dict of all targets' weights, each a float32 tensor [O, I] on the CPU, to logits
+            [S, C] of all samples, a tensor or an array. It must not keep the weights, nor change them.
     """
 
     def __init__(

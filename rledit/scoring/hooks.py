@@ -1,11 +1,11 @@
 """The caller's hooks on a private copy: those that only watch are taken off, those that act stay.
 
-deepcopy shares functions, so a hook that collects outputs in a list would fill the caller's list each time that
-candidates are scored. But a hook may also be a part of the model, as where it changes outputs (activation
-steering) or makes a weight (old-style weight_norm). So each hook is run a few times on the copy: one that
-returns nothing, changes none of its arguments in place and whose absence leaves the logits as they are is a
-watcher. Even these few runs do not reach what the caller's functions hold: they, and the hooks that stay, have
-copies of their own of the variables that they enclose and of the globals that they name.
+deepcopy shares functions, so a hook that collects outputs in a list would fill the caller's list each time
+that candidates are scored. But a hook may also be part of the model: it may change outputs (activation
+steering) or compute a weight (old-style weight_norm). So every hook is run a few times on the copy. One that
+returns nothing, changes none of its arguments in place, and whose absence leaves the logits as they are, is a
+watcher. Not even these few runs reach what the caller's functions hold: they, and the hooks that stay, have
+copies of the variables that they enclose and of the globals that they name.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ def detach_functions(model: nn.Module, memo: dict[int, Any]) -> None:
     for module in model.modules():
         module._backward_hooks.clear()  # a copy never runs backward
         module._backward_pre_hooks.clear()
-        for functions in (*_hooks(module), module.__dict__):
+        places: list[MutableMapping[Any, Any]] = [*_hooks(module), module.__dict__]
+        for functions in places:
             for key, function in functions.items():
                 if isinstance(function, FunctionType):
                     functions[key] = _detached(function, memo)

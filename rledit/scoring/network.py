@@ -162,8 +162,8 @@ class _Interpreter(fx.Interpreter):
     def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
         if target not in self._targets:
             return super().call_module(target, args, kwargs)
-        x, *others = (*args, *kwargs.values())
-        if others:
+        x = args[0] if args else next(iter(kwargs.values()))
+        if len(args) + len(kwargs) > 1:
             raise RowsError(f"target {self._targets[target]!r} is called with several arguments")
         module = self.submodules[target]
         name = self._targets[target]
@@ -196,7 +196,7 @@ def logits_of(model: nn.Module, inputs: Tensor) -> Tensor:
     """The model's own answer, in float32 where it is in half precision.
 
     Raises:
-        ValueError: if the model fails on the inputs, or what it gives is not logits [s, C] with C of 2 or more.
+        ValueError: if the model fails on the inputs, or gives no logits [s, C] with C of 2 or more.
     """
     try:
         logits = model(inputs.clone())

@@ -44,8 +44,8 @@ class Scorer:
 
     Raises:
         TypeError: for a backend that does not know the weights' dtype.
-        ValueError: for an unknown backend or precision, a model that gives NaN, or one whose own logits cannot
-            be reproduced.
+        ValueError: for an unknown backend or precision, activations that give NaN, or a model whose own
+            logits cannot be reproduced.
     """
 
     def __init__(

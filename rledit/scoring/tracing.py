@@ -166,7 +166,8 @@ def targets_that_reach(model: nn.Module, targets: Sequence[str]) -> set[str] | N
 def called_name(model: nn.Module, target: str) -> str:
     """The first of the names that a target's module has, by which graphs call it."""
     module = model.get_submodule(target)
-    return next(name for name, known in model.named_modules() if known is module)
+    names: dict[int, str] = {id(known): name for name, known in model.named_modules()}
+    return names[id(module)]
 
 
 def first_line(error: Exception) -> str:

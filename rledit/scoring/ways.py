@@ -156,6 +156,9 @@ class SuffixWay:
         return at_once, max(1, rows // at_once)
 
 
+_EDITING = Lock()  # worlds score on threads; not a scorer's own, since a lock cannot be copied with it
+
+
 class WholeWay(OneByOne):
     """Any module, really edited: a candidate's weights are written into a twin, which runs from the inputs.
 
@@ -181,14 +184,13 @@ class WholeWay(OneByOne):
         self._twin = twin_of(model, [target.weight for target in found.values()])
         self._targets = find_targets(self._twin, list(targets))
         self._inputs = inputs
-        self._lock = Lock()  # worlds score on threads
 
     @property
     def cached_bytes(self) -> int:
         return self._inputs.numel() * self._inputs.element_size()
 
     def count(self, population: Population, wanted: list[str], margin_limit: float) -> Counts:
-        with self._lock, plain_modes():
+        with _EDITING, plain_modes():
             try:
                 return super().count(population, wanted, margin_limit)
             finally:

@@ -71,7 +71,7 @@ def on_a_gpu(world: World, backend: str, monkeypatch: pytest.MonkeyPatch) -> Epi
     if backend == "cuda":
         ops = idle_cuda(monkeypatch)
         episodes._backend = ops
-        way: Any = episodes.scorer._way
+        way: Any = episodes.scorer.evaluator
         if isinstance(way, TailWay):
             way._tail._ops = ops  # type: ignore[attr-defined]
         else:
