@@ -59,10 +59,10 @@ def compose(weight: Weight, factors: Pair, rule: EditRule) -> Iterator[tuple[Ten
     for part in _blocks(rows, columns) if rule.fused else [slice(0, rows)]:
         before = as_matrix(weight[part].detach()).to(dtype)
         after = before.clone(memory_format=torch.contiguous_format)
-        for t in range(len(left)):
-            apply_lowrank_(
-                after[None], left[None, t, part].to(after), right[None, t].to(after), rule.kind, rule.scale
-            )
+        with torch.autocast(after.device.type, enabled=False):  # whatever the caller is in
+            for t in range(len(left)):
+                factors = left[None, t, part].to(after), right[None, t].to(after)
+                apply_lowrank_(after[None], *factors, rule.kind, rule.scale)
         yield before, after
 
 

@@ -38,7 +38,7 @@ def _plain(value: object, name: str, outer: tuple[int, ...]) -> Json:
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
-        return str(value)
+        return str.__str__(value)  # of an enumeration the text, as json does, not its name
     if isinstance(value, int):
         return int(value)
     if isinstance(value, float):
@@ -65,7 +65,7 @@ def _key(key: object, name: str) -> str:
     if isinstance(key, np.generic):
         key = key.item()
     if isinstance(key, str):
-        return str(key)
+        return str.__str__(key)
     if key is None or isinstance(key, bool):
         return {None: "null", True: "true", False: "false"}[key]
     if isinstance(key, int):
