@@ -29,6 +29,20 @@ def target_weights(model: nn.Module, targets: Sequence[str]) -> dict[str, Tensor
     return {name: target.weight for name, target in find_targets(model, targets).items()}
 
 
+def usable_weights(model: nn.Module) -> dict[str, Tensor]:
+    """All weights of Linear and Conv2d modules that could be edited, by the first name of the module."""
+    weights = {
+        name: module._parameters.get("weight")
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear | nn.Conv2d)
+    }
+    return {
+        name: weight
+        for name, weight in weights.items()
+        if weight is not None and not nn.parameter.is_lazy(weight) and not weight.is_meta
+    }
+
+
 def check_weight(name: str, weight: Weight, factors: Pair) -> None:
     """Raise unless the weight is finite, of a floating dtype and of the size that the factors edit."""
     rows, columns = factors[0].shape[-2], factors[1].shape[-1]
