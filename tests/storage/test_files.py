@@ -8,6 +8,7 @@ import os
 import pickle
 import random
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from rledit.storage import Staged, TensorFile
+from rledit.storage import Staged, TensorFile, cache_folder
 from rledit.storage import tensors as tensors_module
 from rledit.storage.files import (
     Json,
@@ -284,3 +285,13 @@ def test_writing_copies_no_contiguous_tensor(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(tensors_module, "_buffer", lambda t: (seen.append(t.data_ptr()), buffer(t))[1])
     write_tensors(tmp_path / "a", {"a": base, "b": base[10:], "again": base})
     assert seen == [base.data_ptr(), base.data_ptr(), base.data_ptr() + 40]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have other folders")
+def test_the_cache_is_where_the_system_wants_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "rledit" / "activations"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / ".cache" / "rledit" / "activations"
+    assert cache_folder("~/x") == tmp_path / "x"
