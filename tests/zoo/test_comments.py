@@ -23,7 +23,7 @@ from rledit.zoo.data import (
     split_comments,
 )
 from rledit.zoo.data.comment_files import IDENTITY_COLUMNS
-from rledit.zoo.data.comments import distinct, normalise
+from rledit.zoo.data.comments import distinct, normalize
 
 
 def toy(count: int = 6, name: str = "toy") -> Comments:
@@ -35,7 +35,7 @@ def toy(count: int = 6, name: str = "toy") -> Comments:
     )
 
 
-def labelled(*pairs: tuple[str, int]) -> Comments:
+def labeled(*pairs: tuple[str, int]) -> Comments:
     return Comments(
         "pairs", tuple(text for text, _ in pairs), torch.tensor([label for _, label in pairs]), {}
     )
@@ -141,18 +141,18 @@ def test_join_keeps_order_and_unites_groups() -> None:
     ],
 )
 def test_copies_have_one_key(a: str, b: str) -> None:
-    assert normalise(a) == normalise(b)
+    assert normalize(a) == normalize(b)
 
 
 def test_different_sentences_have_different_keys() -> None:
     texts = ("a b", "a c", "ab1", "!", "?", ":-)", "\u4f60\u597d", "\u4f60", "")
-    assert len({normalise(text) for text in texts}) == len(texts)
-    key = normalise("\u0130stanbul, \ufb01ne \u00bd \u1e9e!")
-    assert normalise(key) == key
+    assert len({normalize(text) for text in texts}) == len(texts)
+    key = normalize("\u0130stanbul, \ufb01ne \u00bd \u1e9e!")
+    assert normalize(key) == key
 
 
 def test_distinct_takes_the_majority_and_leaves_ties_out() -> None:
-    comments = labelled(
+    comments = labeled(
         ("Good day", 1),  # outvoted
         ("good DAY", 0),  # the first of the majority
         ("only once", 1),
@@ -172,7 +172,7 @@ def test_split_comments_is_stratified_disjoint_and_reproducible() -> None:
     parts = split_comments(comments, [0.5, 0.3, 0.2], seed=1)
     assert [len(part) for part in parts] == [150, 90, 60]
     assert [int(part.labels.sum()) for part in parts] == [30, 18, 12]
-    keys = [normalise(text) for part in parts for text in part.texts]
+    keys = [normalize(text) for part in parts for text in part.texts]
     assert len(keys) == len(set(keys)) == 300
     label_of = dict(zip(texts, labels.tolist(), strict=True))
     even_of = dict(zip(texts, comments.identities["even"].tolist(), strict=True))
@@ -187,7 +187,7 @@ def test_split_comments_is_stratified_disjoint_and_reproducible() -> None:
     with pytest.raises(ValueError, match="sum of at most 300 samples, got 301"):
         split_comments(comments, [200, 101], seed=0)
     with pytest.raises(ValueError, match=r"expected at least one sentence .* got none among 2 comments"):
-        split_comments(labelled(("a", 0), ("a", 1)), [0.5], seed=0)
+        split_comments(labeled(("a", 0), ("a", 1)), [0.5], seed=0)
     with pytest.raises(ValueError, match="got none among 0 comments"):
         split_comments(toy(0), [0.5], seed=0)
 
@@ -550,7 +550,7 @@ def test_real_toxigen(shared_data: Path) -> None:
     share = float(comments.labels.double().mean())
     for part in parts:
         assert abs(float(part.labels.double().mean()) - share) < 0.01
-    keys = [{normalise(text) for text in part.texts} for part in parts]
+    keys = [{normalize(text) for text in part.texts} for part in parts]
     assert not keys[0] & keys[1]
     assert not keys[0] & keys[2]
     assert not keys[1] & keys[2]

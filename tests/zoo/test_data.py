@@ -20,7 +20,7 @@ import torch
 
 from rledit.zoo.data import (
     Dataset,
-    LabelledImages,
+    LabeledImages,
     cifar10,
     embedded,
     load,
@@ -79,17 +79,17 @@ def images_of(count: int) -> torch.Tensor:
         (images_of(2), torch.tensor([0, -1]), ValueError, "from 0, got -1"),
     ],
 )
-def test_labelled_images_are_checked(
+def test_labeled_images_are_checked(
     images: torch.Tensor, labels: torch.Tensor, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        LabelledImages(images, labels)
+        LabeledImages(images, labels)
 
 
 def test_dataset_is_checked() -> None:
-    good = LabelledImages(images_of(2), torch.tensor([0, 1]))
-    high = LabelledImages(images_of(2), torch.tensor([0, 2]))
-    wide = LabelledImages(torch.zeros(2, 1, 2, 3, dtype=torch.uint8), torch.tensor([0, 1]))
+    good = LabeledImages(images_of(2), torch.tensor([0, 1]))
+    high = LabeledImages(images_of(2), torch.tensor([0, 2]))
+    wide = LabeledImages(torch.zeros(2, 1, 2, 3, dtype=torch.uint8), torch.tensor([0, 1]))
     assert Dataset("toy", good, good, ("a", "b")).classes == ("a", "b")
     with pytest.raises(ValueError, match=r"test: labels of 'toy' must be in 0\.\.1 .*got 2"):
         Dataset("toy", good, high, ("a", "b"))
@@ -98,7 +98,7 @@ def test_dataset_is_checked() -> None:
 
 
 def test_subset() -> None:
-    samples = LabelledImages(images_of(4), torch.tensor([0, 1, 2, 3]))
+    samples = LabeledImages(images_of(4), torch.tensor([0, 1, 2, 3]))
     assert samples.subset(torch.tensor([3, 1])).labels.tolist() == [3, 1]
     assert samples.subset(samples.labels > 1).labels.tolist() == [2, 3]
     assert len(samples.subset(torch.tensor([], dtype=torch.int64))) == 0
@@ -532,7 +532,7 @@ ROW = b",".join([b"7"] * 785)
         (b"\n".join([ROW] * 4999 + [ROW + b",7"]), "expected 5000 lines"),
         (b"\n".join([ROW] * 4999 + [ROW[:-1] + b"x"]), "digits and commas only"),
         (b"\n".join([ROW] * 4999 + [ROW[:-1]]), "5000 lines|numbers"),
-        (b"\n".join([ROW] * 4999 + [b"256" + ROW[1:]]), "grey levels"),
+        (b"\n".join([ROW] * 4999 + [b"256" + ROW[1:]]), "gray levels"),
         (b"\n".join([ROW] * 4999 + [ROW + b"7"]), r"labels in 0\.\.9"),
     ],
 )

@@ -202,8 +202,8 @@ def test_mlp_learns_real_comments(shared_data: Path) -> None:
 def test_head_learns() -> None:
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(2000) % 2
-    centres = torch.nn.functional.normalize(torch.randn(2, 32, generator=generator), dim=-1)
-    points = centres[labels] + 0.2 * torch.randn(2000, 32, generator=generator)
+    centers = torch.nn.functional.normalize(torch.randn(2, 32, generator=generator), dim=-1)
+    points = centers[labels] + 0.2 * torch.randn(2000, 32, generator=generator)
     inputs = torch.nn.functional.normalize(points, dim=-1)
     torch.manual_seed(0)
     head = ToxicityHead(32, 16)
