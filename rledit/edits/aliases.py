@@ -107,7 +107,7 @@ def _overlap(one: Tensor, other: Tensor) -> bool:
         return True  # not worth a closer look
     # Interleaved, such as two halves of a matrix's columns: mark what belongs to one, look for it in other.
     base, size = min(first), one.element_size()
-    marks = torch.zeros((max(last) - base) // size, dtype=torch.bool)
+    marks = torch.zeros((max(last) - base) // size, dtype=torch.bool, device="cpu")
     view = marks.as_strided(one.shape, one.stride(), (one.data_ptr() - base) // size)
     view.fill_(True)
     return bool(marks.as_strided(other.shape, other.stride(), (other.data_ptr() - base) // size).any())

@@ -7,7 +7,7 @@ import warnings
 import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,22 +17,35 @@ from ..storage.fingerprint import dtype_name, fingerprint
 from ..storage.plain import Json, plain_json
 from ..targets import as_matrix, listed
 from .aliases import Tied, check_distinct, tied_in_memory
+from .factors import Factors, checked_pair
 from .file import EditContent, EditFileError, read_edit, write_edit
 from .identity import LearnedFor
-from .keys import find_keys
-from .weights import Rounding, Weight, check_weight, compose, edited_rows, target_weights, write_weights
+from .keys import find_keys, search
+from .weights import (
+    Rounding,
+    Weight,
+    check_weight,
+    compose,
+    edited_rows,
+    target_weights,
+    usable_weights,
+    write_weights,
+)
 
 __all__ = ["Edit", "EditFileError", "Factors"]
-
-Factors: TypeAlias = dict[str, tuple[Tensor, Tensor]]
 
 _LOST = 0.5  # of an edit, to the rounding of a half type: beyond that, a warning
 
 
 @dataclass(frozen=True)
 class _Applied:
-    """What one model held before and holds since."""
+    """What one model held before and holds since.
 
+    Attributes:
+        modules: target -> its name in this model.
+    """
+
+    modules: dict[str, str]
     originals: dict[str, Tensor]
     before: str  # fingerprints
     after: str
@@ -54,7 +67,8 @@ class Edit:
         scale: s, finite.
         fingerprint: `rledit.storage.fingerprint({module name: weight})` of the weights it was learned for.
         metrics: what is known about the edit, saved with it. Kept as the JSON that `load` gives back: keys
-            become text, NumPy numbers and tensors become plain ones.
+            become text, NumPy numbers and tensors become plain ones. Numbers that are not finite may be among
+            them until the edit is saved: a figure that could not be measured must not cost the edit.
         casts: `rledit.storage.fingerprints({module name: weight})` of the same weights, by which the edit
             recognizes them in another precision.
 
@@ -64,7 +78,7 @@ class Edit:
     Raises:
         TypeError: factors that are not float32 tensors, metrics that are not JSON (names which).
         ValueError: no factors, shapes that do not fit, a rank of 0 or above min(O, I), NaN or infinity in
-            factors or metrics, unknown world.
+            factors, unknown world.
     """
 
     def __init__(
@@ -79,13 +93,13 @@ class Edit:
         self.rule = EditRule(world, scale)
         if not factors:
             raise ValueError("factors: expected at least one module, got none")
-        self.factors: Factors = {name: _checked(name, pair) for name, pair in factors.items()}
+        self.factors: Factors = {name: checked_pair(name, pair) for name, pair in factors.items()}
         steps = {name: left.shape[0] if left.dim() == 3 else 1 for name, (left, _) in self.factors.items()}
         if len(set(steps.values())) > 1:
             raise ValueError(f"factors: expected the same number of steps T for every module, got {steps}")
         self.fingerprint = fingerprint
         self.casts: dict[str, str] = dict(casts or {})
-        self.metrics: dict[str, Json] = _plain_metrics({} if metrics is None else metrics)
+        self.metrics: dict[str, Json] = _plain_metrics({} if metrics is None else metrics, finite=False)
         self.steps = next(iter(steps.values()))
         self._applied: weakref.WeakKeyDictionary[nn.Module, _Applied] = weakref.WeakKeyDictionary()
 
@@ -126,7 +140,7 @@ class Edit:
 
         Args:
             model: has the modules named in `targets`, each an nn.Linear or nn.Conv2d whose weight has O * I
-                values.
+                values; or modules of other names, with the very weights that the edit was learned for.
             force: edit weights with another fingerprint than the edit was learned for.
             cast: edit weights that are, bit for bit, a cast of those that the edit was learned for, such as
                 those of `model.bfloat16()`. Warns where rounding takes away half of the edit or more.
@@ -139,15 +153,16 @@ class Edit:
                 `force`), a cast of the right ones (unless `cast` or `force`).
             RuntimeError: this edit is already applied to this model object.
         """
-        weights = target_weights(model, self.targets)
-        before = fingerprint(weights)
         record = self._applied.get(model)
+        modules = record.modules if record else self._modules_in(model)
+        weights = _weights_of(model, modules)
+        before = fingerprint(weights)
         if record is not None and (before == record.after or before != record.before):
             raise RuntimeError("this edit is already applied to this model object; call revert_(model) first")
         recognized = self.check(weights, force, cast=cast)
         edited = {name: self._edited(name, weights[name], recognized) for name in self.targets}
         originals = write_weights(weights, edited)
-        self._applied[model] = _Applied(originals, before, fingerprint(weights))
+        self._applied[model] = _Applied(modules, originals, before, fingerprint(weights))
 
     def revert_(self, model: nn.Module, force: bool = False) -> None:
         """Restores the very bits that `apply_` found in this model object.
@@ -163,7 +178,7 @@ class Edit:
         record = self._applied.get(model)
         if record is None:
             raise RuntimeError("this edit is not applied to this model object, so there is nothing to revert")
-        weights = target_weights(model, self.targets)
+        weights = _weights_of(model, record.modules)
         now = fingerprint(weights)
         if not force and now != record.after:
             raise RuntimeError(
@@ -241,7 +256,7 @@ class Edit:
             world=self.world,
             scale=self.scale,
             fingerprint=self.fingerprint,
-            metrics=_plain_metrics(self.metrics),
+            metrics=_plain_metrics(self.metrics, finite=True),
             casts=self.casts,
         )
         write_edit(path, content)
@@ -309,6 +324,18 @@ class Edit:
                 stacklevel=2,
             )
 
+    def _modules_in(self, model: nn.Module) -> dict[str, str]:
+        """Target -> the name of its module: its own, unless another holds the weights of an absent one."""
+        present = dict(model.named_modules(remove_duplicate=False))
+        known = {name: name for name in self.targets if name in present}
+        if len(known) < len(self.targets):
+            weights = usable_weights(model) | (target_weights(model, list(known)) if known else {})
+            shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
+            found = search(self.sizes, shapes, self.fingerprint, weights.__getitem__, known)
+            if found is not None:
+                return found
+        return {name: name for name in self.targets}
+
     def _edited(self, name: str, weight: Tensor, warn: bool) -> Tensor:
         new = torch.empty(weight.shape, dtype=weight.dtype, device=weight.device)
         matrix, row = as_matrix(new), 0
@@ -318,38 +345,15 @@ class Edit:
         return new
 
 
-def _plain_metrics(metrics: object) -> dict[str, Json]:
+def _weights_of(model: nn.Module, modules: Mapping[str, str]) -> dict[str, Tensor]:
+    """Target -> its weight in a model."""
+    weights = target_weights(model, list(modules.values()))
+    return {target: weights[name] for target, name in modules.items()}
+
+
+def _plain_metrics(metrics: object, finite: bool) -> dict[str, Json]:
     if not isinstance(metrics, Mapping):
         raise TypeError(f"metrics: expected a dict, got {type(metrics).__name__}")
-    plain = plain_json(metrics, "metrics")
+    plain = plain_json(metrics, "metrics", finite=finite)
     assert isinstance(plain, dict)
     return plain
-
-
-def _checked(name: str, pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """Private contiguous copies of left and right, or an error that names what is wrong."""
-    if not name:
-        raise ValueError("factors: expected module names, got an empty name")
-    left, right = pair
-    for side, factor in (("left", left), ("right", right)):
-        if not isinstance(factor, Tensor) or factor.dtype != torch.float32:
-            got = factor.dtype if isinstance(factor, Tensor) else type(factor).__name__
-            raise TypeError(f"factors[{name!r}].{side}: expected a float32 tensor, got {got}")
-        if factor.dim() not in (2, 3):
-            raise ValueError(
-                f"factors[{name!r}].{side}: expected 2 or 3 dimensions, got {tuple(factor.shape)}"
-            )
-        if not torch.isfinite(factor).all():
-            raise ValueError(f"factors[{name!r}].{side}: expected finite values, got NaN or infinity")
-    shapes = f"left {tuple(left.shape)} and right {tuple(right.shape)}"
-    rank = left.shape[-1]
-    if left.dim() != right.dim() or left.shape[:-2] != right.shape[:-2] or right.shape[-2] != rank:
-        raise ValueError(
-            f"factors[{name!r}]: expected left [O, R] and right [R, I], or both with T first; got {shapes}"
-        )
-    if not 1 <= rank <= min(left.shape[-2], right.shape[-1]) or left.shape[0] == 0:
-        raise ValueError(
-            f"factors[{name!r}]: expected 1 <= rank <= min(O, I) and at least one step, got {shapes}"
-        )
-    copies = [f.detach().cpu().clone(memory_format=torch.contiguous_format) for f in (left, right)]
-    return copies[0], copies[1]

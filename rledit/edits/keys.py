@@ -39,20 +39,39 @@ def find_keys(
     for name, key in keys.items():
         if len(shapes[key]) not in (2, 4):
             raise TypeError(f"target {name!r}: expected a 2-D or 4-D weight, got {shapes[key]}")
-    missing = [name for name in sizes if name not in keys]
-    if not missing:
+    if len(keys) == len(sizes):
         return keys
-    matrices = {
-        key: (shape[0], math.prod(shape[1:])) for key, shape in shapes.items() if len(shape) in (2, 4)
-    }
+    found = search(sizes, shapes, learned_for, read, keys)
+    if found is None:
+        missing = next(name for name in sizes if name not in keys)
+        known = [key for key, shape in shapes.items() if len(shape) in (2, 4)]
+        known = [key for key in known if key.endswith(".weight")] or known
+        raise ValueError(
+            f"target {missing!r}: no tensor {missing + '.weight'!r} in the {place}, nor the weights that the "
+            f"edit was learned for under another name; candidates: {listed(known)}"
+        )
+    return found
+
+
+def search(
+    sizes: Mapping[str, tuple[int, int]],
+    shapes: Mapping[str, tuple[int, ...]],
+    learned_for: str,
+    read: Callable[[str], Weight],
+    known: Mapping[str, str],
+) -> dict[str, str] | None:
+    """The keys that together hold the weights that the edit was learned for, or None.
+
+    Args:
+        known: target -> key, for the targets that are not searched for.
+    """
+    missing = [name for name in sizes if name not in known]
+    matrices = {key: (s[0], math.prod(s[1:])) for key, s in shapes.items() if len(s) in (2, 4)}
     choices = [[key for key, size in matrices.items() if size == sizes[name]] for name in missing]
-    if math.prod(map(len, choices)) <= _TRIES:
-        for choice in itertools.product(*choices):
-            chosen = keys | dict(zip(missing, choice, strict=True))
-            if fingerprint({name: read(key) for name, key in chosen.items()}) == learned_for:
-                return {name: chosen[name] for name in sizes}
-    known = [key for key in matrices if key.endswith(".weight")] or list(matrices)
-    raise ValueError(
-        f"target {missing[0]!r}: no tensor {missing[0] + '.weight'!r} in the {place}, nor the weights that "
-        f"the edit was learned for under another name; candidates: {listed(known)}"
-    )
+    if math.prod(map(len, choices)) > _TRIES:
+        return None
+    for choice in itertools.product(*choices):
+        chosen = {**known, **dict(zip(missing, choice, strict=True))}
+        if fingerprint({name: read(key) for name, key in chosen.items()}) == learned_for:
+            return {name: chosen[name] for name in sizes}
+    return None

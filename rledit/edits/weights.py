@@ -29,6 +29,20 @@ def target_weights(model: nn.Module, targets: Sequence[str]) -> dict[str, Tensor
     return {name: target.weight for name, target in find_targets(model, targets).items()}
 
 
+def usable_weights(model: nn.Module) -> dict[str, Tensor]:
+    """All weights of Linear and Conv2d modules that could be edited, by the first name of the module."""
+    weights = {
+        name: module._parameters.get("weight")
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear | nn.Conv2d)
+    }
+    return {
+        name: weight
+        for name, weight in weights.items()
+        if weight is not None and not nn.parameter.is_lazy(weight) and not weight.is_meta
+    }
+
+
 def check_weight(name: str, weight: Weight, factors: Pair) -> None:
     """Raise unless the weight is finite, of a floating dtype and of the size that the factors edit."""
     rows, columns = factors[0].shape[-2], factors[1].shape[-1]
@@ -59,10 +73,10 @@ def compose(weight: Weight, factors: Pair, rule: EditRule) -> Iterator[tuple[Ten
     for part in _blocks(rows, columns) if rule.fused else [slice(0, rows)]:
         before = as_matrix(weight[part].detach()).to(dtype)
         after = before.clone(memory_format=torch.contiguous_format)
-        for t in range(len(left)):
-            apply_lowrank_(
-                after[None], left[None, t, part].to(after), right[None, t].to(after), rule.kind, rule.scale
-            )
+        with torch.autocast(after.device.type, enabled=False):  # whatever the caller is in
+            for t in range(len(left)):
+                factors = left[None, t, part].to(after), right[None, t].to(after)
+                apply_lowrank_(after[None], *factors, rule.kind, rule.scale)
         yield before, after
 
 

@@ -1,7 +1,7 @@
 """Storage: atomic writes, safe reads, fingerprints of weights, and activations kept on disk."""
 
 from .atomic import TEMPORARY_SUFFIX, Staged, WriteError, replacing, write_bytes, write_error
-from .cache import cache_folder, cached
+from .cache import cache_folder, cached, user_cache
 from .files import write_json, write_text
 from .fingerprint import fingerprint, fingerprints
 from .plain import Json, plain_json
@@ -21,6 +21,7 @@ __all__ = [
     "plain_json",
     "read_tensors",
     "replacing",
+    "user_cache",
     "write_bytes",
     "write_error",
     "write_json",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,23 +29,21 @@ def cache_folder(folder: str | os.PathLike[str] | None = None) -> Path:
 
     Raises:
         NotADirectoryError: it exists and is not a folder.
-        ModuleNotFoundError: no folder given, and the package pooch, which knows the user's, is missing.
     """
-    chosen = (_default_folder() if folder is None else Path(folder)).expanduser().absolute()
+    chosen = (user_cache() / "activations" if folder is None else Path(folder)).expanduser().absolute()
     if chosen.exists() and not chosen.is_dir():
         raise NotADirectoryError(f"folder: expected a folder, got the file {chosen}")
     return chosen
 
 
-def _default_folder() -> Path:
-    try:
-        import pooch  # not at the top: who edits a model of their own needs no cache
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            'finding the cache folder needs the package pooch: pip install "rledit[data]", or give a folder',
-            name="pooch",
-        ) from error
-    return Path(pooch.os_cache("rledit"), "activations")
+def user_cache() -> Path:
+    """The folder of rledit where programs of this system keep what can be had again."""
+    if sys.platform == "win32":
+        local = os.environ.get("LOCALAPPDATA")
+        return (Path(local) if local else Path.home() / "AppData" / "Local") / "rledit" / "rledit" / "Cache"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "rledit"
+    return Path(os.environ.get("XDG_CACHE_HOME", "").strip() or Path.home() / ".cache") / "rledit"
 
 
 def cached(

@@ -98,7 +98,7 @@ class StoredTensor:
         start, stop, step = rows.indices(len(self))
         if step != 1:
             raise ValueError("rows: expected successive ones")
-        part = torch.empty((max(0, stop - start), *self.shape[1:]), dtype=self.dtype)
+        part = torch.empty((max(0, stop - start), *self.shape[1:]), dtype=self.dtype, device="cpu")
         self._fill(part, start * _bytes_of(self.dtype, self.shape[1:]))
         return part
 
@@ -106,7 +106,7 @@ class StoredTensor:
         """All values in order, as tensors [n] of a few megabytes."""
         size, values = self.dtype.itemsize, math.prod(self.shape)
         for begin in range(0, values, _CHUNK // size):
-            part = torch.empty(min(_CHUNK // size, values - begin), dtype=self.dtype)
+            part = torch.empty(min(_CHUNK // size, values - begin), dtype=self.dtype, device="cpu")
             self._fill(part, begin * size)
             yield part
 
@@ -171,7 +171,7 @@ class TensorFile:
         entry = self.entries[name]
         if entry.dtype is None:
             raise TypeError(f"{self.name}: tensor {name!r} has a dtype unknown to this torch: {entry.code}")
-        tensor = torch.empty(entry.shape, dtype=entry.dtype)
+        tensor = torch.empty(entry.shape, dtype=entry.dtype, device="cpu")
         self._fill(tensor, entry.begin)
         return tensor
 

@@ -173,6 +173,27 @@ def test_weights_are_found_under_another_name() -> None:
         edit.apply_to_state_dict({"n.weight": state["n.weight"]}, force=True)
 
 
+def test_a_model_may_know_the_weights_by_another_name() -> None:
+    model = TwoNames()
+    edit = edit_of(model.state_dict(), "head", "body")
+    part = nn.ModuleDict({"one": nn.Linear(6, 3), "body": model.body, "two": model.fc})
+    before = copy.deepcopy(part.state_dict())
+    edit.apply_(part)
+    assert torch.equal(model.head.weight, before["two.weight"] + 0.5)
+    assert torch.equal(model.body.weight, before["body.weight"] + 0.5)
+    assert torch.equal(part["one"].weight, before["one.weight"])
+    with pytest.raises(RuntimeError, match="already applied"):
+        edit.apply_(part)
+    edit.revert_(part)
+    assert all(torch.equal(value, before[key]) for key, value in part.state_dict().items())
+    wrapped = nn.Sequential(model)
+    edit.apply_(wrapped)
+    assert torch.equal(model.head.weight, before["two.weight"] + 0.5)
+    edit.revert_(wrapped)
+    with pytest.raises(ValueError, match="no module is called 'head'"):
+        edit.apply_(nn.ModuleDict({"body": model.body, "two": nn.Linear(6, 3)}), force=True)
+
+
 def test_other_things_in_a_state_dict_pass() -> None:
     state = {"a.weight": torch.randn(3, 2), "a._extra_state": {"x": 1}, "s": torch.eye(3).to_sparse()}
     edited = edit_of(state, "a").apply_to_state_dict(state)  # type: ignore[arg-type]

@@ -79,7 +79,7 @@ def cases(draw: st.DrawFn) -> tuple[nn.Module, Edit, torch.dtype]:
     return model, Edit(factors, world, scale, fingerprint(weights_of(model, ["0"]))), dtype
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(cases())
 def test_apply_revert_save_load(tmp_path_factory: pytest.TempPathFactory, case: Any) -> None:
     model, edit, dtype = case

@@ -343,10 +343,10 @@ def test_an_interrupted_folder_is_not_there(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in kilobytes on Linux")
-@pytest.mark.parametrize("layers", [1, 4])
-def test_memory_does_not_grow_with_the_file(tmp_path: Path, layers: int) -> None:
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     size = 96 << 20
-    state = {f"l{i}.weight": torch.randn(size // layers // 4096, 1024) for i in range(layers)}
+    state = {"l0.weight": torch.randn(size // 4096, 1024)}  # all of it is edited
     save_file(state, tmp_path / "model")
     make_edit(state, "l0").save(tmp_path / "edit")
     code = """

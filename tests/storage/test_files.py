@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pickle
-import subprocess
+import random
+import signal
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 
+from rledit.storage import Staged, TensorFile, cache_folder
+from rledit.storage import tensors as tensors_module
 from rledit.storage.files import (
     Json,
     WriteError,
@@ -23,11 +30,8 @@ from rledit.storage.files import (
 )
 from rledit.storage.fingerprint import fingerprint
 
+buffer = tensors_module._buffer
 DTYPES = [torch.uint8, torch.int64, torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.bool]
-
-
-def child_environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
 
 
 def names(folder: Path) -> list[str]:
@@ -97,14 +101,22 @@ def test_tensors_round_trip(tmp_path: Path, dtype: torch.dtype) -> None:
         assert torch.equal(back[name], tensor)
 
 
-def test_equal_tensors_give_equal_bytes_in_every_process(tmp_path: Path) -> None:
-    code = (
-        "import sys, torch; from rledit.storage.files import write_tensors\n"
-        "write_tensors(sys.argv[1], {'a': torch.ones(3)}, {k: k for k in 'qwertyuiop'})"
-    )
-    for name in ("1", "2"):
-        subprocess.run([sys.executable, "-c", code, tmp_path / name], check=True, env=child_environment())
-    assert (tmp_path / "1").read_bytes() == (tmp_path / "2").read_bytes()
+def test_equal_tensors_give_equal_bytes(tmp_path: Path) -> None:
+    tensors = {
+        "b": torch.ones(3, dtype=torch.int8),
+        "a": torch.ones(2),
+        "c": torch.ones(1, dtype=torch.float64),
+    }
+    metadata = {key: key for key in "qwertyuiop"}
+    write_tensors(tmp_path / "1", tensors, metadata)
+    write_tensors(tmp_path / "2", dict(reversed(tensors.items())), dict(reversed(metadata.items())))
+    data = (tmp_path / "1").read_bytes()
+    assert data == (tmp_path / "2").read_bytes()
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    assert list(header.pop("__metadata__")) == sorted(metadata)
+    ours = safetensors.torch.save(tensors)  # the package's order of tensors
+    theirs = json.loads(ours[8 : 8 + int.from_bytes(ours[:8], "little")])
+    assert list(header.items()) == list(theirs.items())
 
 
 @pytest.mark.parametrize("value", [torch.eye(3).to_sparse(), [1.0]])
@@ -116,53 +128,47 @@ def test_refuses_what_is_no_dense_tensor(tmp_path: Path, value: object) -> None:
     assert names(tmp_path) == []
 
 
-def test_full_disk_keeps_the_previous_version(tmp_path: Path) -> None:
-    code = """
-import resource, sys, torch
-from rledit.storage.files import read_tensors, write_tensors
-path = sys.argv[1]
-write_tensors(path, {"a": torch.zeros(10)})
-resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
-try:
-    write_tensors(path, {"a": torch.ones(100_000)})
-except OSError as error:
-    print(error)
-assert torch.equal(read_tensors(path)[0]["a"], torch.zeros(10))
-"""
+@pytest.fixture
+def small_files() -> Iterator[None]:
+    """A disk on which no file can have more than 64 KiB."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_full_disk_keeps_the_previous_version(tmp_path: Path, small_files: None) -> None:
     path = tmp_path / "model.safetensors"
-    command = [sys.executable, "-c", code, str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, env=child_environment())
-    assert done.returncode == 0, done.stderr
-    assert "previous version of the file is intact" in done.stdout
-    assert str(path) in done.stdout
+    write_tensors(path, {"a": torch.zeros(10)})
+    with pytest.raises(WriteError, match="previous version of the file is intact") as error:
+        write_tensors(path, {"a": torch.ones(100_000)})
+    assert str(path) in str(error.value)
+    assert torch.equal(read_tensors(path)[0]["a"], torch.zeros(10))
     assert names(tmp_path) == ["model.safetensors"]
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_kill_at_any_moment_leaves_a_whole_file(tmp_path: Path) -> None:
-    # A fork that only writes is up in milliseconds, so that many kills fit into a short test.
-    code = """
-import os, signal, sys, time, random
-from rledit.storage.files import write_bytes
-path = sys.argv[1]
-random.seed(0)
-for i in range(60):
-    pid = os.fork()
-    if pid == 0:
-        k = 0
-        while True:
-            k += 1
-            write_bytes(path, bytes([k % 256]) * 300_000)
-    time.sleep(random.uniform(0.002, 0.02))
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    if os.path.exists(path):
-        data = open(path, "rb").read()
-        assert len(data) == 300_000 and len(set(data)) == 1, (i, len(data))
-assert os.path.exists(path)
-"""
-    command = [sys.executable, "-c", code, str(tmp_path / "a")]
-    done = subprocess.run(command, capture_output=True, text=True, env=child_environment())
-    assert done.returncode == 0, done.stderr
+    path = tmp_path / "a"
+    write_bytes(path, bytes(300_000))
+    random.seed(0)
+    for _ in range(40):
+        child = os.fork()
+        if child == 0:  # only writes, until it is killed
+            try:
+                for k in range(1, 1 << 30):
+                    write_bytes(path, bytes([k % 256]) * 300_000)
+            finally:
+                os._exit(1)
+        time.sleep(random.uniform(0.001, 0.01))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        data = path.read_bytes()
+        assert len(data) == 300_000
+        assert len(set(data)) == 1
+    assert len(names(tmp_path)) > 1  # some were killed while they wrote
 
 
 def test_interrupt_removes_the_temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,9 +183,24 @@ def test_interrupt_removes_the_temporary(tmp_path: Path, monkeypatch: pytest.Mon
     assert (tmp_path / "a").read_bytes() == b"old"
 
 
+def test_several_files_get_their_names_together(tmp_path: Path) -> None:
+    write_bytes(tmp_path / "a", b"old")
+    with Staged() as staged:
+        for name in "ab":
+            with staged.open(tmp_path / name) as file:
+                file.write(b"new")
+        assert (tmp_path / "a").read_bytes() == b"old"
+        staged.commit()
+    assert [(tmp_path / name).read_bytes() for name in "ab"] == [b"new", b"new"]
+    with Staged() as staged, staged.open(tmp_path / "a") as file:
+        file.write(b"never committed")
+    assert names(tmp_path) == ["a", "b"]
+    assert (tmp_path / "a").read_bytes() == b"new"
+
+
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
-    write_tensors(tmp_path / "small", {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(2)}, {"k": "v"})
+    write_tensors(tmp_path / "small", {"a": torch.arange(2.0), "b": torch.ones(1)}, {"k": "v"})
     return tmp_path / "small"
 
 
@@ -235,3 +256,42 @@ def test_fingerprint_sees_bits_and_nothing_else() -> None:
     assert fingerprint(nan) == fingerprint(nan)
     with pytest.raises(TypeError, match=r"weights\['a'\]"):
         fingerprint({"a": torch.eye(2).to_sparse()})
+
+
+def test_fingerprints_of_tensors_in_a_file(tmp_path: Path) -> None:
+    tensors = {"a": torch.randn(3, 4, 2).bfloat16(), "b": torch.randn(2_000_001), "c": torch.zeros(0, 3)}
+    write_tensors(tmp_path / "a", tensors)
+    with TensorFile(tmp_path / "a") as file:
+        stored = {name: file.stored(name) for name in tensors}
+        assert fingerprint(stored) == fingerprint(tensors)
+        assert fingerprint(stored, torch.float16) == fingerprint({n: t.half() for n, t in tensors.items()})
+        assert torch.equal(stored["a"][1:], tensors["a"][1:])
+        assert torch.equal(stored["b"][1_999_999:5_000_000], tensors["b"][1_999_999:])
+        assert b"".join(file.chunks("b")) == tensors["b"].numpy().tobytes()
+
+
+def test_a_file_that_shrinks_while_it_is_read(tmp_path: Path) -> None:
+    write_tensors(tmp_path / "a", {"a": torch.randn(100_000)})
+    with TensorFile(tmp_path / "a") as file:
+        os.truncate(tmp_path / "a", 2000)
+        for read in (lambda: file.read("a"), lambda: list(file.chunks("a")), lambda: file.stored("a")[:]):
+            with pytest.raises(ValueError, match="truncated while"):
+                read()
+
+
+def test_writing_copies_no_contiguous_tensor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = torch.randn(1000)
+    seen: list[int] = []
+    monkeypatch.setattr(tensors_module, "_buffer", lambda t: (seen.append(t.data_ptr()), buffer(t))[1])
+    write_tensors(tmp_path / "a", {"a": base, "b": base[10:], "again": base})
+    assert seen == [base.data_ptr(), base.data_ptr(), base.data_ptr() + 40]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have other folders")
+def test_the_cache_is_where_the_system_wants_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "rledit" / "activations"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / ".cache" / "rledit" / "activations"
+    assert cache_folder("~/x") == tmp_path / "x"

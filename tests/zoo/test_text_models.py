@@ -323,6 +323,6 @@ def test_cache_rejects(tmp_path: Path) -> None:
 
 
 def test_default_folder_is_the_users_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rledit.storage.cache.pooch.os_cache", lambda name: tmp_path / name)
+    monkeypatch.setattr("rledit.storage.cache.user_cache", lambda: tmp_path / "rledit")
     cached(None, ["x"], Counted())
     assert [path.parent for path in files_in(tmp_path)] == [tmp_path / "rledit" / "activations"]
