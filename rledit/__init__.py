@@ -18,8 +18,7 @@ __version__ = "0.1.0"
 from . import _moved
 from ._native import num_threads, set_num_threads
 from .edits.edit import Edit
-from .objectives import Debias
-from .objectives.base import Function, Objective, Unlearning
+from .objectives import Debias, Function, Objective, Unlearning
 from .ppo import PPO, PPOConfig, Result
 from .samples import Samples, forget_groups
 from .scoring import Scorer

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn, TypeVar
 
 import torch
 from torch import Tensor
 
 from . import _native
-from .ops.counts import Counts
+from .ops.counts import TALLY_PARTS, Counts
+
+T = TypeVar("T")
+
+MOST_SHOWN = 4
+"""Groups that a tally's repr names."""
+
+
+class ByGroup(dict[str, T]):
+    """A dict by group whose KeyError says which groups there are."""
+
+    def __missing__(self, group: object) -> NoReturn:
+        raise KeyError(f"group: expected one of {', '.join(self)}; got {group!r}")
 
 
 class Grouped(Mapping[str, Tensor]):
@@ -18,11 +30,9 @@ class Grouped(Mapping[str, Tensor]):
 
     def __init__(self, counts: Tensor, groups: Sequence[str]) -> None:
         self.counts = counts
-        self._index = {name: i for i, name in enumerate(groups)}
+        self._index = ByGroup({name: i for i, name in enumerate(groups)})
 
     def __getitem__(self, group: str) -> Tensor:
-        if group not in self._index:
-            raise KeyError(f"group: expected one of {', '.join(self._index)}; got {group!r}")
         return self.counts[:, self._index[group]]
 
     def __iter__(self) -> Iterator[str]:
@@ -31,11 +41,19 @@ class Grouped(Mapping[str, Tensor]):
     def __len__(self) -> int:
         return len(self._index)
 
+    def __repr__(self) -> str:
+        return f"Grouped({', '.join(self._index)}; {list(self.counts.shape)})"
+
 
 class LabelCount:
     """How many samples there are per group, and per group and class: the same for every tally of a split.
 
     Known on the host, so that nothing waits for a GPU to tell, and copied to a GPU once.
+
+    Args:
+        labels: int64 [S].
+        groups: bool [S] masks by name.
+        classes: C.
 
     Attributes:
         total: samples per group.
@@ -43,13 +61,11 @@ class LabelCount:
     """
 
     def __init__(self, labels: Tensor, groups: Mapping[str, Tensor], classes: int) -> None:
-        """``groups``: bool [S] masks by name."""
         counted = [torch.bincount(labels[mask], minlength=classes).cpu() for mask in groups.values()]
-        self.classes: dict[str, list[int]] = {
-            name: count.tolist() for name, count in zip(groups, counted, strict=True)
-        }
-        self.total = {name: sum(count) for name, count in self.classes.items()}
-        self._index = {name: i for i, name in enumerate(groups)}
+        by_name = zip(groups, counted, strict=True)
+        self.classes: dict[str, list[int]] = ByGroup({name: count.tolist() for name, count in by_name})
+        self.total: dict[str, int] = ByGroup({name: sum(count) for name, count in self.classes.items()})
+        self._index = ByGroup({name: i for i, name in enumerate(groups)})
         self._table = torch.stack(counted)  # [G, C]
         self._copies: dict[Any, Tensor] = {}
 
@@ -61,6 +77,10 @@ class LabelCount:
         """Int64 [K], where K groups stand among all."""
         return self._copy(("rows", groups, device), lambda: torch.tensor(self._rows(groups)))
 
+    def row(self, group: str) -> int:
+        """Where a group stands among all."""
+        return self._index[group]
+
     def _rows(self, groups: tuple[str, ...]) -> list[int]:
         return [self._index[name] for name in groups]
 
@@ -71,11 +91,11 @@ class LabelCount:
 
 
 class Tally:
-    """What N candidates got on some samples. Integer wherever it can be, so it repeats exactly.
+    """The counts of N candidates on some samples. Integers wherever possible, so that they repeat exactly.
 
     Attributes:
         groups: names of the groups.
-        count: samples per group, ``count["forget"]`` is an int.
+        count: samples per group; ``count["forget"]`` is an int.
         correct: ``correct["forget"]``, int64 [N].
         predicted: ``predicted["forget"]``, int64 [N, C], how often each class was predicted.
         confusion: ``confusion["forget"]``, int64 [N, C, C], label by prediction.
@@ -84,7 +104,8 @@ class Tally:
         concordant: ``concordant["a"]``, int64 [N, G], see :func:`rledit.ops.concordant_pairs`; :meth:`auc`
             is easier to read.
 
-    A part that nobody asked for raises AttributeError and says how to ask.
+    A part that was not asked for raises AttributeError, which says how to ask. Wherever a group is named, an
+    unknown one raises KeyError, which lists the groups.
     """
 
     def __init__(self, counts: Counts, groups: Sequence[str], label_count: LabelCount) -> None:
@@ -101,6 +122,11 @@ class Tally:
                 f"rledit.Function(function, needs=[{name!r}])), or call score(..., wanted=[{name!r}])"
             )
         return Grouped(counts, self.groups)
+
+    def _of(self, part: str, group: str) -> Tensor:
+        """A part of one group [N, ...]. The group is checked first: its name may be wrong in any case."""
+        row = self.row(group)
+        return self._part(part).counts[:, row]
 
     @property
     def correct(self) -> Grouped:
@@ -133,14 +159,27 @@ class Tally:
 
     def accuracy(self, group: str) -> Tensor:
         """Share of the group's samples that are predicted right, float64 [N], 0 to 1."""
-        return self.correct[group].double() / self.count[group]
+        return self._of("correct", group).double() / self.count[group]
 
     def weigh(self, *terms: tuple[str, float]) -> Tensor:
-        """Sum of weight * accuracy over (group, weight), float64 [N]; computed in the core."""
+        """The sum of weight * accuracy over some groups, float64 [N]; computed by the compiled core.
+
+        Args:
+            terms: pairs of a group and its weight; a group may come several times.
+
+        Raises:
+            KeyError: for an unknown group.
+            ValueError: for no terms, or something other than pairs.
+        """
+        if not terms:
+            raise ValueError("terms: expected at least one pair (group, weight), got none")
+        for term in terms:
+            if isinstance(term, str) or len(term) != 2:
+                raise ValueError(f"terms: expected pairs (group, weight), got {term!r}")
+        shares = [(self.row(group), float(weight), float(self.count[group])) for group, weight in terms]
         correct = self._part("correct").counts
         if correct.device.type != "cpu":
             return torch.stack([weight * self.accuracy(group) for group, weight in terms]).sum(0)
-        shares = [(self.groups.index(group), weight, float(self.count[group])) for group, weight in terms]
         return torch.from_numpy(_native.weigh_shares(correct.numpy(), shares))
 
     @property
@@ -149,42 +188,61 @@ class Tally:
         return self.counts.correct.device
 
     def label_count(self, group: str) -> Tensor:
-        """How many samples of the group have each label, int64 [C]: the same for all candidates."""
+        """How many samples of the group have each label, int64 [C], the same for all candidates."""
         return self._labels.table((group,), self.device)[0]
 
     def labels_of(self, group: str) -> list[int]:
-        """The same on the host."""
+        """:meth:`label_count` as a list, for which nothing waits for a GPU."""
         return self._labels.classes[group]
 
     def label_table(self, groups: tuple[str, ...]) -> Tensor:
-        """The same of K groups, int64 [K, C]."""
+        """:meth:`label_count` of K groups, int64 [K, C]."""
         return self._labels.table(groups, self.device)
 
     def rows(self, groups: tuple[str, ...]) -> Tensor:
-        """Where K groups stand among :attr:`groups`, int64 [K]."""
+        """The positions of K groups among :attr:`groups`, int64 [K]."""
         return self._labels.rows(groups, self.device)
 
+    def row(self, group: str) -> int:
+        """The position of a group among :attr:`groups`."""
+        return self._labels.row(group)
+
     def clone(self) -> Tally:
-        """With counts of its own."""
+        """A copy with its own counts."""
         return Tally(Counts(*(part.clone() for part in self.counts)), self.groups, self._labels)
 
     def auc(self, positives: str, negatives: str | None = None) -> Tensor:
-        """Area under the ROC curve, float64 [N], of a group's positives (label 1) against the negatives of
-        another, or its own; NaN where there are none of either. From margins cut into bins."""
+        """Area under the ROC curve, float64 [N], from margins in bins.
+
+        Args:
+            positives: the group whose samples of label 1 are to be ranked above
+            negatives: the samples of label 0 of this group; by default of the same.
+
+        Returns:
+            NaN for all candidates if there are no such positives or negatives.
+
+        Raises:
+            KeyError: for an unknown group.
+        """
         other = positives if negatives is None else negatives
+        column = self.row(other)
+        concordant = self._of("concordant", positives)[:, column].double()
         pairs = self.labels_of(positives)[1] * self.labels_of(other)[0]
-        concordant = self.concordant[positives][:, self.groups.index(other)].double()
         return concordant / (2 * pairs) if pairs else torch.full_like(concordant, math.nan)
 
     def mean_loss(self, group: str) -> Tensor:
         """Mean cross-entropy of the group, float64 [N], nats."""
-        return self.loss[group] / self.count[group]
+        return self._of("loss", group) / self.count[group]
 
     def per_class_accuracy(self, group: str) -> Tensor:
         """Recall of each class in the group, float64 [N, C]; NaN for a class without samples."""
-        hits = torch.diagonal(self.confusion[group], dim1=1, dim2=2)
+        hits = torch.diagonal(self._of("confusion", group), dim1=1, dim2=2)
         recall: Tensor = hits.double() / self.label_count(group).double()
         return recall
 
     def __repr__(self) -> str:
-        return f"Tally({self.candidates} candidates, count={self.count})"
+        sizes = [f"{name}: {size}" for name, size in list(self.count.items())[:MOST_SHOWN]]
+        if len(self.groups) > MOST_SHOWN:
+            sizes.append(f"{len(self.groups) - MOST_SHOWN} more")
+        counted = [name for name, part in zip(TALLY_PARTS, self.counts, strict=True) if part.dim() > 1]
+        return f"Tally({self.candidates} candidates, groups={{{', '.join(sizes)}}}, {', '.join(counted)})"

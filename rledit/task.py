@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .objectives.base import Objective, as_objective
+from .objectives import Objective, as_objective
 from .samples import Samples
 from .scoring import EditableModel, Scorer
 from .tally import Tally

@@ -1,4 +1,4 @@
-"""Task, objectives and tallies: what they promise, and what is wrong by name."""
+"""Task: what it promises, and what is wrong by name."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rledit import Function, Samples, Task, Unlearning
-from rledit.ops import TALLY_PARTS, Counts
+from rledit import Samples, Task, Unlearning
 from rledit.storage.fingerprint import fingerprint
-from rledit.tally import LabelCount, Tally
 
 RANDOM = torch.Generator().manual_seed(0)
 INPUTS = torch.randn(40, 6, generator=RANDOM)
@@ -187,65 +185,3 @@ def test_wrong_choices_of_a_scorer() -> None:
 
 
 # ---------------------------------------------------------------------------- tallies and objectives
-
-
-def tally(**parts: Tensor) -> Tally:
-    counts = Counts(**{name: parts.get(name, torch.empty(0, dtype=torch.int64)) for name in TALLY_PARTS})
-    labels = torch.tensor([0, 0, 1, 1, 0, 2, 2, 2, 2])  # four of group a, five of b
-    masks = {"a": torch.arange(9) < 4, "b": torch.arange(9) >= 4}
-    return Tally(counts, ["a", "b"], LabelCount(labels, masks, 3))
-
-
-def test_weighed_accuracies() -> None:
-    counted = tally(correct=torch.tensor([[4, 0], [1, 5]]))
-    by_hand = 0.5 * counted.accuracy("a") - 2.0 * counted.accuracy("b")
-    torch.testing.assert_close(counted.weigh(("a", 0.5), ("b", -2.0)), by_hand, rtol=0, atol=0)
-    assert counted.weigh(("a", 1.0), ("a", -1.0)).tolist() == [0.0, 0.0]  # a group may come twice
-    with pytest.raises(ValueError, match="not in tuple"):
-        counted.weigh(("c", 1.0))
-
-
-def test_tally_figures() -> None:
-    confusion = torch.zeros(1, 2, 3, 3, dtype=torch.int64)
-    confusion[0, 1] = torch.tensor([[1, 0, 0], [0, 0, 0], [1, 0, 3]])
-    ours = tally(
-        correct=torch.tensor([[1, 4]]), loss=torch.tensor([[8.0, 10.0]]).double(), confusion=confusion
-    )
-    assert ours.count == {"a": 4, "b": 5}
-    assert ours.candidates == 1
-    assert ours.correct["b"].tolist() == [4]
-    assert list(ours.correct) == ["a", "b"]
-    assert ours.accuracy("a").tolist() == [0.25]
-    assert ours.mean_loss("b").tolist() == [2.0]
-    recall = ours.per_class_accuracy("b")[0]
-    assert recall[[0, 2]].tolist() == [1.0, 0.75]
-    assert recall[1].isnan()  # no sample of class 1 in b
-    with pytest.raises(AttributeError, match=r"predicted was not counted: add it to the objective's `needs`"):
-        _ = ours.predicted
-    with pytest.raises(KeyError, match="expected one of a, b; got 'c'"):
-        _ = ours.correct["c"]
-
-
-def test_unlearning() -> None:
-    ours = tally(correct=torch.tensor([[1, 4], [4, 0]]))
-    objective = Unlearning("a", "b", forget_weight=2.0)
-    assert objective(ours).tolist() == [0.8 - 2 * 0.25, 0.0 - 2 * 1.0]
-    assert {name: value.tolist() for name, value in objective.metrics(ours).items()} == {
-        "forget_accuracy": [0.25, 1.0],
-        "retain_accuracy": [0.8, 0.0],
-    }
-
-
-def test_functions_as_objectives() -> None:
-    objective = Function(lambda t: -t.mean_loss("retain"), needs=["loss"])
-    task = Task(mlp(), ["0"], SAMPLES, objective)
-    result = task.scorer().score({"0": (LEFT, RIGHT)})
-    assert objective(result).shape == (4,)
-    assert objective(result).dtype == torch.float64
-    assert objective.metrics(result) == {}
-    plain = Task(mlp(), ["0"], SAMPLES, lambda t: t.accuracy("retain"))
-    assert set(plain.objective.metrics(result)) == {"forget_accuracy", "retain_accuracy"}
-    with pytest.raises(ValueError, match=r"one value per candidate, shape \[4\], got \[\]"):
-        Function(lambda t: t.accuracy("retain").mean())(result)
-    with pytest.raises(ValueError, match=r"expected some of correct, .*got speed"):
-        Function(lambda t: 0, needs=["speed"])

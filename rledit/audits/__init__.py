@@ -1,5 +1,12 @@
-"""Audits: is the class gone, or only its name?"""
+"""Audits: is the class gone, or only its name? What accuracies of the model itself do not show.
 
-from .linear_probe import last_features, linear_probe
+``base``          what every audit is and reads
+``features``      what the head of a network reads
+``linear_probe``  what a fresh classifier still recalls from these features
+"""
 
-__all__ = ["last_features", "linear_probe"]
+from .base import Audit, AuditData
+from .features import last_features
+from .linear_probe import LinearProbe, linear_probe
+
+__all__ = ["Audit", "AuditData", "LinearProbe", "last_features", "linear_probe"]

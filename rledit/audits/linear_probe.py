@@ -1,16 +1,41 @@
-"""Is the class gone, or only its name? Audits that look behind the accuracy."""
+"""What a fresh linear classifier still recalls from a network's last features."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..runtime import plain_modes
+from ..samples import Samples
+from .base import AuditData
+from .features import last_features
+
 WEIGHT_DECAY = 1e-4
 STEPS = 100
+
+
+@dataclass(frozen=True)
+class LinearProbe:
+    """:func:`linear_probe` as an audit: ``<group>_probe_accuracy`` of every group of the test samples.
+
+    Args:
+        batch_size: samples per forward pass.
+    """
+
+    batch_size: int = 1000
+
+    def __call__(self, model: nn.Module, data: AuditData) -> dict[str, float]:
+        labels = data.test.labels
+        hits = labels == _predict(
+            model, data.train, data.train.labels, data.test, labels, data.classes, self.batch_size
+        )
+        return {
+            f"{group}_probe_accuracy": float(hits[mask].double().mean())
+            for group, mask in data.test.groups.items()
+        }
 
 
 def linear_probe(
@@ -25,74 +50,80 @@ def linear_probe(
 ) -> Tensor:
     """How well a fresh linear classifier recalls each class from the model's last features.
 
-    Multinomial logistic regression on what the model's last ``nn.Linear`` reads, trained with all classes
-    (G. Alain, Y. Bengio, "Understanding intermediate layers using linear classifier probes",
+    Multinomial logistic regression on what the model's head reads (:func:`last_features`), trained with all
+    classes (G. Alain, Y. Bengio, "Understanding intermediate layers using linear classifier probes",
     arXiv:1610.01644). A forgotten class that the probe still recalls has lost its name, not its trace;
     compare with a network that was trained without the class.
 
     Args:
         model: put in eval mode meanwhile.
-        train_inputs, train_labels: what the probe learns from, [S, ...] and int64 [S].
-        test_inputs, test_labels: what it is judged on.
+        train_inputs: [S, ...], what the probe learns from.
+        train_labels: int64 [S], in 0..C-1.
+        test_inputs: what it is judged on.
+        test_labels: theirs.
         classes: C.
+        batch_size: samples per forward pass.
 
     Returns:
         Recall of each class on the test inputs, float64 [C]; NaN for a class without samples.
 
     Raises:
-        ValueError: if the model has no Linear layer, or its features are not finite.
+        ValueError: if no Linear makes the model's logits, its features are not finite, or labels do not fit
+            the inputs or the classes.
     """
-    train = last_features(model, train_inputs, batch_size)
-    test = last_features(model, test_inputs, batch_size)
-    if not bool(train.isfinite().all() and test.isfinite().all()):
-        raise ValueError("model: its features are not finite")
-    mean, std = train.mean(0), train.std(0).clamp(min=1e-6)
-    probe = _fit((train - mean) / std, train_labels, classes)
-    with torch.no_grad():
-        predicted = ((test - mean) / std @ probe[:-1] + probe[-1]).argmax(1)
+    predicted = _predict(model, train_inputs, train_labels, test_inputs, test_labels, classes, batch_size).to(
+        test_labels.device
+    )
     hits = torch.bincount(test_labels[predicted == test_labels], minlength=classes)
     return hits.double() / torch.bincount(test_labels, minlength=classes).double()
 
 
-@torch.no_grad()
-def last_features(model: nn.Module, inputs: Tensor, batch_size: int = 1000) -> Tensor:
-    """What the last ``nn.Linear`` of the model reads, float64 [S, D]."""
-    linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
-    if not linears:
-        raise ValueError("model: expected an nn.Linear whose input can be probed, found none")
-    features: list[Tensor] = []
-    handle = linears[-1].register_forward_pre_hook(lambda _, x: features.append(x[0].double().flatten(1)))
-    try:
-        with _eval_mode(model):
-            for part in inputs.split(batch_size):
-                model(part)
-    finally:
-        handle.remove()
-    return torch.cat(features)
+def _predict(
+    model: nn.Module,
+    train_inputs: Tensor | Samples,
+    train_labels: Tensor,
+    test_inputs: Tensor | Samples,
+    test_labels: Tensor,
+    classes: int,
+    batch_size: int,
+) -> Tensor:
+    """The classes that the probe predicts, int64 [S] on the CPU."""
+    _check_labels("train_labels", train_labels, len(train_inputs), classes)
+    _check_labels("test_labels", test_labels, len(test_inputs), classes)
+    if len(train_inputs) < 2:
+        raise ValueError(f"train_inputs: expected at least 2 samples, got {len(train_inputs)}")
+    train = last_features(model, train_inputs, batch_size)
+    test = last_features(model, test_inputs, batch_size)
+    if not bool(train.isfinite().all() and test.isfinite().all()):
+        raise ValueError("model: its features are not finite")
+    with plain_modes():
+        mean, std = train.mean(0), train.std(0).clamp(min=1e-6)
+        probe = _fit((train - mean) / std, train_labels.to(train.device), classes)
+        return ((test - mean) / std @ probe[:-1] + probe[-1]).argmax(1).cpu()
+
+
+def _check_labels(name: str, labels: Tensor, count: int, classes: int) -> None:
+    if labels.shape != (count,):
+        raise ValueError(f"{name}: expected shape [{count}], one per input, got {list(labels.shape)}")
+    if labels.dtype != torch.int64:
+        raise ValueError(f"{name}: expected int64, got {labels.dtype}")
+    if len(unknown := labels[(labels < 0) | (labels >= classes)]):
+        raise ValueError(f"{name}: expected classes 0..{classes - 1}, got {int(unknown[0])}")
 
 
 def _fit(features: Tensor, labels: Tensor, classes: int) -> Tensor:
     """Weights [D + 1, C], the last row the bias, by L-BFGS from zero: convex, so nothing is random."""
-    weights = torch.zeros(features.shape[1] + 1, classes, dtype=features.dtype, requires_grad=True)
-    optimizer = torch.optim.LBFGS([weights], max_iter=STEPS, line_search_fn="strong_wolfe")
+    with plain_modes(grad=True):
+        shape = (features.shape[1] + 1, classes)
+        weights = torch.zeros(shape, dtype=features.dtype, device=features.device, requires_grad=True)
+        optimizer = torch.optim.LBFGS([weights], max_iter=STEPS, line_search_fn="strong_wolfe")
 
-    def loss() -> Tensor:
-        optimizer.zero_grad()
-        value = F.cross_entropy(features @ weights[:-1] + weights[-1], labels)
-        value = value + WEIGHT_DECAY * weights[:-1].square().sum()
-        value.backward()
-        return value
+        def loss() -> Tensor:
+            optimizer.zero_grad()
+            value = F.cross_entropy(features @ weights[:-1] + weights[-1], labels)
+            value = value + WEIGHT_DECAY * weights[:-1].square().sum()
+            value.backward()
+            return value
 
-    optimizer.step(loss)
-    return weights.detach()
-
-
-@contextmanager
-def _eval_mode(model: nn.Module) -> Iterator[None]:
-    before = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in before.items():
-            module.training = training
+        optimizer.step(loss)
+        return weights.detach()

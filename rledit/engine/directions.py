@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, get_args
@@ -110,9 +110,7 @@ def find_directions(task: Task, kind: str) -> dict[str, Directions]:
 def _strata(task: Task, by_label: bool) -> list[tuple[str, int | None]]:
     """Group, and label or None, of each row."""
     groups = task.samples.groups
-    compared: Callable[[tuple[str, ...]], Sequence[str]] | None
-    compared = getattr(task.objective, "compared_groups", None)
-    names = task.samples.group_names if compared is None else compared(task.samples.group_names)
+    names = task.objective.compared_groups(task.samples.group_names)
     if not names or (unknown := [name for name in names if name not in groups]):
         raise ValueError(
             f"objective: expected compared_groups() to name some of {', '.join(groups)}; "

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..objectives.base import check_finite, values_of
 from ..ops import Backend
 from ..ops import backend as find_backend
 from ..ops.rules import EditRule
@@ -65,7 +66,7 @@ class Episodes:
         self.length = length
         self._backend: Backend = find_backend(scorer.backend)
         unedited = scorer.score({})
-        values = self._values(unedited)
+        values = check_finite(self._values(unedited), scorer.objective)
         first = Outcome(values, values, scorer.objective.metrics(unedited), unedited).check()
         self.initial_value = float(first.values[0])
         self.initial_metrics = {name: float(figure[0]) for name, figure in first.metrics.items()}
@@ -152,14 +153,7 @@ class Episodes:
             self._backend.edit_(weights[name], left, right, self.rule)
 
     def _values(self, tally: Tally) -> Tensor:
-        # An objective may compute on the host: what it gives goes to where everything else is.
-        values = self.scorer.objective(tally).to(tally.device, torch.float64)
-        if values.shape != (tally.candidates,):
-            raise ValueError(
-                f"objective: expected one value per candidate, shape [{tally.candidates}], "
-                f"got {list(values.shape)}"
-            )
-        return values
+        return values_of(self.scorer.objective, tally)
 
     def _metrics(self, tally: Tally) -> dict[str, Tensor]:
         figures = self.scorer.objective.metrics(tally)

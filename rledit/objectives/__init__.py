@@ -1,19 +1,31 @@
 """Objectives: from a tally to one value per candidate, larger is better.
 
-``base``      what every objective is, and a plain function as one
-``fairness``  error rates and AUCs of all candidates and demographic groups at once, from one tally
-``debias``    :class:`rledit.Debias`: less bias within a budget of utility
+``base``          what every objective is, and the values that it gives
+``unlearning``    :class:`rledit.Unlearning`: forget one group, keep another
+``debias``        :class:`rledit.Debias`: less bias within a budget of utility
+``function``      :class:`rledit.Function`: a plain function as an objective
+``accept``        what a task takes for an objective
+``identity``      which objective a checkpoint belongs to
+``fairness``      error rates and AUCs of all candidates and demographic groups at once, from one tally
+``metric_names``  names of metrics, and how they are shown
 """
 
-from .base import Function, Objective, Unlearning, as_objective
+from .accept import as_objective
+from .base import Objective
 from .debias import Debias
-from .fairness import METRICS, GroupMetrics, power_mean
+from .fairness import METRICS, PER_GROUP, GroupMetrics, power_mean
+from .function import Function
+from .metric_names import METRIC_DISPLAYS, MetricDisplay
+from .unlearning import Unlearning
 
 __all__ = [
     "METRICS",
+    "METRIC_DISPLAYS",
+    "PER_GROUP",
     "Debias",
     "Function",
     "GroupMetrics",
+    "MetricDisplay",
     "Objective",
     "Unlearning",
     "as_objective",

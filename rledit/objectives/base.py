@@ -1,127 +1,181 @@
-"""Objectives: from a tally to one value per candidate, larger is better."""
+"""What every objective is, and the values that it gives."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
 from ..ops.counts import TALLY_PARTS
 from ..samples import Samples
+from ..storage.files import Json
 from ..tally import Tally
+from .identity import identity_of
 
 
-@runtime_checkable
-class Objective(Protocol):
-    """What a task edits for. It sees counts over N candidates, never samples, so it costs next to nothing.
+class Objective(ABC):
+    """What a task edits for: from the counts of N candidates to one value each, larger is better.
 
-    Three more methods are used where an objective has them: ``relative_to(unedited: Tally)`` returns the
-    objective that compares with the unedited model on a split, and ``admissible(tally) -> Tensor`` (bool [N])
-    says which candidates keep the objective's constraint; the edit that is returned does, on the validation
-    split. The unedited model must. ``compared_groups(groups) -> tuple[str, ...]`` names those of the samples'
-    groups between which directions are sought; without it, it is all of them.
+    An objective sees counts and never samples, so it costs next to nothing. Only :meth:`__call__` must be
+    written; everything else has a default::
+
+        class Careful(rledit.Objective):
+            needs = frozenset({"correct", "loss"})
+
+            def __call__(self, tally):
+                return tally.mean_loss("forget")
+
+            def admissible(self, tally):
+                return tally.accuracy("retain") >= 0.95
+
+    Attributes:
+        needs: the parts of the tally that the objective reads, some of :data:`rledit.ops.TALLY_PARTS`.
+            Nothing else is counted, except ``correct``, which always is.
     """
 
-    @property
-    def needs(self) -> frozenset[str]:
-        """The parts of the tally that it reads, of :data:`rledit.ops.TALLY_PARTS`."""
-        ...
+    needs: frozenset[str] = frozenset({"correct"})
 
-    def check(self, samples: Samples) -> None:
-        """Raise ValueError if these samples lack a group that it reads."""
-        ...
-
+    @abstractmethod
     def __call__(self, tally: Tally) -> Tensor:
-        """The value of each candidate, float64 [N]."""
-        ...
+        """The value of each candidate, finite numbers [N]."""
+
+    def check(self, samples: Samples) -> None:  # noqa: B027 - most objectives have nothing to check
+        """Raise ValueError if the objective cannot be computed on these samples, for lack of a group say.
+
+        Called for every split when a task is made.
+        """
 
     def metrics(self, tally: Tally) -> dict[str, Tensor]:
-        """Named figures for people to read, each float64 [N]."""
-        ...
+        """Named figures for people to read, each float64 [N]; by default the accuracy of every group.
 
-
-@dataclass(frozen=True)
-class Unlearning:
-    """Forget one group and keep another: ``retain_weight * acc(retain) - forget_weight * acc(forget)``.
-
-    The sum of utility preservation and editing objective of Malik 2026 (arXiv:2606.13461).
-    """
-
-    forget: str = "forget"
-    retain: str = "retain"
-    forget_weight: float = 1.0
-    retain_weight: float = 1.0
-
-    @property
-    def needs(self) -> frozenset[str]:
-        return frozenset({"correct"})
-
-    def check(self, samples: Samples) -> None:
-        for group in (self.forget, self.retain):
-            if group not in samples.groups:
-                raise ValueError(
-                    f"objective: Unlearning needs a group {group!r}; the samples have "
-                    f"{', '.join(samples.groups)}"
-                )
-
-    def __call__(self, tally: Tally) -> Tensor:
-        return tally.weigh((self.retain, self.retain_weight), (self.forget, -self.forget_weight))
-
-    def metrics(self, tally: Tally) -> dict[str, Tensor]:
-        return {
-            "forget_accuracy": tally.accuracy(self.forget),
-            "retain_accuracy": tally.accuracy(self.retain),
-        }
-
-
-class Function:
-    """Any Python function of a tally as an objective.
-
-    Args:
-        function: from a :class:`rledit.Tally` to a tensor [N], larger is better.
-        needs: the parts of the tally that it reads.
-
-    Raises:
-        ValueError: for an unknown part.
-    """
-
-    def __init__(self, function: Callable[[Tally], Any], needs: Iterable[str] = ("correct",)) -> None:
-        self.function = function
-        self.needs = frozenset(needs)
-        if unknown := self.needs - set(TALLY_PARTS):
-            raise ValueError(
-                f"needs: expected some of {', '.join(TALLY_PARTS)}; got {', '.join(sorted(unknown))}"
-            )
-
-    def check(self, samples: Samples) -> None:
-        pass
-
-    def __call__(self, tally: Tally) -> Tensor:
-        values = torch.as_tensor(self.function(tally), dtype=torch.float64)
-        if values.shape != (tally.candidates,):
-            raise ValueError(
-                f"objective: expected one value per candidate, shape [{tally.candidates}], "
-                f"got {list(values.shape)}"
-            )
-        return values
-
-    def metrics(self, tally: Tally) -> dict[str, Tensor]:
+        How they are shown: :mod:`rledit.objectives.metric_names`.
+        """
         if "correct" not in self.needs:
             return {}
         return {f"{group}_accuracy": tally.accuracy(group) for group in tally.groups}
 
+    def admissible(self, tally: Tally) -> Tensor | None:
+        """Which candidates keep the objective's constraint, bool [N]; None where there is no constraint.
 
-def as_objective(objective: Objective | Callable[[Tally], Any]) -> Objective:
-    """The objective itself, or a plain function wrapped in :class:`Function`."""
-    if isinstance(objective, type):
-        raise TypeError(f"objective: expected an objective, got the class; write {objective.__name__}()")
-    if isinstance(objective, Objective):
-        return objective
-    if callable(objective):
-        return Function(objective)
-    raise TypeError(
-        f"objective: expected an objective or a function of a tally, got {type(objective).__name__}"
-    )
+        The edit that is returned keeps it on the validation split. The unedited model has to.
+        """
+        return None
+
+    @property
+    def constrained(self) -> bool:
+        """Whether there is a constraint: by default, whether :meth:`admissible` is overridden."""
+        return type(self).admissible is not Objective.admissible
+
+    def relative_to(self, unedited: Tally) -> Objective:
+        """The objective that compares with the unedited model, whose tally on one split is given.
+
+        Scorers call it if :attr:`needs_unedited`, each for its split; by default nothing is compared.
+        """
+        return self
+
+    @property
+    def needs_unedited(self) -> bool:
+        """Whether values depend on the unedited model: by default, whether :meth:`relative_to` is
+        overridden."""
+        return type(self).relative_to is not Objective.relative_to
+
+    def compared_groups(self, groups: tuple[str, ...]) -> tuple[str, ...]:
+        """Those of the samples' groups between which directions are sought: by default all."""
+        return groups
+
+    def identity(self) -> dict[str, Json]:
+        """What must be equal for a checkpoint of one search to fit another.
+
+        By default the class, its settings and, of a class that is not rledit's own, its code. Settings are
+        the fields of a dataclass, except those with ``compare=False``, or the attributes of any other object
+        whose names do not begin with an underscore. Override it where attributes change during a search.
+        """
+        return identity_of(self)
+
+    def _called(self) -> str:
+        return type(self).__name__
+
+
+def name_of(objective: Objective) -> str:
+    """What error messages call an objective: its class, or the name of a plain function."""
+    return objective._called()
+
+
+def check_needs(needs: object, argument: str = "needs") -> frozenset[str]:
+    """The parts of a tally as a set.
+
+    Raises:
+        TypeError: for anything but a collection of names.
+        ValueError: for an unknown part.
+    """
+    known = f"expected some of {', '.join(TALLY_PARTS)}"
+    if isinstance(needs, str) or not isinstance(needs, Iterable):
+        raise TypeError(f"{argument}: {known}, in a set or a list; got {needs!r}")
+    parts = list(needs)
+    if unknown := [part for part in parts if part not in TALLY_PARTS]:
+        raise ValueError(f"{argument}: {known}; got {', '.join(map(str, unknown))}")
+    return frozenset(parts)
+
+
+def values_of(objective: Objective, tally: Tally) -> Tensor:
+    """The objective's values, float64 [N] on the tally's device. Does not wait for a GPU.
+
+    Raises:
+        TypeError: if it gives anything but real numbers.
+        ValueError: if it does not give one value per candidate.
+    """
+    return as_values(objective(tally), tally, name_of(objective))
+
+
+def as_values(given: object, tally: Tally, name: str) -> Tensor:
+    """What an objective has given, see :func:`values_of`."""
+    try:
+        values = torch.as_tensor(given)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            f"objective: expected {name} to give a tensor of {tally.candidates} values, one per candidate; "
+            f"got {type(given).__name__}"
+        ) from error
+    if values.is_complex():
+        raise TypeError(f"objective: expected {name} to give real numbers, got {values.dtype}")
+    if values.shape != (tally.candidates,):
+        raise ValueError(
+            f"objective: expected {name} to give one value per candidate, shape [{tally.candidates}], "
+            f"got {list(values.shape)}"
+        )
+    return values.detach().to(tally.device, torch.float64)
+
+
+def admissible_of(objective: Objective, tally: Tally) -> Tensor | None:
+    """Which candidates keep the objective's constraint, bool [N] on the tally's device; None without one.
+
+    Raises:
+        TypeError: if the objective gives anything but truth values.
+        ValueError: if it does not give one per candidate.
+    """
+    kept = objective.admissible(tally)
+    if kept is None:
+        return None
+    if not isinstance(kept, Tensor) or kept.dtype != torch.bool:
+        got = str(kept.dtype) if isinstance(kept, Tensor) else type(kept).__name__
+        raise TypeError(f"objective: expected admissible() of {name_of(objective)} to give bool, got {got}")
+    if kept.shape != (tally.candidates,):
+        raise ValueError(
+            f"objective: expected admissible() of {name_of(objective)} to give one value per candidate, "
+            f"shape [{tally.candidates}], got {list(kept.shape)}"
+        )
+    return kept.to(tally.device)
+
+
+def check_finite(values: Tensor, objective: Objective) -> Tensor:
+    """The objective's values [N], if all are finite; else ValueError. Waits for a GPU."""
+    finite = values.isfinite()
+    if not bool(finite.all()):
+        worst = int((~finite).nonzero()[0, 0])
+        raise ValueError(
+            f"objective: expected {name_of(objective)} to give finite values, got {float(values[worst])} "
+            f"for candidate {worst}"
+        )
+    return values

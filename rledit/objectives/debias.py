@@ -12,7 +12,9 @@ from torch import Tensor
 
 from ..samples import Samples
 from ..tally import Tally
-from .fairness import METRICS, NEEDS, GroupMetrics, lacking
+from .base import Objective
+from .fairness import FIGURES, METRICS, NEEDS, REQUIRED, GroupMetrics, lacking
+from .metric_names import label
 
 logger = logging.getLogger("rledit")
 
@@ -30,7 +32,7 @@ BIAS: Mapping[str, float] = {
 
 
 @dataclass(frozen=True)
-class Debias:
+class Debias(Objective):
     """Improve bias metrics while utility metrics fall by no more than a budget.
 
     ``sum of weight * improvement - penalty * (what each utility metric lost beyond the budget)``: inside the
@@ -61,8 +63,10 @@ class Debias:
     utility_group: str = "utility"
     bias_group: str = "bias"
     identities: tuple[str, ...] = ()
-    before: Mapping[str, float] | None = None
+    before: Mapping[str, float] | None = field(default=None, compare=False, repr=False)
     """Metrics of the unedited model; set by :meth:`relative_to`."""
+
+    needs = NEEDS
 
     def __post_init__(self) -> None:
         for argument, names in (("utility", self.utility), ("bias", tuple(self.bias))):
@@ -86,10 +90,6 @@ class Debias:
         """The budget without its reserve."""
         return self.budget * (1 - self.reserve)
 
-    @property
-    def needs(self) -> frozenset[str]:
-        return NEEDS
-
     def identities_of(self, groups: tuple[str, ...]) -> tuple[str, ...]:
         """The identity groups among the groups of some samples."""
         return self.identities or tuple(g for g in groups if g not in (self.utility_group, self.bias_group))
@@ -99,11 +99,11 @@ class Debias:
         return self.identities_of(groups)
 
     def check(self, samples: Samples) -> None:
-        """Warns of identity groups without an AUC, which are left out.
+        """Warn of identity groups that lack what a metric is made of, and so are left out of it.
 
         Raises:
             ValueError: for a missing group, an identity group that is not within the bias group, labels other
-                than 0 and 1, or no identity group that has AUCs.
+                than 0 and 1, or a metric for which no group has what it needs.
         """
         if int(samples.labels.max()) > 1:
             raise ValueError(f"labels: Debias expects 0 and 1, got {int(samples.labels.max())}")
@@ -116,35 +116,57 @@ class Debias:
         if not identities:
             raise ValueError("objective: Debias needs identity groups beside the utility and the bias group")
         everyone = samples.groups[self.bias_group]
-        total = _labels(samples, everyone)
-        left_out = {}
         for group in identities:
-            mask = samples.groups[group]
-            if bool((mask & ~everyone).any()):
+            if bool((samples.groups[group] & ~everyone).any()):
                 raise ValueError(f"groups[{group!r}]: expected samples of {self.bias_group!r} only")
-            if missing := lacking(_labels(samples, mask), total):
-                left_out[group] = missing
-        if len(left_out) == len(identities):
-            raise ValueError(
-                "objective: Debias needs an identity group with positives and negatives, both outside too; "
-                + "; ".join(f"{group} has {missing}" for group, missing in left_out.items())
-            )
-        if left_out:
-            logger.warning(
-                "Left out, because their AUCs are undefined: %s.",
-                "; ".join(f"{group} ({missing})" for group, missing in left_out.items()),
-            )
+        self._check_aucs(samples)
+        self._check_figures(samples, identities)
+
+    @property
+    def _weighed(self) -> tuple[str, ...]:
+        """The names of all metrics, utility's first."""
+        return tuple(dict.fromkeys((*self.utility, *self.bias)))
+
+    def _check_aucs(self, samples: Samples) -> None:
+        """Raise ValueError for an AUC over a whole group that lacks a label."""
+        for name, group in (("utility_auc", self.utility_group), ("bias_auc", self.bias_group)):
+            negatives, positives = _labels(samples, samples.groups[group])
+            if name in self._weighed and not (negatives and positives):
+                missing = "positives" if negatives else "negatives"
+                raise ValueError(
+                    f"groups[{group!r}]: expected both labels for the {label(name)}, there are no {missing}"
+                )
+
+    def _check_figures(self, samples: Samples, identities: tuple[str, ...]) -> None:
+        total = _labels(samples, samples.groups[self.bias_group])
+        own = {group: _labels(samples, samples.groups[group]) for group in identities}
+        for figure in FIGURES:
+            names = [label(name) for name in self._weighed if figure in METRICS[name].figures]
+            missing = {group: lacking(labels, total, figure) for group, labels in own.items()}
+            left_out = {group: what for group, what in missing.items() if what}
+            if names and len(left_out) == len(identities):
+                raise ValueError(
+                    f"objective: Debias needs an identity group with {REQUIRED[figure]} for "
+                    f"{', '.join(names)}; "
+                    + "; ".join(f"{group} has {what}" for group, what in left_out.items())
+                )
+            if names and left_out:
+                logger.warning(
+                    "Left out of %s: %s.",
+                    ", ".join(names),
+                    "; ".join(f"{group} ({what})" for group, what in left_out.items()),
+                )
 
     def of(self, tally: Tally) -> GroupMetrics:
+        """All metrics of the candidates, those that are not weighed too."""
         return GroupMetrics(
             tally, self.identities_of(tally.groups), everyone=self.bias_group, utility=self.utility_group
         )
 
     def relative_to(self, unedited: Tally) -> Debias:
-        """The same objective that knows the unedited model's metrics. Scorers call it, each for its split."""
+        """The same objective, which now knows the unedited model's metrics."""
         metrics = self.of(unedited)
-        names = {*self.utility, *self.bias}
-        return replace(self, before={name: float(metrics[name][0]) for name in names})
+        return replace(self, before={name: float(metrics[name][0]) for name in self._weighed})
 
     def __call__(self, tally: Tally) -> Tensor:
         if self.before is None:
@@ -172,7 +194,7 @@ class Debias:
 
     def metrics(self, tally: Tally) -> dict[str, Tensor]:
         metrics = self.of(tally)
-        return {name: metrics[name] for name in dict.fromkeys((*self.utility, *self.bias))}
+        return {name: metrics[name] for name in self._weighed}
 
 
 def _labels(samples: Samples, mask: Tensor) -> list[int]:

@@ -46,6 +46,7 @@ METRIC_DISPLAYS: dict[str, MetricDisplay] = {
     "forget_accuracy": _accuracy("forget accuracy", "forget", -1),
     "retain_accuracy": _accuracy("retain accuracy", "retain", 1),
     "forget_probe_accuracy": _accuracy("probe accuracy", "probe", -1),
+    "retain_probe_accuracy": _accuracy("probe accuracy on retained classes", "probe, retain", 1),
     # debiasing, over all groups
     "utility_accuracy": _accuracy("utility accuracy", "utility", 1),
     "utility_auc": MetricDisplay("utility AUC", "utility", direction=1),

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from ..objectives.base import Objective
+from ..objectives import Objective
 from ..ops import TALLY_PARTS, Backend
 from ..ops import backend as find_backend
 from ..ops.rules import UNCHANGED, EditRule
@@ -59,9 +59,8 @@ class Scorer:
         self._way = self._choose_way(cached)
         self._label_count = LabelCount(samples.labels, samples.groups, editable.classes)
         self._margin_limit = 0.0  # not known yet
-        relative_to = getattr(objective, "relative_to", None)
-        if relative_to is not None:  # an objective that compares with the unedited model, on this split
-            self.objective = relative_to(self.score({}))
+        if objective.needs_unedited:  # compares with the unedited model, on this split
+            self.objective = objective.relative_to(self.score({}))
 
     def _choose_backend(self, name: str) -> Backend:
         chosen = find_backend(name, self.editable.device.type)

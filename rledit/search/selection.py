@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..edits.edit import Edit
 from ..engine.episodes import Episodes, Outcome
+from ..objectives.base import admissible_of
 from ..policies.gaussian import Agent
 from ..ppo.rollout import Rollout
 from ..storage.files import Json
@@ -90,18 +91,19 @@ def select(world: World, agent: Agent, elites: Elites) -> Selection:
     luckiest of thousands. The unedited model comes last: an edit that does not improve it is none. An agent
     that has never been sound has no mean.
 
-    An objective with a constraint (a method ``admissible``) is kept to it: what the reward split allows may
-    be too much for the validation split, so smaller versions of every edit are compared, too, and only those
-    that keep the constraint count. Of the best edit, the smallest version is taken that keeps nearly all of
-    its improvement: what an edit does beyond need, it does to samples that nobody has measured. (The rule of
-    one standard error of L. Breiman et al., Classification and Regression Trees, 1984, has the same reason.)
+    An objective with a constraint (:attr:`rledit.Objective.constrained`) is kept to it: what the reward split
+    allows may be too much for the validation split, so smaller versions of every edit are compared, too, and
+    only those that keep the constraint count. Of the best edit, the smallest version is taken that keeps
+    nearly all of its improvement: what an edit does beyond need, it does to samples that nobody has measured.
+    (The rule of one standard error of L. Breiman et al., Classification and Regression Trees, 1984, has the
+    same reason.)
     """
     origins, actions = [f"elite {i}" for i in range(1, len(elites.actions) + 1)], elites.actions
     if agent.finite():
         origins.insert(0, "policy mean")
         actions = torch.cat([mean_actions(world, agent), actions])
     whole = len(actions)
-    constrained = hasattr(world.task.objective, "admissible")
+    constrained = world.task.objective.constrained
     shares = SHRINKAGE if constrained else ()
     origins += [f"{origin}, shrunk to {share:g}" for share in shares for origin in origins]
     origins.append("no edit")
@@ -110,8 +112,9 @@ def select(world: World, agent: Agent, elites: Elites) -> Selection:
     episodes, outcome = replay(world, actions, "validation")
     admissible = torch.ones(len(actions), dtype=torch.bool, device=world.device)
     if constrained:
-        kept = episodes.scorer.objective.admissible(outcome.tally)  # type: ignore[attr-defined]
-        admissible = kept.to(world.device)  # it may compute on the host
+        kept = admissible_of(episodes.scorer.objective, outcome.tally)
+        if kept is not None:
+            admissible = kept.to(world.device)  # it may compute on the host
         admissible[-1] = True  # the unedited model, whatever rounding says
     ranking = torch.sort(
         outcome.values.where(admissible, -torch.inf), descending=True, stable=True

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rledit.audits.linear_probe import last_features, linear_probe
+import rledit
+from rledit.audits import Audit, AuditData, LinearProbe, last_features, linear_probe
 
 
 def clusters(samples: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -67,3 +68,35 @@ def test_what_cannot_be_probed_is_said() -> None:
     inputs, labels = clusters(30, 0)
     with pytest.raises(ValueError, match="not finite"):
         linear_probe(model, inputs, labels, inputs, labels, 3)
+
+
+def test_the_probe_as_an_audit_gives_a_figure_per_group() -> None:
+    model = network()
+    sets = []
+    for seed in (0, 1):
+        inputs, labels = clusters(150, seed)
+        sets.append(rledit.Samples(inputs, labels, rledit.forget_groups(labels, 2)))
+    audit: Audit = LinearProbe(batch_size=64)
+    figures = audit(model, AuditData(*sets, classes=3))
+    assert set(figures) == {"forget_probe_accuracy", "retain_probe_accuracy"}
+    train, test = (torch.cat(list(part.batches())) for part in sets)
+    recall = linear_probe(model, train, sets[0].labels, test, sets[1].labels, 3)
+    assert figures["forget_probe_accuracy"] == pytest.approx(float(recall[2]))
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (
+            torch.zeros(29, dtype=torch.int64),
+            r"test_labels: expected shape \[30\], one per input, got \[29\]",
+        ),
+        (torch.zeros(30), "test_labels: expected int64, got torch.float32"),
+        (torch.full((30,), 3), r"test_labels: expected classes 0..2, got 3"),
+        (torch.full((30,), -1), r"test_labels: expected classes 0..2, got -1"),
+    ],
+)
+def test_labels_that_do_not_fit_are_named(labels: Tensor, message: str) -> None:
+    inputs, known = clusters(30, 0)
+    with pytest.raises(ValueError, match=message):
+        linear_probe(network(), inputs, known, inputs, labels, 3)

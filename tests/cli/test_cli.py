@@ -341,7 +341,6 @@ def test_missing_data_says_where_it_looked(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.slow
-@pytest.mark.real_data
 def test_cifar_resnet_with_given_weights(shared_data: Path, tmp_path: Path) -> None:
     """A tenth of CIFAR-10: the data set's layout is the whole one's."""
     small = tmp_path / "data" / "cifar-10-batches-bin"

@@ -12,7 +12,7 @@ from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 from torch import Tensor, nn
 
 import rledit
-from rledit.objectives import METRICS, Debias, GroupMetrics, power_mean
+from rledit.objectives import METRICS, PER_GROUP, Debias, GroupMetrics, power_mean
 from rledit.objectives.fairness import NEEDS
 from rledit.ops import concordant_pairs, tally_logits
 from rledit.tally import LabelCount, Tally
@@ -112,6 +112,77 @@ def test_differences_of_a_partition_are_fairlearns() -> None:
         assert float(metrics[name][0]) == pytest.approx(expected)
 
 
+def partition(seed: int) -> tuple[Tensor, Tensor, Tensor, Tally]:
+    """Labels, predictions, group of each sample, and the tally: "only positives" has no negatives, "only
+    negatives" no positives, and both have samples that are called positive."""
+    random = torch.Generator().manual_seed(seed)
+    feature = torch.randint(4, (300,), generator=random)
+    labels = torch.randint(2, (300,), generator=random)
+    labels[feature == 2], labels[feature == 3] = 1, 0
+    margins = torch.randn(1, 300, generator=random) + (feature - 1.5) * labels
+    names = ("a", "b", "only positives", "only negatives")
+    groups = {"bias": torch.ones(300, dtype=torch.bool)} | {n: feature == k for k, n in enumerate(names)}
+    logits = torch.stack([torch.zeros_like(margins), margins], -1)
+    counts = tally_logits(logits, labels, torch.stack(list(groups.values())), sorted(NEEDS), 64, 8.0)
+    return (
+        labels,
+        (margins[0] > 0).long(),
+        feature,
+        Tally(counts, list(groups), LabelCount(labels, groups, 2)),
+    )
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_each_metric_is_over_the_groups_that_have_it(seed: int) -> None:
+    fairlearn = pytest.importorskip("fairlearn.metrics")
+    labels, predicted, feature, tally = partition(seed)
+    metrics = GroupMetrics(tally, tally.groups[1:])
+    assert metrics.identities == ("a", "b")
+    assert metrics.groups_with("false_positive_rate") == ("a", "b", "only negatives")
+    assert metrics.groups_with("false_negative_rate") == ("a", "b", "only positives")
+    assert metrics.groups_with("selection_rate") == tally.groups[1:]
+    expected = fairlearn.demographic_parity_difference(labels, predicted, sensitive_features=feature)
+    assert float(metrics["demographic_parity_difference"][0]) == pytest.approx(expected)
+    spreads, sums = [], []
+    for rate, without, overall in (
+        (fairlearn.false_positive_rate, 2, metrics.false_positive_rate),
+        (fairlearn.false_negative_rate, 3, metrics.false_negative_rate),
+    ):
+        # fairlearn calls a rate of no samples 0, which would be a group without errors
+        own = feature != without
+        frame = fairlearn.MetricFrame(
+            metrics=rate, y_true=labels[own], y_pred=predicted[own], sensitive_features=feature[own]
+        )
+        spreads.append(frame.difference())
+        sums.append(float((frame.by_group - float(overall[0])).abs().sum()))
+    assert float(metrics["equalized_odds_difference"][0]) == pytest.approx(max(spreads))
+    assert [float(metrics[name][0]) for name in ("fped", "fned")] == pytest.approx(sums)
+    aucs = metrics.per_group("bpsn_auc")
+    assert set(aucs) == {"a", "b"}
+    assert set(metrics.per_group("selection_rate")) == set(tally.groups[1:])
+    for name in PER_GROUP:
+        for value in metrics.per_group(name).values():
+            assert value.shape == (1,)
+            assert bool(value.isfinite().all())
+
+
+def test_metrics_without_a_group_are_named() -> None:
+    tally = partition(0)[-1]
+    metrics = GroupMetrics(tally, ("only positives",))
+    assert metrics.identities == ()
+    assert metrics.per_group("subgroup_auc") == {}
+    assert metrics["fned"].shape == (1,)
+    for name, what in (("bpsn_auc", "positives and negatives"), ("fped", "negatives")):
+        with pytest.raises(ValueError, match=f"identities: expected at least one with {what}"):
+            _ = metrics[name]
+    with pytest.raises(ValueError, match="identities: expected at least one group, got none"):
+        GroupMetrics(tally, ())
+    with pytest.raises(KeyError, match=r"group: expected one of bias, .*; got 'x'"):
+        GroupMetrics(tally, ("a", "x"))
+    with pytest.raises(KeyError, match=r"expected one of subgroup_auc, .*; got 'auc'"):
+        metrics.per_group("auc")
+
+
 def test_power_mean_and_jigsaw_score() -> None:
     values = torch.tensor([[0.9, 0.8, 0.5], [1.0, 1.0, 1.0], [0.0, 1.0, 1.0]], dtype=torch.float64)
     expected = np.mean(values[0].numpy() ** -5.0) ** (-1 / 5)
@@ -208,7 +279,9 @@ def test_a_group_of_one_class_is_left_out_and_named(caplog: pytest.LogCaptureFix
     with_one = rledit.Samples(torch.cat(list(samples.batches())), samples.labels, masks)
     with caplog.at_level(logging.WARNING, logger="rledit"):
         task = rledit.Task(task.editable.model, ["0"], with_one, Debias())
-    assert "harmless (no positives)" in caplog.text
+    assert "Left out of BPSN AUC, subgroup AUC, BNSP AUC: harmless (no positives)." in caplog.text
+    assert "Left out of FNED: harmless (no positives)." in caplog.text
+    assert "FPED" not in caplog.text  # it has a false positive rate
     scorer = task.scorer()
     assert scorer.objective.of(scorer.score({})).identities == ("people",)
     assert bool(scorer.objective(scorer.score({})).isfinite().all())
@@ -229,6 +302,23 @@ def test_samples_that_cannot_be_debiased_on(groups: dict[str, str], message: str
     samples = rledit.Samples(torch.randn(6, 3), labels, {name: kinds[kind] for name, kind in groups.items()})
     with pytest.raises(ValueError, match=message):
         Debias().check(samples)
+
+
+def test_only_what_is_weighed_must_be_there(caplog: pytest.LogCaptureFixture) -> None:
+    labels = torch.tensor([0, 1, 0, 1, 0, 1, 0, 0])
+    place = torch.arange(8)
+    groups = {"utility": place < 2, "bias": place >= 2, "a": place >= 6, "b": (place == 2) | (place == 4)}
+    samples = rledit.Samples(torch.randn(8, 3), labels, groups)  # no identity group has a positive
+    with caplog.at_level(logging.WARNING, logger="rledit"):
+        Debias(bias={"demographic_parity_difference": 1.0, "fped": 1.0}).check(samples)
+    assert caplog.text == ""
+    with pytest.raises(ValueError, match="group with positives for FNED; a has no positives; b has no"):
+        Debias(bias={"fned": 1.0, "fped": 1.0}).check(samples)
+    groups["utility"] = place == 0
+    samples = rledit.Samples(torch.randn(8, 3), labels, groups)
+    with pytest.raises(ValueError, match=r"groups\['utility'\]: expected both labels for the utility AUC"):
+        Debias(bias={"fped": 1.0}).check(samples)
+    Debias(utility=("utility_accuracy",), bias={"fped": 1.0}).check(samples)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from rledit.recipes.debiasing.classifier import BagOfWords
 from rledit.recipes.debiasing.config import LAYER_SETS
 from rledit.recipes.debiasing.data import DebiasData, Split
 from rledit.recipes.debiasing.evaluation import evaluate, margins_of, ranks_of, resample
+from rledit.recipes.debiasing.figures import RATES, error_rates
 from rledit.recipes.debiasing.layers import choose_layers
 from rledit.recipes.debiasing.report import per_group_table
 from rledit.recipes.debiasing.run import measure
@@ -125,6 +126,23 @@ def test_evaluation_is_scikit_learns(data: DebiasData) -> None:
         )
 
 
+def test_a_group_of_one_label_has_the_figures_that_it_can_have() -> None:
+    labels = torch.arange(80) % 2
+    place = torch.arange(80)
+    harmless = (place < 20) & (labels == 0)
+    groups = {"bias": place >= 0, "mixed": (place >= 20) & (place < 60), "harmless": harmless}
+    samples = rledit.Samples(torch.zeros(80, 1), labels, groups)
+    figures: Any = evaluate(torch.randn(80) + labels, samples, ("mixed", "harmless", "absent"))
+    assert set(figures["per_group"]["harmless"]) == {"false_positive_rate", "selection_rate"}
+    assert len(figures["per_group"]["mixed"]) == 6
+    for where in (figures["per_group"], figures["interval"]["per_group"]):
+        assert list(where) == ["mixed", "harmless"]
+    assert "n/a" in per_group_table("Per group", figures, figures)
+    test = {"before": figures, "after": figures}
+    plots = [error_rates(test, name) for name in RATES]
+    assert all(plot is not None for plot in plots)
+
+
 def test_ranks_keep_order_and_signs() -> None:
     margins = torch.tensor([0.5, -1e9, 0.0, 0.5, float("nan"), 1e-3, -2.0])
     ranks = ranks_of(margins)
@@ -163,7 +181,7 @@ def test_group_names_are_data_and_never_markup() -> None:
     ("changes", "message"),
     [
         ({"dataset": ("x",)}, "expected some of jigsaw"),
-        ({"dataset": ()}, "dataset: expected one or several"),
+        ({"dataset": ()}, "dataset: expected one set or several"),
         ({"bias_set": "synthetic"}, "expected another set"),
         ({"world": "x"}, "world: expected one of"),
         ({"model": "encoder"}, "encoder: expected a folder"),
@@ -298,7 +316,6 @@ def test_a_set_without_identities_is_refused(data: DebiasData) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.real_data
 def test_aucs_from_bins_are_exact_to_a_thousandth_on_real_comments(shared_data: Path) -> None:
     config = DebiasConfig(("jigsaw",), vocabulary=1500)
     data = DebiasData(config, shared_data)
@@ -315,7 +332,6 @@ def test_aucs_from_bins_are_exact_to_a_thousandth_on_real_comments(shared_data: 
 
 
 @pytest.mark.slow
-@pytest.mark.real_data
 def test_the_scorers_coarser_bins_are_good_enough_for_a_reward(shared_data: Path) -> None:
     """Sentences of one template have few different margins, and two of them may fall into one bin."""
     config = DebiasConfig(("jigsaw",), vocabulary=1500, layer=("fc2",))

@@ -69,6 +69,7 @@ def test_resnet_rejects() -> None:
         ResNetCIFAR(20, classes=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("depth", "published", "images"), [(20, 0.917, 3000), (32, 0.926, 1000), (44, 0.931, 1000)]
 )

@@ -37,7 +37,7 @@ def test_every_call_gives_the_same(biased: Comments, unbiased: Comments) -> None
         assert again.texts == comments.texts
         assert torch.equal(again.labels, comments.labels)
         assert again.templates == comments.templates
-    assert biased.texts[0] == "The lesbian neighbor next door is kind."
+    assert biased.texts[0] == "The lesbian neighbour next door is kind."
 
 
 def test_the_biased_sample(biased: Comments) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from ...objectives import METRICS, GroupMetrics
+from ...objectives import METRICS, PER_GROUP, GroupMetrics
 from ...objectives.fairness import NEEDS
 from ...ops import tally_logits
 from ...samples import Samples
@@ -21,14 +21,6 @@ RESAMPLES = 200
 LEVEL = 0.95
 BATCH = 1024
 AT_ONCE = 4 << 20  # margins of resamples that are counted together
-
-PER_GROUP: dict[str, Callable[[GroupMetrics], Tensor]] = {
-    "subgroup_auc": lambda m: m.subgroup_aucs,
-    "bpsn_auc": lambda m: m.bpsn_aucs,
-    "bnsp_auc": lambda m: m.bnsp_aucs,
-    "false_positive_rate": lambda m: m.false_positive_rates,
-    "false_negative_rate": lambda m: m.false_negative_rates,
-}
 
 
 @torch.no_grad()
@@ -83,7 +75,8 @@ def evaluate(margins: Tensor, samples: Samples, identities: Sequence[str], seed:
 
     Returns:
         every metric of :data:`rledit.objectives.METRICS`; ``accuracy`` is utility's. ``per_group`` has the
-        AUCs and error rates of each group, and ``interval`` bootstrap intervals of all that at :data:`LEVEL`.
+        AUCs and error rates of each group, as far as it has them, and ``interval`` bootstrap intervals of all
+        that at :data:`LEVEL`.
     """
     present = [name for name in identities if name in samples.groups]
     margins = ranks_of(margins)
@@ -102,15 +95,17 @@ def evaluate(margins: Tensor, samples: Samples, identities: Sequence[str], seed:
     out: dict[str, Json] = {name: float(value[0]) for name, value in figures.items()}
     if "utility_accuracy" in figures:
         out["accuracy"] = float(figures["utility_accuracy"][0])
-    out["per_group"] = {
-        group: {name: float(value[0, k]) for name, value in groups.items()}
-        for k, group in enumerate(metrics.identities)
-    }
+
+    def by_group(columns: Callable[[str], Sequence[Json]]) -> dict[str, dict[str, Json]]:
+        rows: dict[str, dict[str, Json]] = {group: {} for group in present}
+        for name in groups:
+            for group, value in zip(metrics.groups_with(PER_GROUP[name].figure), columns(name), strict=True):
+                rows[group][name] = value
+        return rows
+
+    out["per_group"] = by_group(lambda name: groups[name][0].tolist())
     out["interval"] = {name: intervals[name][:, 0].tolist() for name in figures} | {
-        "per_group": {
-            group: {name: intervals[f"per_group.{name}"][:, k].tolist() for name in groups}
-            for k, group in enumerate(metrics.identities)
-        }
+        "per_group": by_group(lambda name: intervals[f"per_group.{name}"].T.tolist())
     }
     return out
 
@@ -118,4 +113,7 @@ def evaluate(margins: Tensor, samples: Samples, identities: Sequence[str], seed:
 def _figures(metrics: GroupMetrics) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
     has_utility = metrics.utility in metrics.tally.groups
     names = [name for name in METRICS if has_utility or not name.startswith("utility")]
-    return {name: metrics[name] for name in names}, {name: of(metrics) for name, of in PER_GROUP.items()}
+    per_group = {
+        name: each.of(metrics) for name, each in PER_GROUP.items() if metrics.groups_with(each.figure)
+    }
+    return {name: metrics[name] for name in names}, per_group

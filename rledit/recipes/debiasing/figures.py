@@ -27,7 +27,11 @@ def error_rates(test: Mapping[str, Any], name: str) -> Plot | None:
     most, without those where both are zero."""
     title = f"{label(name).capitalize()} per group"
     first, last = (
-        {group: figures[name] for group, figures in test.get(when, {}).get("per_group", {}).items()}
+        {
+            group: figures[name]
+            for group, figures in test.get(when, {}).get("per_group", {}).items()
+            if name in figures
+        }
         for when in ("before", "after")
     )
     if not first or not last:

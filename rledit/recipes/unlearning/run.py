@@ -22,7 +22,7 @@ from ...experiments.result import RunResult
 from ...experiments.run import Baseline, Finished, Options, Page, Prepared, Recipe, carry_out
 from ...experiments.training import CHECKPOINT_SECONDS
 from ...methods.retrain import retrain
-from ...objectives.base import Unlearning
+from ...objectives import Unlearning
 from ...runtime import seeded
 from ...storage.files import read_tensors, write_tensors
 from ...targets import check_rank, find_targets
@@ -212,9 +212,7 @@ def _model(
 def retrain_baseline(config: UnlearningConfig, data: UnlearningData, console: Console) -> dict[str, Any]:
     """Test figures of the same network trained from scratch without the forgotten classes."""
     if config.dataset not in RECIPES:
-        logger.warning(
-            "No retrained network to compare with: %s has no training recipe here.", config.dataset
-        )
+        logger.warning("No retrained network to compare with: %s has no training recipe.", config.dataset)
         return {}
     started = time.perf_counter()
     with supervised_bar("retraining without the class", console) as progress:
