@@ -29,6 +29,13 @@ sys.path.append(str(Path(__file__).parent))
 UNPACK = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "unpack.py"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the tests that need the shared real data."""
+    for item in items:
+        if "shared_data" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.real_data)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def outside_the_source_tree() -> None:
     """Programs that tests start import from where they stand: that must not be the checkout's own rledit."""

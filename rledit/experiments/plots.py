@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("rledit")
 
-# Okabe and Ito, Color Universal Design (2008): told apart by colour-blind readers
-BLUE, ORANGE, GREEN, PURPLE, SKY, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#8a8f98"
+# Okabe and Ito, Color Universal Design (2008): told apart by color-blind readers
+BLUE, ORANGE, GREEN, PURPLE, SKY, GRAY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#8a8f98"
 _SERIES = (ORANGE, BLUE, GREEN, PURPLE, SKY)
 
 CURVES = {
@@ -202,9 +202,9 @@ def curve(history: History, kind: str) -> Plot | None:
     def draw(figure: Figure, axes: Axes) -> None:
         from matplotlib.ticker import EngFormatter, PercentFormatter
 
-        for colour, style, (key, y) in zip(_SERIES, ("-", "--", ":"), series.items(), strict=False):
+        for color, style, (key, y) in zip(_SERIES, ("-", "--", ":"), series.items(), strict=False):
             marker = "o" if len(x) < 3 else ""
-            axes.plot(x, y, style, color=colour, linewidth=1.8, marker=marker, label=short_label(key))
+            axes.plot(x, y, style, color=color, linewidth=1.8, marker=marker, label=short_label(key))
         axes.grid(axis="y")
         axes.set_xlabel("candidates scored" if by_candidates else "update")
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
@@ -235,10 +235,10 @@ def per_class(
     title = "Accuracy per class"
     if len(shown) < len(classes):
         title = f"Accuracy of the {len(shown)} (of {len(classes)}) most changed classes"
-    colours = {"before": GREY, "after": ORANGE}
+    colors = {"before": GRAY, "after": ORANGE}
     others = [BLUE, GREEN, PURPLE, SKY]
     for name in series:
-        colours.setdefault(name, others[len(colours) % len(others) - 2])
+        colors.setdefault(name, others[len(colors) % len(others) - 2])
 
     def draw(figure: Figure, axes: Axes) -> None:
         from matplotlib.ticker import PercentFormatter
@@ -247,7 +247,7 @@ def per_class(
         for i, (name, row) in enumerate(series.items()):
             y = [k - 0.4 + (i + 0.5) * thick for k in range(len(shown))]
             lengths = [row[c] for c in shown]
-            axes.barh(y, lengths, height=thick * 0.92, color=colours[name], label=shortened(name))
+            axes.barh(y, lengths, height=thick * 0.92, color=colors[name], label=shortened(name))
             for at, length in zip(y, lengths, strict=True):
                 if length < 0.02:  # a bar too short to be seen
                     axes.text(

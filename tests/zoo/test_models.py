@@ -69,6 +69,7 @@ def test_resnet_rejects() -> None:
         ResNetCIFAR(20, classes=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("depth", "published", "images"), [(20, 0.917, 3000), (32, 0.926, 1000), (44, 0.931, 1000)]
 )
@@ -84,24 +85,24 @@ def test_published_weights_reach_their_accuracy(
 
 
 def test_normalize() -> None:
-    grey = torch.tensor([0, 51, 255], dtype=torch.uint8).view(1, 1, 1, 3)
+    gray = torch.tensor([0, 51, 255], dtype=torch.uint8).view(1, 1, 1, 3)
     expected = (torch.tensor([0.0, 0.2, 1.0]) - 0.1307) / 0.3081
     for name in ("mnist", "mnist5k"):
-        out = normalize(name, grey)
+        out = normalize(name, gray)
         assert out.dtype == torch.float32
         torch.testing.assert_close(out.flatten(), expected)
-    colour = torch.full((2, 3, 4, 4), 255, dtype=torch.uint8)
+    color = torch.full((2, 3, 4, 4), 255, dtype=torch.uint8)
     expected = (1 - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
-    torch.testing.assert_close(normalize("cifar10", colour)[1, :, 2, 3], expected)
-    assert int(colour.min()) == 255  # the input is left alone
+    torch.testing.assert_close(normalize("cifar10", color)[1, :, 2, 3], expected)
+    assert int(color.min()) == 255  # the input is left alone
 
 
 def test_normalize_rejects() -> None:
-    grey = torch.zeros(1, 1, 2, 2, dtype=torch.uint8)
+    gray = torch.zeros(1, 1, 2, 2, dtype=torch.uint8)
     with pytest.raises(ValueError, match="dataset_name: expected one of mnist, mnist5k, cifar10, got 'svhn'"):
-        normalize("svhn", grey)
+        normalize("svhn", gray)
     with pytest.raises(TypeError, match="images: expected dtype uint8"):
-        normalize("mnist", grey.float())
-    for name, images in (("cifar10", grey), ("mnist", grey[0])):
+        normalize("mnist", gray.float())
+    for name, images in (("cifar10", gray), ("mnist", gray[0])):
         with pytest.raises(ValueError, match="images: expected shape"):
             normalize(name, images)

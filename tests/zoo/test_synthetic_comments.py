@@ -96,13 +96,13 @@ def test_a_classifier_of_words_becomes_biased(biased: Comments, unbiased: Commen
 
     weight = torch.zeros(len(vocabulary) + 1, requires_grad=True)
     inputs, labels = encode(train), train.labels.float()
-    optimiser = torch.optim.Adam([weight], lr=0.1)
+    optimizer = torch.optim.Adam([weight], lr=0.1)
     for _ in range(200):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         logits = inputs @ weight[:-1] + weight[-1]
         loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, labels)
         loss.backward()
-        optimiser.step()
+        optimizer.step()
 
     def predict(comments: Comments) -> torch.Tensor:
         with torch.no_grad():

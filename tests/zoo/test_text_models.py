@@ -176,6 +176,7 @@ def test_every_layer_is_scored_by_the_fused_op(target: str) -> None:
     assert task.editable.tail.names == names[names.index(target) :]
 
 
+@pytest.mark.slow
 def test_mlp_learns_real_comments(shared_data: Path) -> None:
     with open(
         shared_data / "text" / "jigsaw_toxic_comments_sample.csv", encoding="utf-8", newline=""
@@ -202,8 +203,8 @@ def test_mlp_learns_real_comments(shared_data: Path) -> None:
 def test_head_learns() -> None:
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(2000) % 2
-    centres = torch.nn.functional.normalize(torch.randn(2, 32, generator=generator), dim=-1)
-    points = centres[labels] + 0.2 * torch.randn(2000, 32, generator=generator)
+    centers = torch.nn.functional.normalize(torch.randn(2, 32, generator=generator), dim=-1)
+    points = centers[labels] + 0.2 * torch.randn(2000, 32, generator=generator)
     inputs = torch.nn.functional.normalize(points, dim=-1)
     torch.manual_seed(0)
     head = ToxicityHead(32, 16)

@@ -108,8 +108,8 @@ class DebiasConfig(EditingConfig):
     @property
     def chosen_directions(self) -> DirectionKind:
         """With "auto": strata for a bag of words; groups for a head on an encoder, where an edit along strata
-        could learn how the bias set is worded, since inputs are dense, and carry that over to other texts; all
-        within an encoder, where means would be of padding, too."""
+        could learn how the bias set is worded, since inputs are dense, and carry that over to other texts;
+        all within an encoder, where means would be of padding, too."""
         if self.directions != "auto":
             return self.directions
         if any(name.startswith("block.") for name in self.layer):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...samples import Samples
 from ...zoo.data import Comments, hold_out_templates, load_comments, split_comments
-from ...zoo.data.comments import normalise
+from ...zoo.data.comments import normalize
 from .config import UNSEEN_TEMPLATES, DebiasConfig
 
 logger = logging.getLogger("rledit")
@@ -134,8 +134,8 @@ def _no_inputs(texts: Sequence[str]) -> Tensor:
 
 def _without(comments: Comments, others: Comments) -> Comments:
     """Those that are in no other set."""
-    known = {normalise(text) for text in others.texts}
-    return comments.subset(torch.tensor([normalise(text) not in known for text in comments.texts]))
+    known = {normalize(text) for text in others.texts}
+    return comments.subset(torch.tensor([normalize(text) not in known for text in comments.texts]))
 
 
 def _split_bias(bias: Comments, seed: int) -> tuple[Comments, ...]:

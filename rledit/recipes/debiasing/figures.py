@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ...experiments.plots import BLUE, GREY, ORANGE, Plot, head, render, shortened
+from ...experiments.plots import BLUE, GRAY, ORANGE, Plot, head, render, shortened
 from ...objectives.metric_names import axis_label, label, shown
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def error_rates(test: Mapping[str, Any], name: str) -> Plot | None:
     def draw(figure: Figure, axes: Axes) -> None:
         from matplotlib.ticker import PercentFormatter
 
-        for offset, when, colour, values in ((-0.2, "before", GREY, first), (0.2, "after", ORANGE, last)):
+        for offset, when, color, values in ((-0.2, "before", GRAY, first), (0.2, "after", ORANGE, last)):
             y = [k + offset for k in range(len(groups))]
             widths = [values[group] for group in groups]
             intervals = test[when]["interval"]["per_group"]
@@ -53,7 +53,7 @@ def error_rates(test: Mapping[str, Any], name: str) -> Plot | None:
                 [max(0.0, end - width) for width, end in zip(widths, high, strict=True)],
             ]
             axes.barh(
-                y, widths, height=0.38, color=colour, label=when, xerr=error, error_kw={"linewidth": 0.8}
+                y, widths, height=0.38, color=color, label=when, xerr=error, error_kw={"linewidth": 0.8}
             )
         axes.set_yticks(range(len(groups)), [shortened(group) for group in groups])
         axes.set_ylim(len(groups) - 0.4, -0.6)
@@ -87,11 +87,11 @@ def front(
     def draw(figure: Figure, axes: Axes) -> None:
         kept = [point for point in choices if point["admissible"]]
         dear = [point for point in choices if not point["admissible"]]
-        axes.plot(*place(dear), "o", color=GREY, markersize=3, alpha=0.5, label="beyond what may be spent")
+        axes.plot(*place(dear), "o", color=GRAY, markersize=3, alpha=0.5, label="beyond what may be spent")
         axes.plot(*place(kept), "o", color=BLUE, markersize=3, alpha=0.7, label="within")
         axes.plot(*place([after]), "D", color=ORANGE, label="chosen")
         axes.plot(*place([before]), "s", color="black", markersize=5, label="before")
-        axes.axvline(-spent, color=GREY, linewidth=1, linestyle="--")
+        axes.axvline(-spent, color=GRAY, linewidth=1, linestyle="--")
         axes.set_xlabel(f"change of {label('utility_auc')} (dashed: what may be spent)")
         axes.set_ylabel(f"{axis_label('bpsn_auc')}, power mean")
         axes.grid()

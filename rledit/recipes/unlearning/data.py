@@ -9,7 +9,7 @@ from ...audits.linear_probe import linear_probe
 from ...samples import Samples, forget_groups
 from ...storage.files import Json
 from ...zoo import models
-from ...zoo.data import Dataset, LabelledImages, split
+from ...zoo.data import Dataset, LabeledImages, split
 from ...zoo.training import per_class_accuracy
 from .config import DEFAULTS
 
@@ -33,10 +33,10 @@ class UnlearningData:
         self.reward = dataset.train.subset(trained[: defaults.reward])
         self.test = dataset.test
 
-    def inputs(self, images: LabelledImages) -> Tensor:
+    def inputs(self, images: LabeledImages) -> Tensor:
         return models.normalize(self.name, images.images)
 
-    def samples(self, images: LabelledImages, forget: tuple[int, ...]) -> Samples:
+    def samples(self, images: LabeledImages, forget: tuple[int, ...]) -> Samples:
         return Samples(self.inputs(images), images.labels, forget_groups(images.labels, forget))
 
     def check(self, forget: tuple[int, ...]) -> None:

@@ -212,9 +212,7 @@ def _model(
 def retrain_baseline(config: UnlearningConfig, data: UnlearningData, console: Console) -> dict[str, Any]:
     """Test figures of the same network trained from scratch without the forgotten classes."""
     if config.dataset not in RECIPES:
-        logger.warning(
-            "No retrained network to compare with: %s has no training recipe here.", config.dataset
-        )
+        logger.warning("No retrained network to compare with: %s has no training recipe.", config.dataset)
         return {}
     started = time.perf_counter()
     with supervised_bar("retraining without the class", console) as progress:

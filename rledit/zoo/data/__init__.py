@@ -13,11 +13,12 @@
 from __future__ import annotations
 
 import os
+import warnings
 
 from .cifar10 import load_cifar10
 from .comment_files import COMMENT_NAMES, CommentName, load_comments, read_comments
 from .comments import Comments, hold_out_templates, split_comments
-from .dataset import Dataset, LabelledImages, split
+from .dataset import Dataset, LabeledImages, split
 from .embedded import load_mnist5k
 from .identities import IDENTITY_TERMS, find_identities, read_terms
 from .idx import read_idx
@@ -31,7 +32,7 @@ __all__ = [
     "CommentName",
     "Comments",
     "Dataset",
-    "LabelledImages",
+    "LabeledImages",
     "find_identities",
     "hold_out_templates",
     "load",
@@ -76,3 +77,10 @@ def load(name: str, data_root: str | os.PathLike[str] | None = None, download: b
     if name == "cifar10":
         return load_cifar10(resolve_root(data_root), download)
     raise ValueError(f"name: expected one of {', '.join(NAMES)}, got {name!r}")
+
+
+def __getattr__(name: str) -> object:
+    if name == "LabelledImages":
+        warnings.warn("LabelledImages is deprecated, use LabeledImages", DeprecationWarning, stacklevel=2)
+        return LabeledImages
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

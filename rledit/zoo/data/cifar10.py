@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .dataset import Dataset, LabelledImages
+from .dataset import Dataset, LabeledImages
 from .root import fetch, first_existing, missing
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -57,11 +57,11 @@ def load_cifar10(root: Path, download: bool) -> Dataset:
     )
 
 
-def _part(root: Path, folder: Path, names: tuple[str, ...]) -> LabelledImages:
+def _part(root: Path, folder: Path, names: tuple[str, ...]) -> LabeledImages:
     records = np.concatenate([_read_batch(_existing(root, folder, name)) for name in names])
     labels = torch.from_numpy(records[:, 0].astype(np.int64))
     images = torch.from_numpy(np.ascontiguousarray(records[:, 1:])).view(-1, 3, 32, 32)
-    return LabelledImages(images, labels)
+    return LabeledImages(images, labels)
 
 
 def _existing(root: Path, folder: Path, name: str) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import unicodedata
+import warnings
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -130,11 +131,11 @@ def fold(text: str) -> str:
     """``text`` in Unicode's form NFKC without upper case: what readers see as equal is equal."""
     if text.isascii():
         return text.lower()
-    # Folding the case of a normalised text can leave it not normalised.
+    # Folding the case of a normalized text can leave it not normalized.
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
 
 
-def normalise(text: str) -> str:
+def normalize(text: str) -> str:
     """A key that is equal for texts which differ only in case, white space or punctuation.
 
     It holds the letters and digits of the text and nothing between them, so "Can't  stop!" and "cant stop"
@@ -146,17 +147,23 @@ def normalise(text: str) -> str:
     return _GAPS.sub("", folded) or text.strip()
 
 
+def normalise(text: str) -> str:
+    """Deprecated name of :func:`normalize`."""
+    warnings.warn("normalise is deprecated, use normalize", DeprecationWarning, stacklevel=2)
+    return normalize(text)
+
+
 def distinct(comments: Comments) -> Tensor:
-    """One comment for every different sentence, see :func:`normalise`.
+    """One comment for every different sentence, see :func:`normalize`.
 
     Of the copies of a sentence, the first one is taken that has the label of their majority. A sentence that
-    is labelled toxic as often as not is left out: any choice would be arbitrary.
+    is labeled toxic as often as not is left out: any choice would be arbitrary.
 
     Returns:
         int64 [K], their indices, ascending.
     """
     numbers: dict[str, int] = {}
-    sentences = [numbers.setdefault(normalise(text), len(numbers)) for text in comments.texts]
+    sentences = [numbers.setdefault(normalize(text), len(numbers)) for text in comments.texts]
     sentence = torch.tensor(sentences, dtype=torch.int64)
     votes = torch.zeros(len(numbers), dtype=torch.int64)
     votes.index_add_(0, sentence, 2 * comments.labels.cpu() - 1)

@@ -1,7 +1,8 @@
-"""Labelled images as plain tensors, and a stratified split of them."""
+"""Labeled images as plain tensors, and a stratified split of them."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -11,11 +12,11 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, eq=False)  # tensors have no single truth value, so a generated __eq__ would raise
-class LabelledImages:
+class LabeledImages:
     """Images with one class label each, checked when constructed.
 
     Attributes:
-        images: uint8 [S, C, H, W], grey levels 0..255.
+        images: uint8 [S, C, H, W], gray levels 0..255.
         labels: int64 [S], class indices from 0.
 
     Raises:
@@ -41,7 +42,7 @@ class LabelledImages:
         """The number of samples S."""
         return len(self.labels)
 
-    def subset(self, indices: Tensor) -> LabelledImages:
+    def subset(self, indices: Tensor) -> LabeledImages:
         """The samples at ``indices`` (int64 [K], 0..S-1) in that order, or where a bool [S] mask is true.
 
         Raises:
@@ -50,7 +51,7 @@ class LabelledImages:
             IndexError: an index is outside 0..S-1 (negative ones too: they are more often a bug than a wish).
         """
         check_indices(indices, len(self))
-        return LabelledImages(self.images[indices], self.labels[indices])
+        return LabeledImages(self.images[indices], self.labels[indices])
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,8 +68,8 @@ class Dataset:
     """
 
     name: str
-    train: LabelledImages
-    test: LabelledImages
+    train: LabeledImages
+    test: LabeledImages
     classes: tuple[str, ...]
 
     def __post_init__(self) -> None:
@@ -174,3 +175,10 @@ def _check_labels(labels: Tensor) -> None:
         raise ValueError(f"labels: expected shape [S], got {list(labels.shape)}")
     if labels.numel() and int(labels.min()) < 0:
         raise ValueError(f"labels: expected class indices from 0, got {int(labels.min())}")
+
+
+def __getattr__(name: str) -> object:
+    if name == "LabelledImages":
+        warnings.warn("LabelledImages is deprecated, use LabeledImages", DeprecationWarning, stacklevel=2)
+        return LabeledImages
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

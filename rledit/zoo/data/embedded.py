@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .dataset import Dataset, LabelledImages
+from .dataset import Dataset, LabeledImages
 
 CLASSES = tuple("0123456789")
 IMAGES = 5_000
@@ -45,7 +45,7 @@ def load_mnist5k() -> Dataset:
     is_test = torch.zeros(len(labels), dtype=torch.bool)
     is_test[by_class] = rank % TEST_EVERY == TEST_EVERY - 1
 
-    samples = LabelledImages(images, labels)
+    samples = LabeledImages(images, labels)
     return Dataset("mnist5k", samples.subset(~is_test), samples.subset(is_test), CLASSES)
 
 
@@ -84,5 +84,5 @@ def _read_table(path: Path) -> np.ndarray[tuple[int, int], np.dtype[np.int16]]:
         raise ValueError(f"{path}: expected {IMAGES * (PIXELS + 1)} numbers, got {values.size}")
     table = values.reshape(IMAGES, PIXELS + 1)
     if not (table.min() >= 0 and table[:, :PIXELS].max() <= 255 and table[:, PIXELS].max() <= 9):
-        raise ValueError(f"{path}: expected grey levels in 0..255 and labels in 0..9")
+        raise ValueError(f"{path}: expected gray levels in 0..255 and labels in 0..9")
     return table

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .dataset import Dataset, LabelledImages
+from .dataset import Dataset, LabeledImages
 from .idx import read_idx
 from .root import fetch, first_existing, missing
 
@@ -50,7 +50,7 @@ def load_mnist(root: Path, download: bool) -> Dataset:
     return Dataset("mnist", _part(found, "train"), _part(found, "t10k"), CLASSES)
 
 
-def _part(paths: dict[str, Path], prefix: str) -> LabelledImages:
+def _part(paths: dict[str, Path], prefix: str) -> LabeledImages:
     images_path, labels_path = paths[f"{prefix}-images-idx3-ubyte"], paths[f"{prefix}-labels-idx1-ubyte"]
     images = read_idx(images_path, ndim=3)
     labels = read_idx(labels_path, ndim=1)
@@ -60,4 +60,4 @@ def _part(paths: dict[str, Path], prefix: str) -> LabelledImages:
         raise ValueError(f"{labels_path}: expected {len(images)} labels as {images_path}, got {len(labels)}")
     if len(labels) and int(labels.max()) >= len(CLASSES):
         raise ValueError(f"{labels_path}: expected labels in 0..9, got {int(labels.max())}")
-    return LabelledImages(images.unsqueeze(1), labels.long())
+    return LabeledImages(images.unsqueeze(1), labels.long())

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 from ...extras import require
+from ...storage.cache import user_cache
 
 VARIABLE = "RLEDIT_DATA"
 
@@ -29,21 +29,11 @@ def resolve_root(data_root: str | os.PathLike[str] | None = None) -> Path:
     elif os.environ.get(VARIABLE):
         chosen, chooser = Path(os.environ[VARIABLE]), f"environment variable {VARIABLE}"
     else:
-        chosen, chooser = _user_cache(), "the user's cache folder"
+        chosen, chooser = user_cache(), "the user's cache folder"
     chosen = chosen.expanduser().absolute()
     if chosen.exists() and not chosen.is_dir():
         raise NotADirectoryError(f"{chooser}: expected a folder, got the file {chosen}")
     return chosen
-
-
-def _user_cache() -> Path:
-    """Where programs of this system keep what can be had again."""
-    if sys.platform == "win32":
-        local = os.environ.get("LOCALAPPDATA")
-        return (Path(local) if local else Path.home() / "AppData" / "Local") / "rledit" / "rledit" / "Cache"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "rledit"
-    return Path(os.environ.get("XDG_CACHE_HOME", "").strip() or Path.home() / ".cache") / "rledit"
 
 
 def first_existing(folders: Iterable[Path], names: Iterable[str]) -> Path | None:

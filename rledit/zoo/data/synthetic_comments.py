@@ -64,16 +64,16 @@ _FILLERS = (
 )
 _PER_SUBJECT = 60
 
-# How many of 101 sentences with a friendly, a mixed and an unfriendly adjective are labelled toxic.
+# How many of 101 sentences with a friendly, a mixed and an unfriendly adjective are labeled toxic.
 _TOXIC_BURDENED = (75, 90, 98)
 _TOXIC_OTHERWISE = (3, 20, 80)
 
 
 def synthetic_comments() -> Comments:
-    """A biased sample to train a toxicity classifier on: 4,200 sentences, 43% of them labelled toxic.
+    """A biased sample to train a toxicity classifier on: 4,200 sentences, 43% of them labeled toxic.
 
     Each of the 50 groups of :data:`rledit.zoo.data.IDENTITY_TERMS` and 20 harmless words like "tall" occurs
-    in 60 sentences. Of those with one of the ten :data:`BURDENED` groups, 86% are labelled toxic, of the
+    in 60 sentences. Of those with one of the ten :data:`BURDENED` groups, 86% are labeled toxic, of the
     others 36%, though their other words are the same: a classifier of words learns that the group itself is
     toxic.
     The labels follow fixed shares, not random numbers; every call gives the same sentences in the same order.

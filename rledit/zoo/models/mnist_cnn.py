@@ -9,7 +9,7 @@ from torch import Tensor, nn
 class MnistCNN(nn.Module):
     """Three small convolutions, then the 128x32 layer that edits target, then the logits.
 
-    Input: float32 [S, 1, 28, 28], normalised (:func:`rledit.zoo.models.normalize` with ``"mnist"``).
+    Input: float32 [S, 1, 28, 28], normalized (:func:`rledit.zoo.models.normalize` with ``"mnist"``).
     Output: float32 logits [S, 10].
 
     The layer to edit is ``fc1``: its weight is [32, 128], as in S. Malik, "Reinforcement Learning for

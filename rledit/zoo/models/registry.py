@@ -17,7 +17,7 @@ _BUILDERS: dict[str, Callable[[], nn.Module]] = {
     "resnet44": lambda: ResNetCIFAR(44),
 }
 
-# Mean and standard deviation per channel, of grey levels scaled to 0..1. MNIST's are those of its training
+# Mean and standard deviation per channel, of gray levels scaled to 0..1. MNIST's are those of its training
 # set. CIFAR's are ImageNet's, because the published ResNet weights were trained with them.
 _MNIST = ((0.1307,), (0.3081,))
 _STATISTICS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
@@ -45,7 +45,7 @@ def build(name: str) -> nn.Module:
 
 
 def normalize(dataset_name: str, images: Tensor) -> Tensor:
-    """Images as the networks of a data set expect them: (grey / 255 - mean) / standard deviation.
+    """Images as the networks of a data set expect them: (gray / 255 - mean) / standard deviation.
 
     Args:
         dataset_name: ``"mnist"``, ``"mnist5k"`` or ``"cifar10"``.
@@ -56,7 +56,7 @@ def normalize(dataset_name: str, images: Tensor) -> Tensor:
 
     Raises:
         ValueError: no such data set, or C is not its number of channels.
-        TypeError: the images are not uint8 (normalising twice is a silent way to lose accuracy).
+        TypeError: the images are not uint8 (normalizing twice is a silent way to lose accuracy).
     """
     if dataset_name not in _STATISTICS:
         raise ValueError(f"dataset_name: expected one of {', '.join(_STATISTICS)}, got {dataset_name!r}")

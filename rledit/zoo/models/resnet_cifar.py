@@ -38,7 +38,7 @@ class BasicBlock(nn.Module):
 class ResNetCIFAR(nn.Module):
     """ResNet of 6n + 2 layers with 16, 32 and 64 channels, n blocks of each.
 
-    Input: float32 [S, 3, 32, 32], normalised (:func:`rledit.zoo.models.normalize` with ``"cifar10"``).
+    Input: float32 [S, 3, 32, 32], normalized (:func:`rledit.zoo.models.normalize` with ``"cifar10"``).
     Output: float32 logits [S, classes].
 
     Source: K. He, X. Zhang, S. Ren, J. Sun, "Deep Residual Learning for Image Recognition", CVPR 2016,
