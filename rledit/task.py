@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from torch import Tensor, nn
 
@@ -14,6 +14,9 @@ from .scoring.scorer import BackendName, Precision
 from .tally import Tally
 
 SHOWN_TARGETS = 6
+
+
+Split: TypeAlias = Literal["reward", "validation"]
 
 
 class Task:
@@ -100,6 +103,11 @@ class Task:
         """Of the target weights of the model as it was given."""
         return self.editable.fingerprint
 
+    @property
+    def casts(self) -> dict[str, str]:
+        """See :func:`rledit.storage.fingerprints`: of the same weights in other precisions."""
+        return self.editable.casts
+
     def weights(self) -> dict[str, Tensor]:
         """The unedited weights of the targets as matrices [O, I]; views, not copies."""
         return self.editable.weights()
@@ -108,7 +116,7 @@ class Task:
         self,
         backend: BackendName = "auto",
         precision: Precision = "float32",
-        split: Literal["reward", "validation"] = "reward",
+        split: Split = "reward",
     ) -> Scorer:
         """A scorer of the ``reward`` or the ``validation`` split.
 

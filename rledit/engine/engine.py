@@ -17,8 +17,9 @@ from ..edits import Edit
 from ..objectives.base import admissible_of
 from ..ops.rules import EditRule
 from ..runtime import clipped, plain_modes
+from ..scoring.scorer import BackendName, Precision
 from ..storage.files import Json
-from ..task import Task
+from ..task import Split, Task
 from .actions import ActionLayout
 from .episodes import Episodes, Outcome
 from .observations import make_observation
@@ -87,8 +88,8 @@ class Engine:
         episode_length: int = 1,
         bound: float = 4.0,
         observation: str = "auto",
-        backend: str = "auto",
-        precision: str = "float32",
+        backend: BackendName = "auto",
+        precision: Precision = "float32",
         directions: str = "all",
         graph: bool = False,
     ) -> None:
@@ -99,6 +100,7 @@ class Engine:
         self.episode_length = integer("episode_length", episode_length)
         self.bound = positive("bound", bound)
         self.directions = directions
+        self.backend, self.precision = backend, precision
         self.device = task.editable.device
         with plain_modes():
             scorer = task.scorer(backend, precision)
@@ -268,11 +270,10 @@ class Engine:
     # ----------------------------------------------------------------------------------------- edits
 
     @torch.no_grad()
-    def replay(self, actions: Tensor, split: str) -> Replay:
+    def replay(self, actions: Tensor, split: Split) -> Replay:
         """Score episodes of known actions [K, T, A], within bounds, on the "reward" or "validation" split."""
-        own = self.episodes.scorer
         with plain_modes():
-            scorer = self.task.scorer(own.backend, own.precision, split)
+            scorer = self.task.scorer(self.backend, self.precision, split)
             episodes = Episodes(scorer, self.layout, self.rule, self.episode_length)
             for t in range(self.episode_length):
                 outcome = episodes.step(actions[:, t]).check()
@@ -298,6 +299,7 @@ class Engine:
             world=self.rule.kind,
             scale=self.rule.scale,
             fingerprint=self.task.fingerprint,
+            casts=self.task.casts,
             metrics=metrics,
         )
 
@@ -321,7 +323,7 @@ class Engine:
             "bound": self.bound,
             "directions": self.directions,
             "observation": self.observe.name,
-            "precision": self.episodes.scorer.precision,
+            "precision": self.precision,
         }
 
     def tensors(self) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from ..ops import Backend
 from ..runtime import all_finite, plain_modes
 from ..samples import Samples
-from ..storage.fingerprint import fingerprint
+from ..storage.fingerprint import fingerprint, fingerprints
 from ..targets import check_rank, find_targets, matrices
 from .checking import MismatchError, Probe
 from .copies import HALF, private_copy
@@ -217,6 +218,11 @@ class EditableModel(Editable):
         if inputs.is_floating_point() and inputs.dtype != self.dtype:
             raise TypeError(f"inputs: expected the model's dtype {self.dtype}, got {inputs.dtype}")
         return inputs
+
+    @cached_property
+    def casts(self) -> dict[str, str]:
+        """Fingerprints of the target weights in other precisions, by which an edit recognizes them there."""
+        return fingerprints({name: target.weight for name, target in self.targets.items()})
 
     def weights(self) -> dict[str, Tensor]:
         return matrices(self.targets)

@@ -17,6 +17,7 @@ from ..checks import integer, positive
 from ..edits import Edit
 from ..engine import ActionLayout, DirectionKind, Engine, Outcome
 from ..ops.rules import EditRule, check_kind
+from ..scoring.scorer import BackendName, Precision
 from ..task import Task
 
 Array = NDArray[Any]
@@ -87,8 +88,8 @@ class World(VectorEnv[Array, Array, Array]):
         scale: float = 1.0,
         bound: float = 4.0,
         observation: Literal["auto", "weights", "neurons"] = "auto",
-        backend: Literal["auto", "native", "triton", "cuda", "reference"] = "auto",
-        precision: Literal["float32", "bfloat16"] = "float32",
+        backend: BackendName = "auto",
+        precision: Precision = "float32",
         final_obs: bool = True,
         graph: bool = False,
         directions: DirectionKind = "all",

@@ -11,7 +11,8 @@ from exact_tails import CASES, U32, U_SPLIT, Case, exact_tail, native_counts, sp
 from flat_ops import score_tail, tally_logits
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from native_arguments import ALGEBRAS, score_tail
+from native_arguments import ALGEBRAS
+from native_arguments import score_tail as native_score_tail
 
 from rledit import _native
 from rledit.ops import NONLINEARITIES, TALLY_PARTS, Backend, Counts, EditRule, backend
@@ -107,7 +108,7 @@ def margins(x: np.ndarray, w: np.ndarray, precision: str) -> np.ndarray:
     """
     samples, nothing = len(x), [None]
     assert samples <= 64
-    loss = score_tail(
+    loss = native_score_tail(
         activations=x, weights=[np.stack([np.zeros_like(w), w])], biases=nothing, nonlinearities=["identity"],
         labels=np.zeros(samples, np.int64), groups=np.eye(samples, dtype=bool), lefts=nothing, rights=nothing,
         candidates=1, world="shift", scale=1.0, precision=precision, wanted=["loss"], bins=1,

@@ -89,7 +89,8 @@ def test_a_step_only_starts_kernels(
     task: str, kind: type[World], length: int, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = world_of(TASKS[task](), kind, episode_length=length)
-    _ = world.engine.episodes.scorer.margin_limit if task == "debiasing" else None  # known from the first step on
+    if task == "debiasing":
+        _ = world.engine.episodes.scorer.margin_limit  # known from the first step on
     idle_triton(monkeypatch)
     episodes = on_a_gpu(world, backend, monkeypatch)
     given = torch.empty(world.num_envs, world.layout.size, device=META)
