@@ -224,8 +224,10 @@ def test_a_checkpoint_keeps_to_its_rows() -> None:
         for each in (samples, others)
     )
     one.load_state(*one.state())
-    with pytest.raises(ValueError, match=r"directions\.fc1 differs"):
+    with pytest.raises(ValueError, match=r"does not belong to this search .*samples"):
         other.load_state(*one.state())
+    with pytest.raises(ValueError, match=r"directions\.fc1 differs"):
+        other.engine.check_tensors(one.engine.tensors())
 
 
 def test_a_resumed_training_ends_in_the_same_edit() -> None:
