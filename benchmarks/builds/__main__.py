@@ -18,7 +18,6 @@ import rledit
 from ..record import write
 from .worker import WORK
 
-
 COMMAND = "python -m benchmarks.builds --before FOLDER"
 
 
