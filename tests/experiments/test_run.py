@@ -135,9 +135,9 @@ def test_a_result_can_still_be_read_as_the_metrics(whole: RunResult) -> None:
     with pytest.warns(DeprecationWarning, match="attributes"):
         assert whole["test"]["before"]["accuracy"] == 1.0
     assert set(whole) == set(whole.metrics)
-    with pytest.warns(DeprecationWarning):
+    with pytest.warns(DeprecationWarning, match="attributes"):
         assert dict(whole) == whole.metrics
-    with pytest.warns(DeprecationWarning):
+    with pytest.warns(DeprecationWarning, match="attributes"):
         assert whole.get("nothing") is None
 
 

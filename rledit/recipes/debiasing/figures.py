@@ -47,17 +47,11 @@ def error_rates(test: Mapping[str, Any], name: str) -> Plot | None:
             y = [k + offset for k in range(len(groups))]
             widths = [values[group] for group in groups]
             intervals = test[when]["interval"]["per_group"]
-            ends = [intervals[group][name] for group in groups]  # None where nothing is known of them
-            error = [
-                [
-                    0.0 if low is None else max(0.0, width - low)
-                    for width, (low, _) in zip(widths, ends, strict=True)
-                ],
-                [
-                    0.0 if high is None else max(0.0, high - width)
-                    for width, (_, high) in zip(widths, ends, strict=True)
-                ],
-            ]
+            error: tuple[list[float], list[float]] = ([], [])
+            for group, width in zip(groups, widths, strict=True):
+                low, high = intervals[group][name]  # None where nothing is known
+                error[0].append(0.0 if low is None else max(0.0, width - low))
+                error[1].append(0.0 if high is None else max(0.0, high - width))
             axes.barh(
                 y, widths, height=0.38, color=color, label=when, xerr=error, error_kw={"linewidth": 0.8}
             )
