@@ -3,6 +3,10 @@ PYTHON ?= python3
 # Installed before the package, so that a CPU build is used where one is at hand.
 TORCH ?= torch==2.13.0
 
+# How tests are spread over processes, each with one thread of torch: more would wait for each other.
+JOBS ?= 2
+PARALLEL := -n $(JOBS) --dist worksteal
+
 VENV := .venv
 TEST_VENV := .venv-test
 DOCS_VENV := .venv-docs
@@ -23,7 +27,7 @@ $(VENV)/.installed: $(SOURCES)
 
 test: environment ## wheel into a clean environment, linters, types, every test, the core's under sanitizers
 	$(MAKE) check BIN=$(TEST_VENV)/bin
-	$(TEST_VENV)/bin/pytest
+	OMP_NUM_THREADS=1 $(TEST_VENV)/bin/pytest $(PARALLEL)
 	tests/native/sanitize.sh $(TEST_VENV)/bin
 
 environment: # for tests: the wheel in a clean one
@@ -49,8 +53,8 @@ check: ## linters, formatters, types
 	$(BIN)/clang-format --dry-run --Werror $(CPP)
 	$(BIN)/mypy
 
-quick: ## the tests, in the editable installation
-	$(VENV)/bin/pytest -x -q
+quick: ## the tests but those marked slow, in the editable installation
+	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -x -q -m "not slow" $(PARALLEL)
 
 # The extra's list alone, without rledit and torch: docstrings are read, not imported.
 DOCS := $(shell sed -n "/^docs = \[/,/^\]/s/^ *\"\(.*\)\",.*/'\1'/p" pyproject.toml)

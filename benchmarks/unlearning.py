@@ -58,7 +58,9 @@ def main(
                     config = UnlearningConfig(dataset, (label,), world=world, seed=seed, weights=weights)  # type: ignore[arg-type]
                     out = Path(scratch) / f"{seed}-{label}-{world}"
                     first = not weights  # trains the seed's network, and retrains it to compare with
-                    metrics = run(config, out, data_root=data_root, with_retrain=first, console=console)
+                    metrics = run(
+                        config, out, data_root=data_root, with_retrain=first, console=console
+                    ).metrics
                     rows.append(_row(world, label, seed, metrics))
                     if not first:
                         continue

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
@@ -26,6 +27,7 @@ from rledit.recipes.debiasing.layers import choose_layers
 from rledit.recipes.debiasing.report import per_group_table
 from rledit.recipes.debiasing.run import measure
 from rledit.recipes.debiasing.task import editing_samples, make_task
+from rledit.samples import Samples
 from rledit.zoo.data import Comments
 from rledit.zoo.data.comments import normalize
 from rledit.zoo.models.bag_of_words import Vocabulary
@@ -155,15 +157,58 @@ def test_ranks_keep_order_and_signs() -> None:
     )
 
 
-def test_resamples_keep_labels_and_groups(data: DebiasData) -> None:
+def test_resamples_keep_labels_and_sizes(data: DebiasData) -> None:
     samples = data.splits["validation"].samples(lambda texts: torch.zeros(len(texts), 1), data.identities)
     positions = resample(samples, 5, seed=1)
     assert positions.shape == (5, len(samples))
     for row in positions:
         assert torch.equal(samples.labels[row], samples.labels)
-        assert torch.equal(samples.masks[:, row], samples.masks)
+        for name in ("utility", "bias"):
+            assert torch.equal(samples.groups[name][row], samples.groups[name])
+    sizes = samples.masks[:, positions].sum(-1)
+    assert len(sizes[samples.group_names.index(data.identities[0])].unique()) > 1
     assert len(positions[0].unique()) < len(samples)
     assert torch.equal(positions, resample(samples, 5, seed=1))
+
+
+def test_intervals_of_overlapping_groups_are_as_wide_as_those_of_each_group_alone() -> None:
+    """Where groups overlap, only a sample or two may share a label and all groups."""
+    generator = torch.Generator().manual_seed(3)
+    size, names = 500, [f"group {i}" for i in range(20)]
+    labels = (torch.rand(size, generator=generator) < 0.5).long()
+    margins = torch.randn(size, generator=generator) + labels
+    groups = {name: torch.rand(size, generator=generator) < 0.15 for name in names}
+    everyone = torch.ones(size, dtype=torch.bool)
+    samples = Samples(torch.zeros(size, 1), labels, {"bias": everyone, **groups})
+    interval: Any = evaluate(margins, samples, names)["interval"]
+    ratios = []
+    for name in names[:5]:
+        rows = groups[name].nonzero().flatten()
+        aucs = []
+        while len(aucs) < 200:
+            drawn = rows[torch.randint(len(rows), (len(rows),), generator=generator)]
+            if 0 < int(labels[drawn].sum()) < len(drawn):
+                aucs.append(roc_auc_score(labels[drawn], margins[drawn]))
+        low, high = np.quantile(aucs, [0.025, 0.975])
+        own = interval["per_group"][name]["subgroup_auc"]
+        ratios.append((own[1] - own[0]) / (high - low))
+    assert 0.85 < float(np.mean(ratios)) < 1.2, ratios
+    low, high = interval["bias_auc"]
+    assert low < roc_auc_score(labels, margins) < high
+
+
+def test_a_group_that_most_resamples_lack() -> None:
+    labels = torch.tensor([0, 1] * 30)
+    one = torch.zeros(60, dtype=torch.bool)
+    one[:2] = True
+    samples = Samples(
+        torch.zeros(60, 1),
+        labels,
+        {"bias": torch.ones(60, dtype=torch.bool), "one": one, "half": labels.bool() | one},
+    )
+    figures: Any = evaluate(torch.arange(60.0), samples, ["one", "half"])
+    assert figures["per_group"]["one"]["subgroup_auc"] == 1.0
+    assert figures["interval"]["per_group"]["one"]["subgroup_auc"] == [1.0, 1.0]
 
 
 def test_group_names_are_data_and_never_markup() -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -20,7 +24,6 @@ BINS = 8192
 RESAMPLES = 200
 LEVEL = 0.95
 BATCH = 1024
-AT_ONCE = 4 << 20  # margins of resamples that are counted together
 
 
 @torch.no_grad()
@@ -46,18 +49,28 @@ def ranks_of(margins: Tensor) -> Tensor:
 
 def tally_margins(margins: Tensor, samples: Samples) -> Tally:
     """The tally of N lists of margins [N, S]."""
+    return _tally(margins, samples.labels, samples.groups)
+
+
+def _tally(margins: Tensor, labels: Tensor, groups: Mapping[str, Tensor]) -> Tally:
     logits = torch.stack([torch.zeros_like(margins), margins], dim=-1)
     limit = max(1e-6, 1.01 * float(margins.nan_to_num().abs().max()))
-    counts = tally_logits(logits, samples.labels, samples.masks, sorted(NEEDS), BINS, limit)
-    return Tally(counts, samples.group_names, LabelCount(samples.labels, samples.groups, 2))
+    masks = torch.stack(list(groups.values()))
+    counts = tally_logits(logits, labels, masks, sorted(NEEDS), BINS, limit)
+    return Tally(counts, tuple(groups), LabelCount(labels, groups, 2))
 
 
 def resample(samples: Samples, count: int, seed: int) -> Tensor:
-    """Bootstrap resamples within strata: positions int64 [count, S], each with the label and groups of what
-    it stands for, so that the size of every group stays what it is."""
+    """Positions of bootstrap resamples, int64 [count, S].
+
+    Each is drawn from the samples with the same label that are as much part of "utility" and "bias", so that
+    the sizes of those stay what they are. The sizes of identity groups vary, as they would in another test
+    set: where groups overlap, only a sample or two may share all their groups and the label, and resampling
+    among these would hardly vary anything.
+    """
     generator = torch.Generator().manual_seed(seed)
-    keys = torch.stack([samples.labels.bool(), *samples.groups.values()])
-    _, stratum = torch.unique(keys, dim=1, return_inverse=True)
+    fixed = [samples.groups[name] for name in ("utility", "bias") if name in samples.groups]
+    _, stratum = torch.unique(torch.stack([samples.labels.bool(), *fixed]), dim=1, return_inverse=True)
     order = torch.argsort(stratum, stable=True)
     sizes = torch.bincount(stratum)
     starts = (sizes.cumsum(0) - sizes)[stratum]
@@ -74,46 +87,61 @@ def evaluate(margins: Tensor, samples: Samples, identities: Sequence[str], seed:
         identities: identity groups.
 
     Returns:
-        every metric of :data:`rledit.objectives.METRICS`; ``accuracy`` is utility's. ``per_group`` has the
-        AUCs and error rates of each group, as far as it has them, and ``interval`` bootstrap intervals of all
-        that at :data:`LEVEL`.
+        every metric of :data:`rledit.objectives.METRICS` that can be measured; ``accuracy`` is utility's.
+        ``per_group`` has the AUCs and error rates of each group, as far as it has them. ``interval`` has
+        bootstrap intervals of all that at :data:`LEVEL`, from the resamples in which a figure can be
+        measured.
     """
     present = [name for name in identities if name in samples.groups]
-    margins = ranks_of(margins)
-    metrics = GroupMetrics(tally_margins(margins[None], samples), present)
-    figures, groups = _figures(metrics)
-    drawn: list[dict[str, Tensor]] = []
-    step = max(1, AT_ONCE // len(samples))
-    positions = resample(samples, RESAMPLES, seed)
-    for some in positions.split(step):
-        values, per_group = _figures(GroupMetrics(tally_margins(margins[some], samples), present))
-        flat = {name: value[:, None] for name, value in values.items()}
-        drawn.append({**flat, **{f"per_group.{name}": value for name, value in per_group.items()}})
-    spread = {name: torch.cat([part[name] for part in drawn]) for name in drawn[0]}
-    tails = torch.tensor([(1 - LEVEL) / 2, (1 + LEVEL) / 2], dtype=torch.float64)
-    intervals = {name: torch.quantile(values, tails, dim=0) for name, values in spread.items()}
-    out: dict[str, Json] = {name: float(value[0]) for name, value in figures.items()}
-    if "utility_accuracy" in figures:
-        out["accuracy"] = float(figures["utility_accuracy"][0])
-
-    def by_group(columns: Callable[[str], Sequence[Json]]) -> dict[str, dict[str, Json]]:
-        rows: dict[str, dict[str, Json]] = {group: {} for group in present}
-        for name in groups:
-            for group, value in zip(metrics.groups_with(PER_GROUP[name].figure), columns(name), strict=True):
-                rows[group][name] = value
-        return rows
-
-    out["per_group"] = by_group(lambda name: groups[name][0].tolist())
-    out["interval"] = {name: intervals[name][:, 0].tolist() for name in figures} | {
-        "per_group": by_group(lambda name: intervals[f"per_group.{name}"].T.tolist())
+    ranks = ranks_of(margins)
+    whole = _Figures.of(ranks, samples.labels, samples.groups, present)
+    masks = torch.stack(list(samples.groups.values()))
+    drawn = []
+    for row in resample(samples, RESAMPLES, seed):
+        groups = dict(zip(samples.groups, masks[:, row], strict=True))
+        drawn.append(_Figures.of(ranks[row], samples.labels[row], groups, present))
+    out: dict[str, Json] = dict(whole.overall)
+    if "utility_accuracy" in whole.overall:
+        out["accuracy"] = whole.overall["utility_accuracy"]
+    out["per_group"] = whole.per_group
+    out["interval"] = {
+        **{name: _interval([one.overall.get(name) for one in drawn]) for name in whole.overall},
+        "per_group": {
+            group: {name: _interval([one.per_group[group].get(name) for one in drawn]) for name in figures}
+            for group, figures in whole.per_group.items()
+        },
     }
     return out
 
 
-def _figures(metrics: GroupMetrics) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
-    has_utility = metrics.utility in metrics.tally.groups
-    names = [name for name in METRICS if has_utility or not name.startswith("utility")]
-    per_group = {
-        name: each.of(metrics) for name, each in PER_GROUP.items() if metrics.groups_with(each.figure)
-    }
-    return {name: metrics[name] for name in names}, per_group
+def _interval(values: Sequence[float | None]) -> list[float]:
+    """The quantiles at :data:`LEVEL` of what is known; NaN if nothing is."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return [math.nan, math.nan]
+    low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return [float(low), float(high)]
+
+
+@dataclass(frozen=True)
+class _Figures:
+    """Metrics of one list of margins: over all groups, and by group, as far as they can be measured."""
+
+    overall: dict[str, float]
+    per_group: dict[str, dict[str, float]]
+
+    @classmethod
+    def of(
+        cls, margins: Tensor, labels: Tensor, groups: Mapping[str, Tensor], identities: Sequence[str]
+    ) -> _Figures:
+        metrics = GroupMetrics(_tally(margins[None], labels, groups), identities)
+        overall = {}
+        for name in METRICS:
+            if metrics.utility in groups or not name.startswith("utility"):
+                with suppress(ValueError):  # no group has what it is made of
+                    overall[name] = float(metrics[name])
+        per_group: dict[str, dict[str, float]] = {group: {} for group in identities}
+        for name in PER_GROUP:
+            for group, value in metrics.per_group(name).items():
+                per_group[group][name] = float(value)
+        return cls(overall, per_group)

@@ -30,7 +30,7 @@ def error_rates(test: Mapping[str, Any], name: str) -> Plot | None:
         {
             group: figures[name]
             for group, figures in test.get(when, {}).get("per_group", {}).items()
-            if name in figures
+            if figures.get(name) is not None
         }
         for when in ("before", "after")
     )
@@ -47,11 +47,11 @@ def error_rates(test: Mapping[str, Any], name: str) -> Plot | None:
             y = [k + offset for k in range(len(groups))]
             widths = [values[group] for group in groups]
             intervals = test[when]["interval"]["per_group"]
-            low, high = zip(*(intervals[group][name] for group in groups), strict=True)
-            error = [
-                [max(0.0, width - end) for width, end in zip(widths, low, strict=True)],
-                [max(0.0, end - width) for width, end in zip(widths, high, strict=True)],
-            ]
+            error: tuple[list[float], list[float]] = ([], [])
+            for group, width in zip(groups, widths, strict=True):
+                low, high = intervals[group][name]  # None where nothing is known
+                error[0].append(0.0 if low is None else max(0.0, width - low))
+                error[1].append(0.0 if high is None else max(0.0, high - width))
             axes.barh(
                 y, widths, height=0.38, color=color, label=when, xerr=error, error_kw={"linewidth": 0.8}
             )
