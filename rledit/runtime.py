@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from threading import RLock
 
 import numpy as np
@@ -81,13 +81,24 @@ def one_thread() -> Iterator[None]:
         counter.leave()
 
 
-@contextmanager
-def plain_modes(grad: bool = False) -> Iterator[None]:
+def plain_modes(grad: bool = False) -> AbstractContextManager[object]:
     """torch's modes as rledit expects them, whatever the caller has switched on: no inference mode, no
     autocast, float32 as default dtype of new tensors, the CPU as default device, and gradients as asked.
 
     The default dtype is global to the process: it is changed only where it differs.
     """
+    others = (
+        torch.is_inference_mode_enabled()
+        or torch.is_autocast_enabled("cpu")
+        or torch.is_autocast_enabled("cuda")
+        or torch.get_default_dtype() != torch.float32
+        or torch.get_default_device().type != "cpu"
+    )
+    return _plain_modes(grad) if others else torch.set_grad_enabled(grad)
+
+
+@contextmanager
+def _plain_modes(grad: bool) -> Iterator[None]:
     dtype = torch.get_default_dtype()
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))

@@ -29,7 +29,7 @@ SIZES = (1.0, 8.0, 64.0, 512.0, 1 / 8, 1 / 64)
 SHOWS = 0.01  # of the logits' variation: what an edit must move to be a good test
 MOST_SAMPLES = 1024  # that are tried before a target is said to have no effect
 ACCURACY = 1e-4  # far above the rounding of a deep float32 network, far below what a wrong value does
-HALF_ACCURACY = 2e-2  # where the forward itself computes in half precision
+HALF_ACCURACY = 2e-2  # of passes over other batches, where the forward itself computes in half precision
 ROUNDINGS = 128  # of the last bit, that a logit may be off
 
 
@@ -64,7 +64,7 @@ class Probe:
         self._factors = {name: _random_factors(target.weight, generator) for name, target in targets.items()}
         with _SeesHalf() as seen:
             self.unedited = logits_of(model, inputs)
-        self._accuracy = HALF_ACCURACY if seen.half else ACCURACY
+        self._half = seen.half
         self.autocast = seen.autocast
 
     # -------------------------------------------------------------------------------- the model alone
@@ -79,7 +79,7 @@ class Probe:
                 f"model: expected logits that are finite, or -inf for a class that is ruled out; sample "
                 f"{sample} has {value}"
             )
-        tolerance = self._tolerance(self.unedited)
+        tolerance = self._tolerance(self.unedited, accuracy=HALF_ACCURACY if self._half else ACCURACY)
         again = logits_of(self.model, self.inputs)
         if worst := _excess(again, self.unedited, tolerance):
             raise ValueError(
@@ -283,13 +283,13 @@ class Probe:
                     f"{worst:.3g}, where their rounding explains {float(tolerance.max()):.3g}"
                 )
 
-    def _tolerance(self, *logits: Tensor) -> Tensor:
+    def _tolerance(self, *logits: Tensor, accuracy: float = ACCURACY) -> Tensor:
         """By class [C]."""
         size = torch.stack([_finite(values).abs().amax(0) for values in logits]).amax(0)
         varies = _variation(self.unedited)
         if len(logits) > 1:
             varies = max(varies, _change(logits[1], logits[0]))
-        return self._accuracy * varies + ROUNDINGS * torch.finfo(size.dtype).eps * size
+        return accuracy * varies + ROUNDINGS * torch.finfo(size.dtype).eps * size
 
 
 def _no_effect(name: str, why: str) -> str:

@@ -91,11 +91,13 @@ class Editable(ABC):
         return checked
 
     def _matrix_shape(self, argument: str, name: str) -> tuple[int, int]:
-        own = self.weights()
-        if name not in own:
-            raise ValueError(f"{argument}: expected targets {', '.join(own)}; got {name!r}")
-        outputs, inputs = own[name].shape
-        return outputs, inputs
+        if name not in self._shapes:
+            raise ValueError(f"{argument}: expected targets {', '.join(self._shapes)}; got {name!r}")
+        return self._shapes[name]
+
+    @cached_property
+    def _shapes(self) -> dict[str, tuple[int, int]]:
+        return {name: (weight.shape[0], weight.shape[1]) for name, weight in self.weights().items()}
 
 
 class EditableFunction(Editable):

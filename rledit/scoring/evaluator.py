@@ -51,9 +51,9 @@ def ruled_out(logits: Tensor) -> Tensor:
     The ops count a sample with a logit that is not finite as neither correct nor predicted, since that is
     what weights that blew up give. Where all logits of a sample are -inf no class is left, and they stay.
     """
-    out = logits.isneginf()
-    if logits.device.type == "cpu" and not bool(out.any()):  # on a GPU asking would mean to wait
+    if logits.device.type == "cpu" and float(logits.min()) > -torch.inf:  # a GPU would have to be waited for
         return logits
+    out = logits.isneginf()
     out &= ~out.all(-1, keepdim=True)
     return logits.masked_fill(out, torch.finfo(logits.dtype).min / 4)
 

@@ -6,6 +6,7 @@ mode). That is checked before a cut network is trusted.
 
 from __future__ import annotations
 
+import copy
 import operator
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -42,6 +43,7 @@ class CutNetwork:
             expected = widest.run(*(value.clone() for value in cached), *extras)
             self._channels_last = self._takes_channels_last(cached, extras, expected)
         self.row_bytes = widest.bytes // len(inputs)
+        self._interpreter = _Interpreter(cut.suffix, cut.targets)
 
     @torch.no_grad()
     def prefix(self, inputs: Tensor) -> tuple[Tensor, ...]:
@@ -81,9 +83,7 @@ class CutNetwork:
         folded = len(cached[0]) * population.size
         extras = self.cut.extras_at(folded)
         shared = [_Shared(value, population.size, self._inplace) for value in cached]
-        result: Tensor = _Interpreter(self.cut.suffix, self.cut.targets, population, folded).run(
-            *shared, *extras
-        )
+        result: Tensor = self._interpreter.of(population, folded).run(*shared, *extras)
         return result
 
 
@@ -124,13 +124,20 @@ class _Widest(fx.Interpreter):
 class _Interpreter(fx.Interpreter):
     """Runs the suffix with targets replaced by the population's."""
 
-    def __init__(
-        self, module: fx.GraphModule, targets: Mapping[str, str], population: Population, rows: int
-    ) -> None:
+    _population: Population
+    _rows: int  # of a folded value
+
+    def __init__(self, module: fx.GraphModule, targets: Mapping[str, str]) -> None:
         super().__init__(module)
         self._targets = targets
-        self._population = population
-        self._rows = rows  # of a folded value
+
+    def of(self, population: Population, rows: int) -> _Interpreter:
+        """One for a pass. What is known of the graph is shared: finding it takes longer than a small pass."""
+        own = copy.copy(self)
+        own.env = {}
+        own._population = population
+        own._rows = rows
+        return own
 
     def run_node(self, n: fx.Node) -> Any:
         if n.op == "placeholder":

@@ -349,7 +349,7 @@ def test_passes_on_a_gpu_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each is many kernels to start, and nothing stays in a CPU's cache there."""
     world = world_of(make_task(conv=True))
     idle_triton(monkeypatch)
-    way: Any = on_a_gpu(world, "triton", monkeypatch).scorer._way
+    way: Any = on_a_gpu(world, "triton", monkeypatch).scorer.evaluator
     population = SimpleNamespace(size=128, world="mask")
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     assert way._pass_size(population)[1] > 100
