@@ -318,6 +318,8 @@ def test_scores_are_those_of_edited_copies(
     assert task.scorer().way == way
 
 
+@pytest.mark.slow
+@pytest.mark.real_data
 @pytest.mark.parametrize("world", ["shift", "mask"])
 @pytest.mark.parametrize("target", ["layer3.2.conv1", "layer3.2.conv2"])
 def test_resnet20_on_cifar10(

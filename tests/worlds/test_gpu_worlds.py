@@ -350,7 +350,7 @@ def test_passes_on_a_gpu_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
     world = world_of(make_task(conv=True))
     idle_triton(monkeypatch)
     way: Any = on_a_gpu(world, "triton", monkeypatch).scorer.evaluator
-    population = SimpleNamespace(size=128, world="mask")
+    population = SimpleNamespace(size=128, rule=SimpleNamespace(kind="mask"))
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     assert way._pass_size(population)[1] > 100
 
