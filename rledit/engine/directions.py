@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..scoring.network import calling_modules
-from ..targets import Target
+from ..targets import Target, is_plain
 from ..task import Task
 
 logger = logging.getLogger("rledit")
@@ -81,8 +81,8 @@ def find_directions(task: Task, kind: str) -> dict[str, Directions]:
 
     Returns:
         by target. Without those that have no more inputs than there are rows: they keep all inputs. So do,
-        with a warning, targets for which the rows do not differ, which the model does not call, or that are
-        grouped convolutions. Empty for "all".
+        with a warning, targets for which the rows do not differ, grouped convolutions, and subclasses with a
+        forward of their own. Empty for "all".
 
     Raises:
         ValueError: for another kind, or an objective that compares no group or one that the samples lack.
@@ -140,9 +140,11 @@ def _mean_inputs(task: Task, names: Sequence[str], masks: Tensor) -> dict[str, T
         if rows is not None:
             sums[name] = sums.get(name, 0) + weights @ rows.double()
 
+    # What a subclass makes of its input before it multiplies cannot be seen from here.
+    plain = [name for name in names if is_plain(editable.targets[name])]
     handles = [
         editable.targets[name].register_forward_pre_hook(partial(add, name), with_kwargs=True)
-        for name in names
+        for name in plain
     ]
     try:
         with calling_modules():
