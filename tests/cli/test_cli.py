@@ -184,6 +184,7 @@ def test_ctrl_c_leaves_a_usable_folder_that_can_be_resumed(run: Path, weights: P
     assert (out / "edit.safetensors").read_bytes() == (run / "edit.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_tensorboard_mirror(weights: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     assert rledit(*unlearn(tmp_path / "r", weights, "--tensorboard")).returncode == 0

@@ -183,13 +183,15 @@ time.sleep(60)
 def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     command = [sys.executable, "-c", HOLD, str(tmp_path / "held")]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-    assert child.stdout is not None
-    assert child.stdout.readline() == "locked\n"
-    yield child
-    child.kill()
-    child.wait()
-    child.stdout.close()
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment) as child:
+        assert child.stdout is not None
+        assert child.stderr is not None
+        try:
+            assert child.stdout.readline() == "locked\n", child.stderr.read()
+            yield child
+        finally:
+            child.kill()
 
 
 def test_two_writers_and_a_dead_one(tmp_path: Path, holder: subprocess.Popen[str]) -> None:

@@ -97,7 +97,8 @@ def evaluate(margins: Tensor, samples: Samples, identities: Sequence[str], seed:
     whole = _Figures.of(ranks, samples.labels, samples.groups, present)
     masks = torch.stack(list(samples.groups.values()))
     drawn = []
-    for row in resample(samples, RESAMPLES, seed):
+    # In order: samples of the same groups stay side by side, which is how they are counted fastest.
+    for row in resample(samples, RESAMPLES, seed).sort(dim=1).values:
         groups = dict(zip(samples.groups, masks[:, row], strict=True))
         drawn.append(_Figures.of(ranks[row], samples.labels[row], groups, present))
     out: dict[str, Json] = dict(whole.overall)
