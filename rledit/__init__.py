@@ -13,15 +13,19 @@ except ImportError as error:  # pragma: no cover - seen only from a source tree
         "package first (pip install .) and run Python from another folder, or use pip install -e ."
     ) from error
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 from . import _moved
 from ._native import num_threads, set_num_threads
-from .edits.edit import Edit
+from .edits import Edit, EditFileError
+from .engine import Engine
 from .objectives import Debias, Function, Objective, Unlearning
+from .ops.rules import EditRule
+from .policies import Policy
 from .ppo import PPO, PPOConfig, Result
 from .samples import Samples, forget_groups
 from .scoring import Scorer
+from .search import Search, SearchEnded
 from .tally import Tally
 from .task import Task
 from .worlds import MaskWorld, ShiftWorld, World
@@ -37,13 +41,19 @@ __all__ = [
     "PPO",
     "Debias",
     "Edit",
+    "EditFileError",
+    "EditRule",
+    "Engine",
     "Function",
     "MaskWorld",
     "Objective",
     "PPOConfig",
+    "Policy",
     "Result",
     "Samples",
     "Scorer",
+    "Search",
+    "SearchEnded",
     "ShiftWorld",
     "Tally",
     "Task",

@@ -84,7 +84,7 @@ def _try(
     config = replace(config, layer=layer, candidates=max(config.num_envs, round(SHARE * config.candidates)))
     with quiet():  # the run itself says what is to be said about its layers
         trainer = make_trainer(config, make_task(config, classifier, samples))
-    with closing(trainer.env), progress_bar(console, f"trying {', '.join(layer)}", config.candidates) as show:
+    with closing(trainer), progress_bar(console, f"trying {', '.join(layer)}", config.candidates) as show:
         result = trainer.train(
             config.candidates, lambda row: show(int(row["candidates"]), config.candidates, "")
         )

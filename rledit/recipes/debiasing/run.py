@@ -79,7 +79,7 @@ class DebiasRecipe(Recipe):
         task = make_task(config, classifier, samples)
         search = make_trainer(config, task)
         return Prepared(
-            config=replace(config, rank=search.env.rank),
+            config=replace(config, rank=search.engine.rank),
             model=classifier.model,
             task=task,
             search=search,
