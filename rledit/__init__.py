@@ -34,7 +34,7 @@ _moved.install()
 
 
 def __getattr__(name: str) -> object:
-    return _moved.attribute(name)
+    return _moved.attribute(__name__, name)
 
 
 __all__ = [

@@ -38,6 +38,19 @@ MOVED = {
 }
 """Modules of 0.1 by their names within rledit, and where they are now, with all that lay in them."""
 
+NAMES = {
+    "edit_weights": {"listed": "targets"},
+    "ppo.policy": {
+        "Agent": "ppo.agent",
+        "NotFiniteError": "ppo.agent",
+        "PARAMETER_LIMIT": "ppo.agent",
+        "one_thread": "runtime",
+    },
+    "ppo.selection": {"Elites": "search.elites", "Selection": "search.result", "mean_actions": "ppo.trainer"},
+    "training": {"seeded": "runtime"},
+}
+"""What went elsewhere than the module that it was in."""
+
 _PREFIX = "rledit."
 
 
@@ -54,13 +67,21 @@ def new_name(old: str) -> str | None:
 
 
 class _Alias(Loader):
-    """The module under its new name is the module under its old one."""
+    """The module under its new name is the module under its old one, unless some of it went elsewhere."""
 
     def __init__(self, new: str) -> None:
         self._new = new
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         module = importlib.import_module(self._new)
+        elsewhere = NAMES.get(spec.name.removeprefix(_PREFIX), {})
+        if elsewhere:
+            together = ModuleType(spec.name, module.__doc__)
+            public = {name: value for name, value in vars(module).items() if not name.startswith("__")}
+            vars(together).update(public)
+            for name, home in elsewhere.items():
+                setattr(together, name, getattr(importlib.import_module(_PREFIX + home), name))
+            module = together
         self._own_spec = module.__spec__
         return module
 
@@ -75,13 +96,13 @@ class _Finder(MetaPathFinder):
         new = new_name(fullname)
         if new is None:
             return None
-        warn_moved(fullname, new, stacklevel=3)
-        return ModuleSpec(fullname, _Alias(new), is_package=True)
+        _warn(fullname, new, above=1)
+        return ModuleSpec(fullname, _Alias(new))
 
 
-def warn_moved(old: str, new: str, stacklevel: int = 2) -> None:
-    """Say that a name has moved."""
-    warnings.warn(f"{old} is deprecated, use {new} instead", DeprecationWarning, stacklevel=stacklevel + 1)
+def _warn(old: str, new: str, above: int) -> None:
+    """Blame whoever is ``above`` frames above the caller; importlib's are skipped by warnings itself."""
+    warnings.warn(f"{old} is deprecated, use {new} instead", DeprecationWarning, stacklevel=2 + above)
 
 
 def install() -> None:
@@ -91,8 +112,13 @@ def install() -> None:
         sys.meta_path.insert(0, _Finder())
 
 
-def attribute(name: str) -> ModuleType:
-    """``rledit.<old name>`` without an import of its own; AttributeError for anything else."""
-    if name not in MOVED:
-        raise AttributeError(f"module 'rledit' has no attribute {name!r}")
-    return importlib.import_module(_PREFIX + name)
+def attribute(package: str, name: str) -> ModuleType:
+    """What ``package.name`` was, a module that has moved; AttributeError for anything else."""
+    old = f"{package}.{name}"
+    new = MOVED.get(old.removeprefix(_PREFIX))
+    if new is None:
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+    _warn(old, _PREFIX + new, above=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return importlib.import_module(old)

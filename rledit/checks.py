@@ -13,9 +13,14 @@ def integer(name: str, value: Any, least: int = 1) -> int:
         number = operator.index(value)
     except TypeError:
         number = least - 1
-    if isinstance(value, bool) or number < least:
+    if _is_bool(value) or number < least:
         raise ValueError(f"{name}: expected an integer of at least {least}, got {value!r}")
     return number
+
+
+def _is_bool(value: Any) -> bool:
+    """Also NumPy's, and torch's in a tensor."""
+    return isinstance(value, bool) or str(getattr(value, "dtype", "")) in ("bool", "torch.bool")
 
 
 def positive(name: str, value: Any) -> float:
@@ -29,7 +34,7 @@ def positive(name: str, value: Any) -> float:
 def real(name: str, value: Any, expected: str = "a finite number") -> float:
     """The value as a float; ValueError unless it is a finite number."""
     try:
-        number = math.nan if isinstance(value, (bool, str)) else float(value)
+        number = math.nan if _is_bool(value) or isinstance(value, (str, bytes)) else float(value)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):

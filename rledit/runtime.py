@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from threading import RLock
+from threading import RLock, local
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Seed torch's global generators (CPU, and ``device`` if CUDA) inside, restore their state afterwards.
 
     One thread at a time, so that each finds its own seed's numbers. For code that knows no other generator,
-    such as a module's initialisation; whatever takes a generator gets one of its own.
+    such as a module's initialization; whatever takes a generator gets one of its own.
     """
     devices = [device] if device.type == "cuda" else []
     with _SEEDING, torch.random.fork_rng(devices=devices):
@@ -35,34 +35,68 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 
 class _OneThread:
-    """Counts who wants torch to keep to one thread; the last one gives the threads back."""
+    """Counts who wants torch to keep to one thread, in all threads and in each."""
 
     def __init__(self) -> None:
         self._lock = RLock()
         self._inside = 0
-        self._threads = 1
+        self._threads = 1  # before the first went in
+        self._own = local()  # OpenMP keeps the number by thread; one that is new inherits what is global
 
     def enter(self) -> None:
         with self._lock:
-            if self._inside == 0:
-                self._threads = torch.get_num_threads()
+            depth = getattr(self._own, "depth", 0)
+            if depth == 0:
+                found = torch.get_num_threads()
+                if self._inside == 0:
+                    self._threads = found
+                self._own.threads = self._threads if found == 1 else found
+            self._own.depth = depth + 1
             self._inside += 1
-            torch.set_num_threads(1)  # in every thread: OpenMP keeps the number by thread
+            torch.set_num_threads(1)
 
     def leave(self) -> None:
         with self._lock:
+            self._own.depth -= 1
             self._inside -= 1
-            torch.set_num_threads(self._threads if self._inside == 0 else 1)
+            if self._own.depth == 0:
+                torch.set_num_threads(self._own.threads)
 
 
 _ONE_THREAD = _OneThread()
 
 
+class _PlainDtype:
+    """Counts who wants float32 as default dtype, which is global to the process; the last one puts back."""
+
+    def __init__(self) -> None:
+        self._lock = RLock()
+        self._inside = 0
+        self._before = torch.float32
+
+    def enter(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._before = torch.get_default_dtype()
+                torch.set_default_dtype(torch.float32)
+            self._inside += 1
+
+    def leave(self) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                torch.set_default_dtype(self._before)
+
+
+_PLAIN_DTYPE = _PlainDtype()
+
+
 def _after_fork() -> None:
     """In a child: whatever other threads were about, they are not here to finish it."""
-    global _SEEDING, _ONE_THREAD
+    global _SEEDING, _ONE_THREAD, _PLAIN_DTYPE
     _SEEDING = RLock()
     _ONE_THREAD = _OneThread()
+    _PLAIN_DTYPE = _PlainDtype()
 
 
 if hasattr(os, "register_at_fork"):
@@ -74,18 +108,22 @@ def one_thread() -> Iterator[None]:
     """Keep torch to one thread: small products are not worth sharing, and waiting for a second core that is
     busy elsewhere can take a hundred times as long as the work."""
     counter = _ONE_THREAD
-    counter.enter()
+    entered = False
     try:
+        counter.enter()
+        entered = True
         yield
     finally:
-        counter.leave()
+        if entered:
+            counter.leave()
 
 
 def plain_modes(grad: bool = False) -> AbstractContextManager[object]:
     """torch's modes as rledit expects them, whatever the caller has switched on: no inference mode, no
     autocast, float32 as default dtype of new tensors, the CPU as default device, and gradients as asked.
 
-    The default dtype is global to the process: it is changed only where it differs.
+    The default dtype is global to the process, so other threads see float32 meanwhile; it is changed only
+    where it differs.
     """
     others = (
         torch.is_inference_mode_enabled()
@@ -99,7 +137,6 @@ def plain_modes(grad: bool = False) -> AbstractContextManager[object]:
 
 @contextmanager
 def _plain_modes(grad: bool) -> Iterator[None]:
-    dtype = torch.get_default_dtype()
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.set_grad_enabled(grad))
@@ -108,9 +145,9 @@ def _plain_modes(grad: bool) -> Iterator[None]:
                 stack.enter_context(torch.autocast(kind, enabled=False))
         if torch.get_default_device().type != "cpu":
             stack.enter_context(torch.device("cpu"))
-        if dtype != torch.float32:
-            torch.set_default_dtype(torch.float32)
-            stack.callback(torch.set_default_dtype, dtype)
+        counter = _PLAIN_DTYPE
+        counter.enter()
+        stack.callback(counter.leave)
         yield
 
 
@@ -140,7 +177,7 @@ def dense(values: Tensor) -> Tensor:
 
 
 def clipped(values: Tensor, bound: float) -> Tensor:
-    """Float32 values within ``[-bound, bound]``; ValueError for NaN. On a GPU it waits for them."""
+    """Values within ``[-bound, bound]``; ValueError for NaN. On a GPU it waits for them."""
     values = values.detach()
     if values.device.type != "cpu":
         if bool(values.isnan().any()):

@@ -5,12 +5,15 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from editing_tasks import make_task
 
 import rledit
-from rledit._moved import MOVED
+from rledit._moved import MOVED, NAMES
 
 
 @pytest.mark.parametrize("old", MOVED)
@@ -18,7 +21,10 @@ def test_an_old_module_is_the_new_one(old: str) -> None:
     sys.modules.pop(f"rledit.{old}", None)
     with pytest.warns(DeprecationWarning, match=f"rledit.{old} is deprecated, use rledit.{MOVED[old]}"):
         module = importlib.import_module(f"rledit.{old}")
-    assert module is importlib.import_module(f"rledit.{MOVED[old]}")
+    new = importlib.import_module(f"rledit.{MOVED[old]}")
+    assert module is new or old in NAMES
+    for name in NAMES.get(old, ()):
+        assert name.isupper() or getattr(module, name).__name__ == name
 
 
 def test_what_lay_in_a_package_moved_with_it() -> None:
@@ -80,3 +86,35 @@ def test_old_attributes_of_worlds() -> None:
             assert getattr(world, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = world.nonsense
+
+
+@pytest.mark.parametrize("length", [1, 2])
+def test_the_old_way_to_step(length: int) -> None:
+    world = rledit.ShiftWorld(make_task(), num_envs=4, rank=1, episode_length=length)
+    generator = torch.Generator().manual_seed(0)
+    actions = [torch.randn(4, world.layout.size, generator=generator) for _ in range(2 * length)]
+    world.reset()
+    expected = [world.step(each.numpy()) for each in actions]
+    world.reset()
+    for each, (observation, rewards, *_, infos) in zip(actions, expected, strict=True):
+        with pytest.warns(DeprecationWarning, match="engine.start"):
+            world.start(each)
+        again = world.step_wait()
+        np.testing.assert_array_equal(again[0], observation)
+        np.testing.assert_array_equal(again[1], rewards)
+        if "final_obs" in infos:
+            np.testing.assert_array_equal(np.stack(again[4]["final_obs"]), np.stack(infos["final_obs"]))
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["from rledit.edit import Edit", "import rledit; rledit.data", "import rledit; rledit.ppo.selection",
+     "import rledit; rledit.worlds.episodes", "import rledit; rledit.PPOConfig(clip=0.1)"],
+)  # fmt: skip
+def test_a_script_is_told_which_line(line: str, tmp_path: Path) -> None:
+    """With Python's default filters, which show what is blamed on the script itself."""
+    script = tmp_path / "script.py"
+    script.write_text(f"import rledit\n{line}\n")
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "script.py:2: DeprecationWarning" in done.stderr

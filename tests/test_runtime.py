@@ -115,6 +115,29 @@ def test_seeded_in_threads() -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_each_thread_gets_its_own_threads_back() -> None:
+    """Whoever leaves first, while another is still inside."""
+    torch.set_num_threads(2)
+    first_in, second_in, first_out = (threading.Event() for _ in range(3))
+
+    def work(i: int) -> tuple[int, int]:
+        before = torch.get_num_threads()
+        if i == 0:
+            with one_thread():
+                first_in.set()
+                assert second_in.wait(10)
+            first_out.set()
+        else:
+            assert first_in.wait(10)
+            with one_thread():
+                second_in.set()
+                assert first_out.wait(10)
+        return before, torch.get_num_threads()
+
+    counts = in_threads(work, 2)
+    assert counts[0][1] == counts[1][1] == 2
+
+
 def test_one_thread_gives_the_threads_back() -> None:
     before = torch.get_num_threads()
     inside = []

@@ -4,6 +4,7 @@
 ``directions``    the part of the input space that edits act on
 ``observations``  what a policy sees of the weights
 ``episodes``      edits compose, values improve
+``replay``        episodes of known actions, scored once more
 ``workers``       who scores while the caller goes on
 ``step_graph``    a step as a CUDA graph
 ``engine``        :class:`Engine`, which puts them together
@@ -11,7 +12,8 @@
 
 from .actions import ActionLayout
 from .directions import DIRECTIONS, DirectionKind
-from .engine import Engine, Replay, engine_of
+from .engine import Engine, engine_of
 from .episodes import Outcome
+from .replay import Replay
 
 __all__ = ["DIRECTIONS", "ActionLayout", "DirectionKind", "Engine", "Outcome", "Replay", "engine_of"]

@@ -6,7 +6,6 @@ Everything that steps, replays and identifies candidates of a task, without Gymn
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,7 +13,6 @@ from torch import Tensor
 
 from ..checks import integer, positive
 from ..edits import Edit
-from ..objectives.base import admissible_of
 from ..ops.rules import EditRule
 from ..runtime import clipped, plain_modes
 from ..scoring.scorer import BackendName, Precision
@@ -23,24 +21,11 @@ from ..task import Split, Task
 from .actions import ActionLayout
 from .episodes import Episodes, Outcome
 from .observations import make_observation
+from .replay import Replay, replay
 from .step_graph import StepGraph
 from .workers import Pending, make_worker
 
-
-@dataclass(frozen=True)
-class Replay:
-    """What episodes of known actions gave on a split.
-
-    Attributes:
-        outcome: of the last step, K candidates.
-        admissible: whether each keeps the objective's constraint, bool [K]; None without a constraint.
-        initial_value, initial_metrics: of the unedited model on that split.
-    """
-
-    outcome: Outcome
-    admissible: Tensor | None
-    initial_value: float
-    initial_metrics: dict[str, float]
+SETTINGS = ("candidates", "rank", "episode_length", "bound", "directions")
 
 
 class Engine:
@@ -93,6 +78,10 @@ class Engine:
         directions: str = "all",
         graph: bool = False,
     ) -> None:
+        if not isinstance(task, Task):
+            raise TypeError(f"task: expected a rledit.Task, got {type(task).__name__}")
+        if not isinstance(rule, EditRule):
+            raise TypeError(f"rule: expected an EditRule, got {type(rule).__name__}")
         self.task = task
         self.rule = rule
         self.candidates = integer("candidates", candidates)
@@ -115,6 +104,7 @@ class Engine:
         self.closed = False
         self._worker = make_worker(self.device)
         self._pending: Pending | None = None
+        self._actions = torch.empty(0)  # of the last step, within bounds
         self._parts: list[Pending] = []
         self._graph = graph
         self._graphs: dict[int, StepGraph] = {}  # by number of candidates
@@ -164,20 +154,26 @@ class Engine:
             RuntimeError: if a step is under way already, or the engine is closed.
         """
         self.check_idle("start")
+        self._check_actions(actions)
+        self._actions = self.clip(actions)
+        self._pending = self._worker.submit(self._step, self._actions)
+
+    def _check_actions(self, actions: Tensor) -> None:
+        if not isinstance(actions, Tensor):
+            raise TypeError(f"actions: expected a tensor, got {type(actions).__name__}")
         shape, got = (self.candidates, self.layout.size), (actions.dtype, actions.device.type)
         if actions.shape != shape or got != (torch.float32, self.device.type):
             raise ValueError(
                 f"actions: expected float32 {list(shape)} on {self.device}, got {actions.dtype} "
                 f"{list(actions.shape)} on {actions.device}"
             )
-        self._pending = self._worker.submit(self._step, self.clip(actions))
 
     def check_idle(self, method: str) -> None:
         """RuntimeError if a step is under way, or the engine is closed."""
         if self.closed:
             raise RuntimeError(f"{method}: the world is closed")
         if self._pending is not None:
-            raise RuntimeError(f"{method}: the previous step has not been waited for (step_wait)")
+            raise RuntimeError(f"{method}: the previous step has not been waited for")
 
     def wait(self) -> Outcome:
         """The outcome of the step under way, on the engine's device.
@@ -187,7 +183,7 @@ class Engine:
             Exception: whatever scoring has raised; the episodes are then reset.
         """
         if self._pending is None:
-            raise RuntimeError("step_wait: no step is under way (step_async)")
+            raise RuntimeError("wait: no step is under way")
         try:
             outcome = self._pending.result()
         except Exception:
@@ -216,6 +212,9 @@ class Engine:
         """
         if self.closed:
             raise RuntimeError("score_parts: the world is closed")
+        self._check_actions(actions)
+        if not 1 <= parts <= self.candidates:
+            raise ValueError(f"parts: expected 1..{self.candidates}, got {parts}")
         self._abandon()
         score = self._captured if self._graph and self.episode_length == 1 else self.episodes.score_whole
         self._parts = [self._worker.submit(score, part) for part in self.clip(actions).tensor_split(parts)]
@@ -252,12 +251,15 @@ class Engine:
     def observation(self) -> Tensor:
         """Of the candidates' present weights: float32 [N, D], or [1, D] while all are the same."""
         weights = self.episodes.weights
-        return self.initial_observation if weights is None else self.observe(weights)
+        with plain_modes():
+            return self.initial_observation if weights is None else self.observe(weights)
 
-    def observation_after(self, actions: Tensor) -> Tensor:
-        """Float32 [N, D] after the step that took these actions, before the episodes are reset."""
+    @property
+    def final_observation(self) -> Tensor:
+        """Float32 [N, D] after the last step, before the episodes are reset."""
         weights = self.episodes.weights
-        return self.observe(self.edited(actions) if weights is None else weights)
+        with plain_modes():
+            return self.observe(self.edited(self._actions) if weights is None else weights)
 
     def edited(self, actions: Tensor, weights: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Weights [N, O, I] per target after an edit by actions [N, A] (within bounds).
@@ -265,20 +267,20 @@ class Engine:
         Args:
             weights: what is edited, in place; by default the unedited weights, copied.
         """
-        return self.episodes.edited(actions, weights)
+        with plain_modes():
+            return self.episodes.edited(actions, weights)
 
     # ----------------------------------------------------------------------------------------- edits
 
-    @torch.no_grad()
     def replay(self, actions: Tensor, split: Split) -> Replay:
         """Score episodes of known actions [K, T, A], within bounds, on the "reward" or "validation" split."""
+        if actions.dim() != 3 or actions.shape[1:] != (self.episode_length, self.layout.size):
+            raise ValueError(
+                f"actions: expected [K, {self.episode_length}, {self.layout.size}], got {list(actions.shape)}"
+            )
         with plain_modes():
             scorer = self.task.scorer(self.backend, self.precision, split)
-            episodes = Episodes(scorer, self.layout, self.rule, self.episode_length)
-            for t in range(self.episode_length):
-                outcome = episodes.step(actions[:, t]).check()
-            admissible = admissible_of(scorer.objective, outcome.tally)
-        return Replay(outcome, admissible, episodes.initial_value, episodes.initial_metrics)
+            return replay(Episodes(scorer, self.layout, self.rule, self.episode_length), actions)
 
     @torch.no_grad()
     def keeps_finite(self, actions: Tensor) -> bool:
@@ -294,6 +296,8 @@ class Engine:
 
     def edit(self, actions: Tensor, metrics: Mapping[str, Json] | None = None) -> Edit:
         """The actions [T, A] of one candidate's episode as an edit of the task's model."""
+        if actions.dim() != 2 or actions.shape[1] != self.layout.size:
+            raise ValueError(f"actions: expected [T, {self.layout.size}], got {list(actions.shape)}")
         return Edit(
             self.layout.edit_factors(self.clip(actions)),
             world=self.rule.kind,
@@ -317,13 +321,9 @@ class Engine:
             "device": self.device.type,  # random numbers differ
             "rule": self.rule.kind,
             "scale": self.rule.scale,
-            "candidates": self.candidates,
-            "rank": self.rank,
-            "episode_length": self.episode_length,
-            "bound": self.bound,
-            "directions": self.directions,
             "observation": self.observe.name,
             "precision": self.precision,
+            **{name: getattr(self, name) for name in SETTINGS},
         }
 
     def tensors(self) -> dict[str, Tensor]:
@@ -352,5 +352,7 @@ def engine_of(env: Any, argument: str = "env") -> Engine:
     """An engine itself, or that of a world; TypeError for anything else."""
     engine = env if isinstance(env, Engine) else getattr(env, "engine", None)
     if not isinstance(engine, Engine):
-        raise TypeError(f"{argument}: expected a MaskWorld or ShiftWorld, got {type(env).__name__}")
+        raise TypeError(
+            f"{argument}: expected a MaskWorld or ShiftWorld, or an Engine; got {type(env).__name__}"
+        )
     return engine

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from torch import Tensor
+
+from ..checks import real
 
 Kind: TypeAlias = Literal["shift", "mask"]
 """Names of the rules that ship with rledit, for type checkers; :data:`KINDS` may hold more."""
@@ -53,7 +54,7 @@ KINDS: dict[str, RuleKind] = {
 
 def check_kind(kind: str, argument: str = "world") -> str:
     """The kind itself; ValueError for an unknown one, with those that are known."""
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         known = ", ".join(map(repr, KINDS))
         raise ValueError(f"{argument}: expected one of {known}; got {kind!r}")
     return kind
@@ -72,9 +73,7 @@ class EditRule:
 
     def __post_init__(self) -> None:
         check_kind(self.kind)
-        if not math.isfinite(self.scale):
-            raise ValueError(f"scale: expected a finite number, got {self.scale}")
-        object.__setattr__(self, "scale", float(self.scale))
+        object.__setattr__(self, "scale", real("scale", self.scale))
 
     @property
     def fused(self) -> bool:

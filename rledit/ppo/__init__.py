@@ -8,7 +8,14 @@
 ``trainer``    :class:`PPO`, which puts them together
 """
 
+from .. import _moved
 from .config import PPOConfig
 from .trainer import PPO, Result
+
+
+def __getattr__(name: str) -> object:
+    """Modules of 0.1."""
+    return _moved.attribute(__name__, name)
+
 
 __all__ = ["PPO", "PPOConfig", "Result"]

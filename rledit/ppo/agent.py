@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +49,8 @@ class Agent(nn.Module):
         factory = find_policy(policy)
         generator = torch.Generator().manual_seed(seed)
         with torch.device("cpu"):  # the same numbers, wherever tensors are made by default
-            self.policy = factory(
+            self.policy = _made_by(
+                factory,
                 features,
                 right,
                 hidden=config.hidden,
@@ -65,10 +67,22 @@ class Agent(nn.Module):
         return bool((torch.stack(norms) < PARAMETER_LIMIT).all())
 
 
+def _made_by(factory: PolicyFactory, *args: Any, **kwargs: Any) -> Policy:
+    policy = factory(*args, **kwargs)
+    if not isinstance(policy, Policy):
+        raise TypeError(f"policy: expected to be given a rledit.Policy, got {type(policy).__name__}")
+    return policy
+
+
 def find_policy(policy: str | PolicyFactory) -> PolicyFactory:
     """What makes the policy of this name; ValueError for an unknown one."""
-    if not isinstance(policy, str):
+    if callable(policy) and not isinstance(policy, nn.Module):
         return policy
+    if not isinstance(policy, str):
+        raise TypeError(
+            f"policy: expected one of {', '.join(POLICIES)}, or what makes a policy; "
+            f"got {type(policy).__name__}"
+        )
     if policy not in POLICIES:
         raise ValueError(f"policy: expected one of {', '.join(POLICIES)}; got {policy!r}")
     return POLICIES[policy]

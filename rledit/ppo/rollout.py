@@ -87,13 +87,18 @@ class Arriving:
 
 
 @torch.no_grad()
-def start(engine: Engine, agent: Agent, config: PPOConfig, generator: torch.Generator) -> Arriving:
+def start(
+    engine: Engine, agent: Agent, config: PPOConfig, generator: torch.Generator, halves: bool = True
+) -> Arriving:
     """Let the policy act; where the engine can score beside the policy's update, in two halves.
+
+    Args:
+        halves: False keeps the batch whole, because another task's comes whole, too.
 
     Raises:
         NotFiniteError: if the policy's actions are not finite.
     """
-    if not engine.overlaps or min(config.num_minibatches, engine.candidates // 2) < 2:
+    if not (halves and engine.overlaps) or min(config.num_minibatches, engine.candidates // 2) < 2:
         rollout = collect(engine, agent, generator)
         return Arriving([engine.candidates], rollout.observations, [lambda: rollout])
     rows = engine.initial_observation
@@ -115,8 +120,8 @@ def start(engine: Engine, agent: Agent, config: PPOConfig, generator: torch.Gene
         )
 
     taken = actions.tensor_split(2)
-    halves = zip(outcomes, taken, log_probs.tensor_split(2), strict=True)
-    return Arriving([len(part) for part in taken], [rows], [partial(half, *each) for each in halves])
+    parts = zip(outcomes, taken, log_probs.tensor_split(2), strict=True)
+    return Arriving([len(part) for part in taken], [rows], [partial(half, *each) for each in parts])
 
 
 def _act(

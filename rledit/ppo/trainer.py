@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..engine import Engine
+from ..objectives.identity import identity_of
 from ..runtime import one_thread, plain_modes
 from ..search import INTERRUPTED, Result, Row, Search, SearchEnded
 from ..storage.files import Json
@@ -25,6 +26,10 @@ from .update import UpdateStats, update
 __all__ = ["INTERRUPTED", "PPO", "Result", "Row"]
 
 logger = logging.getLogger("rledit")
+
+
+class AgentLostError(SearchEnded, NotFiniteError):
+    """No sound agent is left to go on with."""
 
 
 class PPO(Search):
@@ -61,7 +66,7 @@ class PPO(Search):
         super().__init__(env, seed, self.config.elites)
         _check_fit(self.engines)
         engine = self.engine
-        self._policy = policy if isinstance(policy, str) else getattr(policy, "__qualname__", repr(policy))
+        self._policy = policy if isinstance(policy, str) else identity_of(policy)
         with plain_modes(grad=True):
             # On the engine's device: actions and rewards never leave it.
             self.agent = Agent(
@@ -100,11 +105,14 @@ class PPO(Search):
             try:
                 if not self.agent.finite():
                     raise NotFiniteError("the policy's parameters are not finite")
-                return [start(engine, self.agent, self.config, self.generator) for engine in self.engines]
+                halves = all(engine.overlaps for engine in self.engines)
+                return [
+                    start(engine, self.agent, self.config, self.generator, halves) for engine in self.engines
+                ]
             except NotFiniteError as error:
                 self._recover(str(error))
                 if self.stopped:
-                    raise SearchEnded(self.stopped) from error
+                    raise AgentLostError(self.stopped) from error
 
     def _recover(self, reason: str) -> None:
         rate = self.guard.restore()

@@ -73,7 +73,10 @@ def update(
         if with_value:
             loss = loss + config.vf_coef * value_loss
         if config.ent_coef > 0:
-            entropies = [agent.policy(each.rollout.observations[0]).entropy() for each in minibatches]
+            entropies = [
+                _mean([agent.policy(seen).entropy() for seen in each.rollout.observations])
+                for each in minibatches
+            ]
             loss = loss - config.ent_coef * _mean(entropies)
         optimizer.zero_grad()
         loss.backward()
@@ -179,7 +182,7 @@ def _clip_gradients(agent: Agent, max_norm: float) -> list[Tensor]:
     return [
         nn.utils.clip_grad_norm_(network.parameters(), max_norm)
         for network in (agent.policy, agent.value)
-        if next(network.parameters()).grad is not None  # else it plays no part
+        if any(parameter.grad is not None for parameter in network.parameters())  # else it plays no part
     ]
 
 

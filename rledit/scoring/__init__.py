@@ -14,6 +14,7 @@
 ``simplify``    takes work out of a suffix
 """
 
+from ..targets import check_rank
 from .editable import Editable, EditableFunction, EditableModel, Factors
 from .evaluator import Evaluator, FunctionEvaluator, OneByOne
 from .scorer import Scorer
@@ -27,4 +28,5 @@ __all__ = [
     "FunctionEvaluator",
     "OneByOne",
     "Scorer",
+    "check_rank",
 ]

@@ -112,7 +112,9 @@ class Search(ABC):
 
     # ------------------------------------------------------------------------------------ searching
 
-    def train(self, candidates: int = 20_000, on_update: Callable[[Row], Any] | None = None) -> Result:
+    def train(
+        self, candidates: int | float = 20_000, on_update: Callable[[Row], Any] | None = None
+    ) -> Result:
         """Score at least this many candidates, then choose the edit.
 
         Ctrl-C ends the search with the best edit so far. If it comes amid an update, the update is taken
@@ -125,7 +127,8 @@ class Search(ABC):
         Raises:
             ValueError: for a budget below 1.
         """
-        budget = integer("candidates", candidates)
+        whole = isinstance(candidates, float) and candidates.is_integer()  # 1e5
+        budget = integer("candidates", int(candidates) if whole else candidates)
         if self.stopped == INTERRUPTED:
             self.stopped = ""
         try:
@@ -134,6 +137,7 @@ class Search(ABC):
                 if on_update is not None:
                     on_update(row)
         except KeyboardInterrupt:
+            self._resume()  # or the state before would take the place of what is said next
             if not self.history:
                 raise  # nothing has been learned yet
             self.stopped = INTERRUPTED
@@ -258,9 +262,11 @@ class Search(ABC):
         Raises:
             ValueError: if it belongs to another one, or lacks something. The search is then as it was.
         """
-        before = self._state()
+        before = self._state() if self._resting is None else self._resting
         history = self.history
         try:
+            if "identity" not in state:
+                raise ValueError("checkpoint: it was written by another version of rledit")
             if other := differences(state["identity"], self.identity()):
                 raise ValueError(f"checkpoint: it does not belong to this search ({'; '.join(other)})")
             for task, engine in enumerate(self.engines):

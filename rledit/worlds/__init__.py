@@ -6,9 +6,16 @@
 
 import gymnasium
 
+from .. import _moved
 from ..engine import DIRECTIONS, DirectionKind
 from .single import SingleMaskWorld, SingleShiftWorld, SingleWorld
 from .vector import WORLDS, MaskWorld, ShiftWorld, World
+
+
+def __getattr__(name: str) -> object:
+    """Modules of 0.1."""
+    return _moved.attribute(__name__, name)
+
 
 __all__ = [
     "DIRECTIONS",

@@ -42,7 +42,7 @@ class SingleWorld(gymnasium.Env[Array, Array]):
         actions = self.world.as_actions(action, (self.world.layout.size,))[None]
         engine.start(actions)
         outcome = engine.wait()
-        observation = engine.observation_after(actions)[0].cpu().numpy()
+        observation = engine.final_observation[0].cpu().numpy()
         info = {name: float(figure[0]) for name, figure in figures_of(outcome).items()}
         return observation, float(outcome.rewards[0]), engine.done, False, info
 

@@ -109,7 +109,6 @@ class World(VectorEnv[Array, Array, Array]):
             graph=graph,
         )
         self._final_obs = final_obs
-        self._actions = torch.empty(0)  # of the step under way, clipped
         size, seen = self.layout.size, self.engine.observe.size
         self.single_action_space = gymnasium.spaces.Box(-self.bound, self.bound, (size,), np.float32)
         self.single_observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (seen,), np.float32)
@@ -147,8 +146,7 @@ class World(VectorEnv[Array, Array, Array]):
             RuntimeError: if a step is under way already, or the world is closed.
         """
         self.engine.check_idle("step_async")
-        self._actions = self.as_actions(actions, (self.num_envs, self.layout.size))
-        self.engine.start(self._actions)
+        self.engine.start(self.as_actions(actions, (self.num_envs, self.layout.size)))
 
     def step_wait(self) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
         """The result of the step under way: observations, rewards, terminations, truncations, infos.
@@ -166,7 +164,7 @@ class World(VectorEnv[Array, Array, Array]):
             finals: dict[str, Any] = {"final_info": infos}
             if self._final_obs:
                 finals["final_obs"] = np.empty(self.num_envs, dtype=object)
-                for i, observation in enumerate(self.engine.observation_after(self._actions).cpu().numpy()):
+                for i, observation in enumerate(self.engine.final_observation.cpu().numpy()):
                     finals["final_obs"][i] = observation
             self.engine.reset()
             infos = self._initial_infos() | self._infos(finals)
@@ -175,12 +173,12 @@ class World(VectorEnv[Array, Array, Array]):
         return self._observation(), outcome.rewards.cpu().numpy(), terminations, truncations, infos
 
     def as_actions(self, actions: Array, shape: tuple[int, ...]) -> Tensor:
-        """A float32 copy of someone's actions, clipped; ValueError for NaN or another shape."""
+        """A float32 copy of someone's actions on the engine's device; ValueError for another shape."""
         with np.errstate(over="ignore"):  # beyond float32 is out of bounds, and clipped like the rest
             copied = np.array(np.asarray(actions), dtype=np.float32, order="C")
         if copied.shape != shape:
             raise ValueError(f"actions: expected shape {list(shape)}, got {list(copied.shape)}")
-        return self.engine.clip(torch.from_numpy(copied)).to(self.device)
+        return torch.from_numpy(copied).to(self.device)
 
     def _observation(self) -> Array:
         rows: Array = self.engine.observation.cpu().numpy()
@@ -238,9 +236,9 @@ class World(VectorEnv[Array, Array, Array]):
         return self.engine.edit(actions)
 
     def edited_observation(self, actions: Tensor) -> Array:
-        """Deprecated: :meth:`rledit.engine.Engine.observation_after` on the host."""
-        warnings.warn("edited_observation is deprecated, use engine.observation_after", DeprecationWarning, 2)
-        return self.engine.observation_after(actions).cpu().numpy()
+        """Deprecated: :attr:`rledit.engine.Engine.final_observation`, on the host."""
+        warnings.warn("edited_observation is deprecated, use engine.final_observation", DeprecationWarning, 2)
+        return self.engine.final_observation.cpu().numpy()
 
     def __getattr__(self, name: str) -> Any:
         """Names of 0.1 that are the engine's now."""

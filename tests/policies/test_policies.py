@@ -80,6 +80,43 @@ def test_a_policy_of_ones_own() -> None:
     assert same_edit(result.edit, run().edit)
 
 
+def test_a_policy_with_a_frozen_part_is_clipped() -> None:
+    class Frozen(Constant):
+        def __init__(self, features: int, right: Tensor, **others: Any) -> None:
+            super().__init__(features, right, **others)
+            self.means.requires_grad_(False)
+
+    world = rledit.MaskWorld(make_task(), num_envs=16, rank=2)
+    config = rledit.PPOConfig(update_epochs=1, num_minibatches=1, max_grad_norm=1e-3)
+    ppo = rledit.PPO(world, config=config, policy=Frozen)
+    ppo.update()
+    assert float(ppo.agent.policy.log_std.grad.norm()) <= 1.01e-3  # type: ignore[union-attr, operator]
+
+
+def test_another_policys_state_is_refused() -> None:
+    world = rledit.MaskWorld(make_task(), num_envs=8, rank=2)
+    first, second = (
+        rledit.PPO(
+            world,
+            config=SHORT,
+            policy=lambda *args, std=std, **kw: Constant(*args, **kw | {"initial_std": std}),
+        )
+        for std in (0.2, 0.3)
+    )
+    first.update()
+    first.load_state(*first.state())
+    with pytest.raises(ValueError, match=r"does not belong to this search .*policy"):
+        second.load_state(*first.state())
+
+
+def test_what_is_no_policy() -> None:
+    world = rledit.MaskWorld(make_task(), num_envs=4, rank=1)
+    with pytest.raises(TypeError, match="policy: expected one of gaussian, parameters, or what makes"):
+        rledit.PPO(world, policy=3)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"policy: expected to be given a rledit\.Policy, got Linear"):
+        rledit.PPO(world, policy=lambda *args, **kwargs: nn.Linear(1, 1))  # type: ignore[arg-type, return-value]
+
+
 def test_an_unknown_policy() -> None:
-    with pytest.raises(ValueError, match="policy: expected one of gaussian, parameters; got 'mlp'"):
+    with pytest.raises(ValueError, match=r"policy: expected one of gaussian, parameters; got 'mlp'"):
         rledit.PPO(rledit.MaskWorld(make_task(), num_envs=4, rank=1), policy="mlp")

@@ -353,7 +353,7 @@ def test_a_nan_objective_says_so() -> None:
 
 def test_bad_arguments() -> None:
     env = rledit.MaskWorld(make_task(), num_envs=4, rank=1)
-    with pytest.raises(TypeError, match="env: expected a MaskWorld or ShiftWorld, got str"):
+    with pytest.raises(TypeError, match="env: expected a MaskWorld or ShiftWorld, or an Engine; got str"):
         rledit.PPO("env")  # type: ignore[arg-type]
     for seed in (-1, 1.5, True):
         with pytest.raises(ValueError, match="seed: expected an integer of at least 0"):

@@ -60,6 +60,46 @@ def test_ctrl_c_amid_an_update_takes_it_back(length: int, at: int, monkeypatch: 
         assert same_edit(search.train(budget).edit, whole.edit)
 
 
+@pytest.mark.parametrize("moment", ["before its step", "after its row", "twice"])
+def test_ctrl_c_is_never_forgotten(moment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search that was cut off must not look finished."""
+    whole = make_ppo().train(16 * 4)
+    ppo = make_ppo()
+    ppo.update()
+
+    def interrupt(*args: Any, **kwargs: Any) -> Any:
+        raise KeyboardInterrupt
+
+    class Interrupting(list[Row]):
+        def append(self, row: Row) -> None:
+            super().append(row)
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        if moment == "before its step":
+            patch.setattr("rledit.search.search.plain_modes", interrupt)
+        elif moment == "after its row":
+            ppo.history = Interrupting(ppo.history)
+        else:
+            patch.setattr(ppo, "step", interrupt)
+            load, calls = ppo._load, []
+
+            def second(*state: Any) -> None:
+                calls.append(state)
+                if len(calls) == 1:
+                    raise KeyboardInterrupt
+                load(*state)
+
+            patch.setattr(ppo, "_load", second)
+        if moment == "before its step":
+            with pytest.raises(KeyboardInterrupt):
+                ppo.update()
+        else:
+            assert ppo.train(16 * 4).stopped == "interrupted"
+    ppo.history = list(ppo.history)
+    assert same_edit(ppo.train(16 * 4).edit, whole.edit)
+
+
 def test_the_state_amid_an_update_is_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
     ppo = make_ppo()
     ppo.update()
@@ -177,6 +217,16 @@ def test_several_of_the_same_task_learn_as_one() -> None:
     row = two.update()
     assert row["candidates"] == 16
     assert row["optimizer_steps"] > 0
+
+
+def test_tasks_that_are_scored_in_different_ways() -> None:
+    """One arrives in halves by itself, the other never does."""
+    worlds = [
+        rledit.MaskWorld(make_task(), num_envs=6, rank=2, backend=backend)
+        for backend in ("native", "reference")
+    ]
+    ppo = rledit.PPO(worlds, config=rledit.PPOConfig(num_minibatches=3, update_epochs=2, hidden=8))
+    assert ppo.update()["optimizer_steps"] == 6
 
 
 def test_worlds_that_do_not_fit_together() -> None:

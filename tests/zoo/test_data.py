@@ -204,7 +204,7 @@ def test_unknown_name_lists_the_valid_ones() -> None:
 def test_idx_round_trip(tmp_path: Path, suffix: str) -> None:
     values = np.arange(2 * 3 * 5).reshape(2, 3, 5)
     path = tmp_path / f"some-idx3-ubyte{suffix}"
-    path.write_bytes(gzip.compress(idx_bytes(values)) if suffix else idx_bytes(values))
+    path.write_bytes(gzip.compress(idx_bytes(values), mtime=0) if suffix else idx_bytes(values))
     assert read_idx(path, ndim=3).tolist() == values.tolist()
 
 
@@ -223,7 +223,7 @@ GOOD_IDX = idx_bytes(np.arange(6).reshape(2, 3))
         ("x", idx_bytes(np.arange(6)), "in 2 dimensions.*got 00000801"),
         ("x", b"\0\0\x08\x02" + b"\xff" * 8, "truncated"),
         ("x.gz", GOOD_IDX, "damaged gzip"),
-        ("x.gz", gzip.compress(GOOD_IDX)[:-9], "damaged gzip"),
+        ("x.gz", gzip.compress(GOOD_IDX, mtime=0)[:-9], "damaged gzip"),
     ],
 )
 def test_idx_rejects(tmp_path: Path, name: str, content: bytes, message: str) -> None:
@@ -242,7 +242,7 @@ def test_idx_rejects(tmp_path: Path, name: str, content: bytes, message: str) ->
 def test_mnist_folders(tmp_path: Path, below: str, packed: bool) -> None:
     files = tiny_mnist()
     if packed:
-        files = {f"{name}.gz": gzip.compress(content) for name, content in files.items()}
+        files = {f"{name}.gz": gzip.compress(content, mtime=0) for name, content in files.items()}
     write_all(tmp_path / below, files)
     dataset = load("mnist", tmp_path, download=False)
     assert dataset.train.images.shape == (20, 1, 28, 28)
@@ -321,7 +321,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Pa
 
 def serve_mnist(server: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
     folder, address = server
-    files = {f"{name}.gz": gzip.compress(content) for name, content in tiny_mnist().items()}
+    files = {f"{name}.gz": gzip.compress(content, mtime=0) for name, content in tiny_mnist().items()}
     write_all(folder, files)
     monkeypatch.setattr(mnist, "MIRROR", address)
     sums = {name: hashlib.md5(files[f"{name}.gz"]).hexdigest() for name in tiny_mnist()}
@@ -548,7 +548,7 @@ ROW = b",".join([b"7"] * 785)
 )
 def test_mnist5k_rejects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: bytes, message: str) -> None:
     path = tmp_path / "mnist_5k.csv.gz"
-    path.write_bytes(gzip.compress(text, compresslevel=1))
+    path.write_bytes(gzip.compress(text, compresslevel=1, mtime=0))
     monkeypatch.setattr(embedded, "_locate", lambda: path)
     with pytest.raises(ValueError, match=message):
         load("mnist5k")
