@@ -40,7 +40,7 @@ def main() -> None:
         if command == "apply":
             say(console, "rledit: interrupted; nothing was written")
         else:
-            say(console, "rledit: interrupted; --resume goes on from the last checkpoint")
+            say(console, "rledit: interrupted; --resume goes on with the run")
         sys.exit(130)
     except (ValueError, TypeError, OSError, RuntimeError, ImportError, ArithmeticError) as error:
         if os.environ.get("RLEDIT_DEBUG"):

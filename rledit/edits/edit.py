@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..ops.rules import EditRule
+from ..ops.rules import KINDS, EditRule
 from ..storage.fingerprint import dtype_name, fingerprint
 from ..storage.plain import Json, plain_json
 from ..targets import as_matrix, listed
@@ -125,7 +125,8 @@ class Edit:
 
     def __repr__(self) -> str:
         shapes = ", ".join(f"{n}: {a.shape[-2]}x{b.shape[-1]}" for n, (a, b) in self.factors.items())
-        return f"Edit({shapes}; {self.world}, rank {self.rank}, {self.steps} steps, scale {self.scale!r})"
+        steps = "1 step" if self.steps == 1 else f"{self.steps} steps"
+        return f"Edit({shapes}; {self.world}, rank {self.rank}, {steps}, scale {self.scale!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A copy has been applied to nothing: the record belongs to model objects of the original.
@@ -271,6 +272,11 @@ class Edit:
         """
         try:
             content = read_edit(path)
+            if content.world not in KINDS:
+                raise ValueError(
+                    f"its edit rule {content.world!r} is not one of {', '.join(KINDS)}; if it is one of your "
+                    "own, add it to rledit.ops.rules.KINDS first"
+                )
             edit = cls(
                 content.factors,
                 content.world,

@@ -154,14 +154,14 @@ class Engine:
             RuntimeError: if a step is under way already, or the engine is closed.
         """
         self.check_idle("start")
-        self._check_actions(actions)
+        self._check_actions(actions, self.candidates)
         self._actions = self.clip(actions)
         self._pending = self._worker.submit(self._step, self._actions)
 
-    def _check_actions(self, actions: Tensor) -> None:
+    def _check_actions(self, actions: Tensor, candidates: int) -> None:
         if not isinstance(actions, Tensor):
             raise TypeError(f"actions: expected a tensor, got {type(actions).__name__}")
-        shape, got = (self.candidates, self.layout.size), (actions.dtype, actions.device.type)
+        shape, got = (candidates, self.layout.size), (actions.dtype, actions.device.type)
         if actions.shape != shape or got != (torch.float32, self.device.type):
             raise ValueError(
                 f"actions: expected float32 {list(shape)} on {self.device}, got {actions.dtype} "
@@ -202,7 +202,7 @@ class Engine:
         return self.episode_length == 1 and (core or self.device.type == "cuda")
 
     def score_parts(self, actions: Tensor, parts: int) -> list[Pending]:
-        """Start scoring one-step episodes, actions float32 [N, A], in parts of like size, one after another.
+        """Start scoring one-step episodes, actions float32 [n, A] of any n, in parts of like size, one after another.
 
         A search learns from the first while the second is scored.
 
@@ -212,9 +212,9 @@ class Engine:
         """
         if self.closed:
             raise RuntimeError("score_parts: the world is closed")
-        self._check_actions(actions)
-        if not 1 <= parts <= self.candidates:
-            raise ValueError(f"parts: expected 1..{self.candidates}, got {parts}")
+        self._check_actions(actions, len(actions))
+        if not 1 <= parts <= len(actions):
+            raise ValueError(f"parts: expected 1..{len(actions)}, got {parts}")
         self._abandon()
         score = self._captured if self._graph and self.episode_length == 1 else self.episodes.score_whole
         self._parts = [self._worker.submit(score, part) for part in self.clip(actions).tensor_split(parts)]

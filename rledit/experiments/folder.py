@@ -203,6 +203,12 @@ class RunFolder:
         """Folder of the figures as PNG; made by `write_figures`."""
         return self.path / "plots"
 
+    def leave_unused(self) -> None:
+        """Take back what only says that there is a run, if nothing of it has been made yet: a command that
+        failed at once must not stand in the way of the corrected one."""
+        if not any((self.path / name).exists() for name in (*_OUTPUTS, *_FOLDERS)):
+            self.config.unlink(missing_ok=True)
+
     def close(self) -> None:
         """Gives the lock back. Calling it again does nothing."""
         self._lock.release()

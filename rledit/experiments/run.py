@@ -159,7 +159,11 @@ def carry_out(recipe: Recipe, out: str | Path, options: Options) -> RunResult:
         contextlib.ExitStack() as closing,
     ):
         started = time.perf_counter()
-        prepared = recipe.prepare(folder, console)
+        try:
+            prepared = recipe.prepare(folder, console)
+        except Exception:
+            folder.leave_unused()
+            raise
         closing.callback(prepared.search.close)
         say(console, f"Editing {prepared.what} ({prepared.search.engine.way})")
         result, history = train(

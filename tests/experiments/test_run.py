@@ -41,6 +41,7 @@ class Small(Recipe):
         return self._faults.get(step, nothing)()
 
     def prepare(self, folder: RunFolder, console: Console) -> Prepared:
+        self._at("prepare")
         ppo = make_ppo()
         update = ppo.update
 
@@ -129,6 +130,16 @@ def test_a_whole_run(whole: RunResult) -> None:
     assert saved.metrics["test"] == whole.metrics["test"]
     assert str(whole.folder) in repr(whole)
     assert len(repr(whole)) < 400
+
+
+def test_a_run_that_cannot_begin_leaves_the_folder_to_the_next(tmp_path: Path) -> None:
+    def missing() -> None:
+        raise ImportError("a package is missing")
+
+    with pytest.raises(ImportError, match="a package is missing"):
+        carry_out(Small(prepare=missing), tmp_path / "run", Options(console=QUIET))
+    other = Small(EditingConfig(candidates=32, num_envs=16, rank=2, ppo=SHORT))
+    assert carry_out(other, tmp_path / "run", Options(console=QUIET)).candidates == 64 - 32
 
 
 def test_a_result_can_still_be_read_as_the_metrics(whole: RunResult) -> None:

@@ -44,6 +44,8 @@ class UnlearningData:
         for label in forget:
             if not 0 <= label < len(self.classes):
                 raise ValueError(f"forget: {self.name} has classes 0..{len(self.classes) - 1}, got {label}")
+        if len(forget) == len(self.classes):
+            raise ValueError(f"forget: these are all classes of {self.name}; nothing is left to retain")
 
 
 def evaluate(model: nn.Module, data: UnlearningData, forget: tuple[int, ...]) -> dict[str, Json]:
