@@ -202,7 +202,7 @@ class Engine:
         return self.episode_length == 1 and (core or self.device.type == "cuda")
 
     def score_parts(self, actions: Tensor, parts: int) -> list[Pending]:
-        """Start scoring one-step episodes, actions float32 [n, A] of any n, in parts of like size, one after another.
+        """Start scoring one-step episodes, actions float32 [n, A] of any n, in parts of like size, in turn.
 
         A search learns from the first while the second is scored.
 
