@@ -194,8 +194,8 @@ def test_ours_stops_at_the_goal(model: MnistCNN, data: TinyData, world: str, inl
 
 def test_check_is_of_the_same_two_actions(model: MnistCNN, data: TinyData) -> None:
     """rledit's scorer and the opponent's code agree on the validation split."""
-    from rledit.recipes.unlearning.run import make_task, make_trainer
     from rledit.ppo.trainer import mean_actions
+    from rledit.recipes.unlearning.run import make_task, make_trainer
 
     task = make_task(CONFIG, model, data)
     trainer = make_trainer(CONFIG, task)
