@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import asdict
 from typing import Any
 
@@ -84,12 +83,10 @@ class PPO(Search):
         Raises:
             SearchEnded: if no sound policy is left to collect with; :attr:`stopped` says so, too.
         """
-        # Beside the core's threads, torch's would wait for each other longer than they work.
-        with one_thread() if any(engine.overlaps for engine in self.engines) else nullcontext():
-            started = time.perf_counter()
-            batches = self._collect()
-            stats = self._learn(batches)
-            return self._spent([arriving.whole() for arriving in batches], stats, started)
+        started = time.perf_counter()
+        batches = self._collect()
+        stats = self._learn(batches)
+        return self._spent([arriving.whole() for arriving in batches], stats, started)
 
     def _learn(self, batches: list[Arriving]) -> UpdateStats:
         try:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from ..checks import integer
 from ..engine import Engine, engine_of
-from ..runtime import plain_modes
+from ..runtime import one_thread, plain_modes
 from ..storage.files import Json
 from .elites import Elites
 from .result import INTERRUPTED, Result, Row
@@ -153,9 +154,11 @@ class Search(ABC):
         Raises:
             SearchEnded: if there is nothing left to search with; :attr:`stopped` says so, too.
         """
-        self._resume()
-        self._resting = self._state()
-        with plain_modes(grad=True):
+        # Beside the core's threads, torch's would wait for each other longer than they work.
+        alone = one_thread() if any(engine.overlaps for engine in self.engines) else nullcontext()
+        with plain_modes(grad=True), alone:
+            self._resume()
+            self._resting = self._state()
             try:
                 row = {"update": float(len(self.history) + 1), **self.step()}
             except SearchEnded:
