@@ -26,7 +26,7 @@ from .record import write
 I, O, C, R = 128, 32, 10, 4  # noqa: E741 - inputs, outputs, classes, rank
 SIZES = [2**k for k in range(8, 15)]
 FIXED = 1024
-COLOURS = {"shift": "#0072B2", "mask": "#D55E00"}
+COLORS = {"shift": "#0072B2", "mask": "#D55E00"}
 
 
 def main(turns: int = 7) -> None:
@@ -43,19 +43,19 @@ def main(turns: int = 7) -> None:
     table = Table(title=f"Time per candidate and sample, 128 -> 32 -> 10, rank {R} (float32)")
     for header in ("grows", "N", "S"):
         table.add_column(header)
-    for world in COLOURS:
+    for world in COLORS:
         table.add_column(f"{world}, ns", justify="right")
     rows = []
     for grows, sizes in axes.items():
-        measured = {world: _measure(sizes, world, turns) for world in COLOURS}
+        measured = {world: _measure(sizes, world, turns) for world in COLORS}
         for i, (n, s) in enumerate(sizes):
-            per = {world: measured[world][i] for world in COLOURS}
+            per = {world: measured[world][i] for world in COLORS}
             table.add_row(grows, f"{n:,}", f"{s:,}", *(f"{value:.2f}" for value in per.values()))
             rows.append({"grows": grows, "N": n, "S": s, **per})
     spread = {
         f"{world}, {grows}": max(r[world] for r in rows if r["grows"] == grows)
         / min(r[world] for r in rows if r["grows"] == grows)
-        for world in COLOURS
+        for world in COLORS
         for grows in axes
     }
     note = (
@@ -92,9 +92,9 @@ def _plot(rows: list[dict[str, object]]) -> None:
     for axis, grows, key in zip(
         figure.subplots(1, 2, sharey=True), ("candidates", "samples"), "NS", strict=True
     ):
-        for world, colour in COLOURS.items():
+        for world, color in COLORS.items():
             chosen = [row for row in rows if row["grows"] == grows]
-            axis.plot([r[key] for r in chosen], [r[world] for r in chosen], "o-", color=colour, label=world)
+            axis.plot([r[key] for r in chosen], [r[world] for r in chosen], "o-", color=color, label=world)
         axis.set_xscale("log", base=2)
         axis.set_ylim(bottom=0)
         axis.set_xlabel(f"{grows} ({key}), at {'S' if key == 'N' else 'N'} = {FIXED:,}")

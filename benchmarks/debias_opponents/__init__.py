@@ -18,6 +18,6 @@ reweighing        fine-tuning on the reward split with every group and label equ
 thresholds        fairlearn's ThresholdOptimizer on the classifier's scores, four constraints; its answers are
                   drawn by chance, so that its AUCs are those of their probabilities
 LEACE             identity groups erased from the first layer's features (N. Belrose et al., arXiv:2306.03819)
-rledit            what the command does by default: the best layers of a short try of each set
+rledit            the command's default settings: the best layers of a short try of each set
 rledit, fc2       that layer alone, also with other budgets
 """

@@ -7,7 +7,7 @@
 namespace rledit::cuda {
 
 // One sample's logits, class by class: nothing of their number is kept.
-class Judgement {
+class Judgment {
  public:
   __device__ void see(float logit, int position, int label) {
     if (!(fabsf(logit) <= 3.402823466e38F)) finite_ = false;  // NaN is not below anything
@@ -77,7 +77,7 @@ class Counter {
   }
 
   // One sample for each thread of some whole warps; `valid`: there is such a sample.
-  __device__ void count(const Judgement& judged, bool valid, int label, uint64_t members,
+  __device__ void count(const Judgment& judged, bool valid, int label, uint64_t members,
                         int64_t candidate) const {
     const bool finite = valid && judged.finite();
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;

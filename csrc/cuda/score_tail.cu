@@ -56,7 +56,7 @@ __device__ void run_block(const DeviceTail& tail, const DeviceTally& tally) {
       const int64_t sample = first + threadIdx.x;
       const bool judges = threadIdx.x < kSamples, valid = judges && sample < tail.samples;
       const int label = valid ? static_cast<int>(tail.labels[sample]) : 0;
-      Judgement judged;
+      Judgment judged;
       Rows rows{tail.activations + first * tail.layer[0].inputs, tail.samples - first, tail.layer[0].inputs,
                 tail.layer[0].inputs};
       for (int l = 0; l <= last; ++l) {

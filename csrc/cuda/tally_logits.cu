@@ -27,7 +27,7 @@ __global__ void __launch_bounds__(kThreads)
       const int64_t sample = first + threadIdx.x;
       const bool judges = threadIdx.x < kSamples, valid = judges && sample < samples;
       const int label = valid ? static_cast<int>(labels[sample]) : 0;
-      Judgement judged;
+      Judgment judged;
       for (int start = 0; start < classes; start += kColumns) {
         const int columns = classes - start < kColumns ? classes - start : kColumns;
         for (int i = threadIdx.x; i < kSamples * columns; i += kThreads) {

@@ -1,4 +1,4 @@
-"""Recognise suffixes that the fused op can run: Linear layers with elementwise functions between them."""
+"""Recognize suffixes that the fused op can run: Linear layers with elementwise functions between them."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ SHIM_EXPORT int shim_finds_a_missing_thread() {
   });
 }
 
-// How many threads of a block read what their neighbour has not written yet, because no barrier is between.
+// How many threads of a block read what their neighbor has not written yet, because no barrier is between.
 SHIM_EXPORT int shim_shows_a_missing_barrier() {
   static int wrong;
   wrong = 0;

@@ -17,7 +17,7 @@ LIMITS = (
     "Bias is measured on sentences made from templates, utility on comments that people wrote; a figure on "
     "templates says little about a comment that none resembles. Beside the test figures stand those on "
     "templates that neither reward nor validation have seen, and on other sets, which were read once, at the "
-    "end. Intervals come from resampling the test sentences within groups and labels; they do not cover "
+    "end. Intervals come from resampling the test sentences within labels; they do not cover "
     "another classifier or another split. The identity groups are those of the term list or of the data "
     "set's annotation, and no others."
 )
