@@ -37,7 +37,8 @@ class Evaluator(Protocol):
     def cached_bytes(self) -> int: ...
 
     def count(self, population: Population, wanted: list[str], margin_limit: float) -> Counts:
-        """The parts ``wanted`` of the population's counts, of all samples.
+        """The parts ``wanted`` of the population's counts, of all samples. Called within
+        :func:`rledit.runtime.plain_modes`.
 
         Args:
             margin_limit: HISTOGRAM_BINS divide the margins in [-margin_limit, margin_limit].

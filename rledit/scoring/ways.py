@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..ops import NONLINEARITIES, Backend, Candidates, Counts, Layer, TailProblem, Wanted
-from ..runtime import plain_modes
 from ..targets import as_matrix, find_targets
 from .copies import twin_of
 from .evaluator import HISTOGRAM_BINS, Evaluator, OneByOne, add_up, countable, ruled_out
@@ -54,10 +53,7 @@ class TailWay:
 
     def count(self, population: Population, wanted: list[str], margin_limit: float) -> Counts:
         score = partial(self._score, wanted, margin_limit)
-        if not self._at_once:
-            return score(population)
-        with plain_modes():
-            return _in_parts(population, self._at_once, score)
+        return _in_parts(population, self._at_once, score) if self._at_once else score(population)
 
     def _score(self, wanted: list[str], margin_limit: float, population: Population) -> Counts:
         factors = [population.factors.get(name, (None, None)) for name in self._names]
@@ -116,8 +112,7 @@ class SuffixWay:
     def count(self, population: Population, wanted: list[str], margin_limit: float) -> Counts:
         if self._instead is None:
             try:
-                with plain_modes():
-                    return add_up(self._passes(population, countable(wanted), margin_limit), wanted)
+                return add_up(self._passes(population, countable(wanted), margin_limit), wanted)
             except RowsError as error:
                 self._instead = self._otherwise(error)
         return self._instead.count(population, wanted, margin_limit)
@@ -190,7 +185,7 @@ class WholeWay(OneByOne):
         return self._inputs.numel() * self._inputs.element_size()
 
     def count(self, population: Population, wanted: list[str], margin_limit: float) -> Counts:
-        with _EDITING, plain_modes():
+        with _EDITING:
             try:
                 return super().count(population, wanted, margin_limit)
             finally:

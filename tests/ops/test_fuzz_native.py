@@ -1,4 +1,4 @@
-"""100,000 calls of the compiled core with whatever comes to mind: an answer or an exception, never a crash.
+"""20,000 calls of the compiled core with whatever comes to mind: an answer or an exception, never a crash.
 
 RLEDIT_FUZZ_CALLS sets another number of calls, for builds that are slow because they check every access.
 """
@@ -22,7 +22,7 @@ from native_arguments import ALGEBRAS, MUTATIONS, for_preparing, for_scoring, mu
 from rledit import _native
 from rledit.ops import TALLY_PARTS
 
-CALLS = int(os.environ.get("RLEDIT_FUZZ_CALLS", "100000"))
+CALLS = int(os.environ.get("RLEDIT_FUZZ_CALLS", "20000"))
 CALLS_PER_EXAMPLE = 500
 
 NUMBERS = np.array(
