@@ -1,23 +1,23 @@
 """Left to itself, the core takes the algebra that is the fastest, or nearly.
 
-Forced algebras run beside the automatic choice, in turns, on one thread, and CPU time is what counts: other
-work on the machine can only add to it, so each gets its least. A shape that fails is measured anew, up to
-three times.
+``pytest benchmarks/test_algebras.py`` (two minutes, on a quiet machine). Forced algebras run beside the
+automatic choice, in turns, on one thread, and CPU time is what counts: other work on the machine can only
+add to it, so each gets its least. A shape that fails is measured anew, up to three times.
 """
 
 from __future__ import annotations
 
-import os
 import time
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
-from native_arguments import ALGEBRAS
 
 from rledit import _native
 
+ALGEBRAS = ["automatic", "shared_product", "formed", "formed_once"]
 CANDIDATES = 64
 LIMIT = 1.15
 SHAPES = [
@@ -58,13 +58,19 @@ def least_times(tail: _native.PreparedTail, arguments: tuple[Any, ...], world: s
     return least
 
 
-@pytest.mark.skipif("libasan" in os.environ.get("LD_PRELOAD", ""), reason="every access is checked")
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = _native.num_threads()
+    _native.set_num_threads(1)
+    yield
+    _native.set_num_threads(before)
+
+
 @pytest.mark.parametrize("world", ["shift", "mask"])
 @pytest.mark.parametrize(("samples", "sizes", "rank"), SHAPES, ids=str)
 def test_the_automatic_choice_is_nearly_the_fastest(
-    samples: int, sizes: tuple[int, ...], rank: int, world: str, keep_native_state: None
+    samples: int, sizes: tuple[int, ...], rank: int, world: str
 ) -> None:
-    _native.set_num_threads(1)
     tail, arguments = prepare(samples, sizes, rank)
     for _ in range(3):
         least = least_times(tail, arguments, world)
