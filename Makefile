@@ -14,7 +14,7 @@ PIP := -m pip --disable-pip-version-check install --quiet
 SOURCES := pyproject.toml CMakeLists.txt $(shell find csrc kernels rledit -type f -not -name '*.pyc')
 CPP := $(shell find csrc tests/native tests/cuda_shim -name '*.[ch]*' -type f)
 
-.PHONY: demo test environment develop check quick sanitize docs clean
+.PHONY: demo test environment wheel torch develop check quick sanitize sanitize-brief docs clean
 
 demo: $(VENV)/.installed ## forget a class from a real CNN, in both worlds
 	$(VENV)/bin/rledit demo --out runs/demo
@@ -26,16 +26,23 @@ $(VENV)/.installed: $(SOURCES)
 	touch $@
 
 test: environment ## wheel into a clean environment, linters, types, every test, the core's under sanitizers
-	$(MAKE) check BIN=$(TEST_VENV)/bin
+	$(MAKE) --jobs 2 BIN=$(TEST_VENV)/bin check sanitize-brief
 	OMP_NUM_THREADS=1 $(TEST_VENV)/bin/pytest $(PARALLEL)
-	tests/native/sanitize.sh $(TEST_VENV)/bin
 
 environment: # for tests: the wheel in a clean one
 	$(PYTHON) -m venv --clear $(TEST_VENV)
+	$(MAKE) --jobs 2 wheel torch
+	$(TEST_VENV)/bin/python $(PIP) --no-compile "$$(ls dist/rledit-*.whl)[test]"
+
+wheel:
 	rm -rf dist
-	$(TEST_VENV)/bin/python $(PIP) "$(TORCH)"
 	$(TEST_VENV)/bin/python -m pip --disable-pip-version-check wheel --quiet --no-deps --wheel-dir dist .
-	$(TEST_VENV)/bin/python $(PIP) "$$(ls dist/rledit-*.whl)[test]"
+
+torch: # not compiled to bytecode: tests import a part of it
+	$(TEST_VENV)/bin/python $(PIP) --no-compile "$(TORCH)"
+
+sanitize-brief: # a sample of make sanitize
+	tests/native/sanitize.sh $(BIN) brief
 
 sanitize: ## the core's tests under AddressSanitizer, UBSan and ThreadSanitizer (five minutes)
 	test -x $(TEST_VENV)/bin/pytest || $(MAKE) environment

@@ -106,15 +106,19 @@ def test_the_old_way_to_step(length: int) -> None:
             np.testing.assert_array_equal(np.stack(again[4]["final_obs"]), np.stack(infos["final_obs"]))
 
 
-@pytest.mark.parametrize(
-    "line",
-    ["from rledit.edit import Edit", "import rledit; rledit.data", "import rledit; rledit.ppo.selection",
-     "import rledit; rledit.worlds.episodes", "import rledit; rledit.PPOConfig(clip=0.1)"],
-)  # fmt: skip
-def test_a_script_is_told_which_line(line: str, tmp_path: Path) -> None:
+def test_a_script_is_told_which_line(tmp_path: Path) -> None:
     """With Python's default filters, which show what is blamed on the script itself."""
+    lines = [
+        "import rledit",
+        "from rledit.edit import Edit",
+        "rledit.data",
+        "rledit.ppo.selection",
+        "rledit.worlds.episodes",
+        "rledit.PPOConfig(clip=0.1)",
+    ]
     script = tmp_path / "script.py"
-    script.write_text(f"import rledit\n{line}\n")
+    script.write_text("\n".join(lines))
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "script.py:2: DeprecationWarning" in done.stderr
+    for number in range(2, len(lines) + 1):
+        assert f"script.py:{number}: DeprecationWarning" in done.stderr

@@ -21,13 +21,16 @@ namespace rledit::cpu {
 namespace portable {
 extern const Kernels table;
 }
-#ifdef RLEDIT_X86
+#ifdef RLEDIT_HAS_AVX2
 namespace avx2 {
 extern const Kernels table;
 }
+#endif
+#ifdef RLEDIT_HAS_AVX512
 namespace avx512 {
 extern const Kernels table;
 }
+#endif
 #ifdef RLEDIT_HAS_AVX512_BF16
 namespace avx512_bf16 {
 extern const Kernels table;
@@ -37,7 +40,6 @@ extern const Kernels table;
 namespace amx {
 extern const Kernels table;
 }
-#endif
 #endif
 #ifdef RLEDIT_EMULATED_AMX
 namespace amx_emulated {
@@ -75,14 +77,19 @@ std::vector<const Kernels*> find_supported() {
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
                       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+  (void)avx512;  // where a build has none of these
 #ifdef RLEDIT_HAS_AMX
   if (avx512 && has_amx()) tables.push_back(&amx::table);
 #endif
 #ifdef RLEDIT_HAS_AVX512_BF16
   if (avx512 && __builtin_cpu_supports("avx512bf16")) tables.push_back(&avx512_bf16::table);
 #endif
+#ifdef RLEDIT_HAS_AVX512
   if (avx512) tables.push_back(&avx512::table);
+#endif
+#ifdef RLEDIT_HAS_AVX2
   if (avx2) tables.push_back(&avx2::table);
+#endif
 #endif
   tables.push_back(&portable::table);
 #ifdef RLEDIT_EMULATED_AMX
@@ -115,7 +122,11 @@ bool splits_float32() {
 // Whose products of float32 go with a table.
 const Kernels* float32_of(const Kernels* table, bool split) {
 #ifdef RLEDIT_HAS_AMX
+#ifdef RLEDIT_HAS_AVX512
   if (table == &amx::table && !split) return &avx512::table;
+#else
+  if (table == &amx::table && !split) return &portable::table;
+#endif
 #endif
 #ifdef RLEDIT_EMULATED_AMX
   if (table == &amx_emulated::table && !split) return &portable::table;

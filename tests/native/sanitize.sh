@@ -5,9 +5,14 @@
 #   thread   the C++ tests with ThreadSanitizer
 # on every instruction set of this machine and on emulated AMX tiles.
 #
-#   tests/native/sanitize.sh BIN    BIN: bin/ of an environment that holds rledit as a wheel, with its tests' needs
+#   tests/native/sanitize.sh BIN [brief]
+#
+# BIN: bin/ of an environment that holds rledit as a wheel, with its tests' needs. brief, which `make test` runs:
+# the C++ tests whole, the extension on this machine's best instruction set, the baseline and emulated tiles with
+# fewer cases, and not the CUDA kernels.
 set -euo pipefail
 bin=$(cd "$1" && pwd)
+brief=${2:-}
 cd "$(dirname "$0")/../.."
 out=$PWD/build/sanitize
 cxx=${CXX:-g++}
@@ -35,21 +40,27 @@ at_once() {
   return $failed
 }
 
-# A wheel, and the C++ tests beside it, built with the flags $2.
+# What this machine cannot run need not be compiled.
+isas=$("$bin/python" -P -c "from rledit import _native as n; print(*n.available_isas()${brief:+[:1]}, sep=';')")
+
+# Builds what an sdist would, with the flags $2 and more settings of the build. Of the extension itself -O0: with
+# the sanitizers pybind11 takes a minute to optimize.
 build() {
-  rm -rf "$out/$1"
+  rm -rf "${out:?}/$1"
   "$bin/python" -m pip --disable-pip-version-check wheel --quiet --no-deps --wheel-dir "$out/$1" . \
     -C build-dir="$out/$1/cmake" -C cmake.build-type=RelWithDebInfo \
     -C cmake.define.CMAKE_CXX_COMPILER="$cxx" -C cmake.define.CMAKE_CXX_FLAGS="$2" \
-    -C cmake.define.CMAKE_CXX_FLAGS_RELWITHDEBINFO="-O1 -g1" -C cmake.define.RLEDIT_KERNEL_OPTIMISATION=-O1 \
-    -C cmake.define.RLEDIT_EMULATED_AMX=ON -C cmake.define.RLEDIT_NATIVE_TESTS=ON
+    -C cmake.define.CMAKE_CXX_FLAGS_RELWITHDEBINFO="-O0 -g1" -C cmake.define.RLEDIT_OPTIMIZATION=-O1 \
+    -C cmake.define.RLEDIT_ISAS="$isas" -C cmake.define.RLEDIT_EMULATED_AMX=ON \
+    -C cmake.define.RLEDIT_NATIVE_TESTS=ON "${@:3}"
 }
 build_address() {
   build address "-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer"
   "$bin/python" -m pip --disable-pip-version-check install --quiet --no-deps --no-index --no-warn-conflicts \
     --target "$out/address/site" "$out"/address/*.whl
 }
-build_thread() { build thread -fsanitize=thread; }
+# The C++ tests alone: Python would have to be built with ThreadSanitizer, too.
+build_thread() { build thread -fsanitize=thread -C build.targets=native_tests -C install.components=none; }
 
 # Leaks are not looked for: Python and torch keep much until they end. Sizes that no machine has must become a
 # MemoryError, as they do without the sanitizer.
@@ -93,11 +104,22 @@ cuda_address() {
     -k "(cuda and not wide and not many and not deep and not mask) or finds"
 }
 
+# A sample of all that: each kind of test, each path of the kernels.
+brief_address() {
+  RLEDIT_FUZZ_CALLS=3000 checked "$bin/pytest" -q -p no:cacheprovider \
+    tests/ops/test_fuzz_native.py tests/ops/test_native_arguments.py tests/ops/test_ops_parity.py \
+    -k "fuzz or arguments or apply_lowrank or tally_logits or (every_algebra and (later or narrow))"
+}
+
 mkdir -p "$out"
 at_once build_address build_thread
-# One after the other they take as long as the parity tests, and less memory than beside each other.
-python_and_cuda() {
-  python_address
-  cuda_address
-}
-at_once cpp_thread cpp_address python_and_cuda parity_address
+if [ -n "$brief" ]; then
+  at_once cpp_thread cpp_address brief_address
+else
+  # One after the other they take as long as the parity tests, and less memory than beside each other.
+  python_and_cuda() {
+    python_address
+    cuda_address
+  }
+  at_once cpp_thread cpp_address python_and_cuda parity_address
+fi
