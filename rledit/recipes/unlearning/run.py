@@ -29,7 +29,7 @@ from ...targets import check_rank, find_targets
 from ...task import Task
 from ...zoo import models
 from ...zoo.data import load
-from ...zoo.training import RECIPES, train_classifier
+from ...zoo.training import HYPERPARAMETERS, train_classifier
 from .config import UnlearningConfig
 from .data import UnlearningData, evaluate
 
@@ -38,9 +38,10 @@ logger = logging.getLogger("rledit")
 
 def pretrain(config: UnlearningConfig, data: UnlearningData, progress: Callable[..., None]) -> nn.Module:
     """Train the network that is to be edited, from the config's seed."""
-    if config.dataset not in RECIPES:
+    if config.dataset not in HYPERPARAMETERS:
         raise ValueError(
-            f"weights: {config.dataset} has no training recipe here; give --weights with a safetensors file"
+            f"weights: rledit has no hyperparameters to train on {config.dataset}; give --weights with a "
+            "safetensors file"
         )
     with seeded(config.seed, torch.device("cpu")):
         model = models.build(config.model_name)
@@ -50,7 +51,7 @@ def pretrain(config: UnlearningConfig, data: UnlearningData, progress: Callable[
         data.train.labels,
         seed=config.seed,
         progress=progress,
-        **asdict(RECIPES[config.dataset]),
+        **asdict(HYPERPARAMETERS[config.dataset]),
     )
     return model.eval()
 
@@ -211,8 +212,11 @@ def _model(
 
 def retrain_baseline(config: UnlearningConfig, data: UnlearningData, console: Console) -> dict[str, Any]:
     """Test figures of the same network trained from scratch without the forgotten classes."""
-    if config.dataset not in RECIPES:
-        logger.warning("No retrained network to compare with: %s has no training recipe.", config.dataset)
+    if config.dataset not in HYPERPARAMETERS:
+        logger.warning(
+            "No retrained network to compare with: rledit has no hyperparameters to train on %s.",
+            config.dataset,
+        )
         return {}
     started = time.perf_counter()
     with supervised_bar("retraining without the class", console) as progress:
@@ -223,6 +227,6 @@ def retrain_baseline(config: UnlearningConfig, data: UnlearningData, console: Co
             config.forget,
             seed=config.seed,
             progress=progress,
-            **asdict(RECIPES[config.dataset]),
+            **asdict(HYPERPARAMETERS[config.dataset]),
         )
     return {"test": evaluate(model, data, config.forget), "seconds": time.perf_counter() - started}
