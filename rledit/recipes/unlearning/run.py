@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from ...audits import Audit
+from ...audits.unlearning import AUDITS, limits
 from ...experiments.config import make_trainer, placed
 from ...experiments.console import Console, supervised_bar
 from ...experiments.folder import RunFolder
@@ -124,6 +126,7 @@ class UnlearningRecipe(Recipe):
     Args:
         with_weights: whether ``config.weights`` will be read; a resumed run has its own.
         with_retrain, known: see :func:`run`.
+        audits: what the models are asked beside their accuracies.
     """
 
     def __init__(
@@ -134,12 +137,14 @@ class UnlearningRecipe(Recipe):
         with_weights: bool = True,
         with_retrain: bool = True,
         known: Mapping[str, Any] | None = None,
+        audits: Sequence[Audit] = AUDITS,
     ) -> None:
         self.config: UnlearningConfig = config
         self._data = UnlearningData(load(config.dataset, data_root), config.seed)
         self._data.check(config.forget)
         self._with_retrain = with_retrain
         self._known = known or {}
+        self._audits = audits
         self._before: nn.Module | None = None
         _check(config, with_weights)
 
@@ -154,7 +159,10 @@ class UnlearningRecipe(Recipe):
     def evaluate(self, edited: nn.Module) -> dict[str, Any]:
         assert self._before is not None
         models = {"before": self._before, "after": edited}
-        return {when: evaluate(model, self._data, self.config.forget) for when, model in models.items()}
+        return {
+            when: evaluate(model, self._data, self.config.forget, self._audits)
+            for when, model in models.items()
+        }
 
     def drawings(self, finished: Finished) -> list[Drawing]:
         metrics = finished.metrics
@@ -169,7 +177,7 @@ class UnlearningRecipe(Recipe):
         config, classes = self.config, self._data.classes
         forgotten = ", ".join(classes[label] for label in config.forget)
         title = f"Forgetting {forgotten} of {config.dataset}: {config.world}, rank {config.rank}"
-        return Page(title, classes)
+        return Page(title, classes, limits(self._audits))
 
     def known_baselines(self) -> Mapping[str, Any]:
         return self._known
@@ -177,7 +185,7 @@ class UnlearningRecipe(Recipe):
     def baselines(self, console: Console) -> Mapping[str, Baseline]:
         if not self._with_retrain:
             return {}
-        return {"retrain": partial(retrain_baseline, self.config, self._data, console)}
+        return {"retrain": partial(retrain_baseline, self.config, self._data, console, self._audits)}
 
 
 def _check(config: UnlearningConfig, with_weights: bool) -> None:
@@ -210,7 +218,9 @@ def _model(
     return model, seconds
 
 
-def retrain_baseline(config: UnlearningConfig, data: UnlearningData, console: Console) -> dict[str, Any]:
+def retrain_baseline(
+    config: UnlearningConfig, data: UnlearningData, console: Console, audits: Sequence[Audit] = AUDITS
+) -> dict[str, Any]:
     """Test figures of the same network trained from scratch without the forgotten classes."""
     if config.dataset not in HYPERPARAMETERS:
         logger.warning(
@@ -229,4 +239,4 @@ def retrain_baseline(config: UnlearningConfig, data: UnlearningData, console: Co
             progress=progress,
             **asdict(HYPERPARAMETERS[config.dataset]),
         )
-    return {"test": evaluate(model, data, config.forget), "seconds": time.perf_counter() - started}
+    return {"test": evaluate(model, data, config.forget, audits), "seconds": time.perf_counter() - started}
