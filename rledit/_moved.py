@@ -1,4 +1,5 @@
-"""Where modules have moved to: importing an old name still works, with a DeprecationWarning."""
+"""Where modules have moved to and what is called otherwise now: old names still work, with a
+DeprecationWarning."""
 
 from __future__ import annotations
 
@@ -51,6 +52,19 @@ NAMES = {
 }
 """What went elsewhere than the module that it was in."""
 
+RENAMED = {
+    "zoo.data": {"LabelledImages": "LabeledImages"},
+    "zoo.data.dataset": {"LabelledImages": "LabeledImages"},
+    "zoo.models": {"HEAD_RECIPE": "HEAD_HYPERPARAMETERS", "MLP_RECIPE": "MLP_HYPERPARAMETERS"},
+    "zoo.models.toxicity": {
+        "HEAD_RECIPE": "HEAD_HYPERPARAMETERS",
+        "MLP_RECIPE": "MLP_HYPERPARAMETERS",
+        "SYNTHETIC_RECIPE": "SYNTHETIC_HYPERPARAMETERS",
+    },
+    "zoo.training": {"RECIPES": "HYPERPARAMETERS", "Recipe": "Hyperparameters"},
+}
+"""What has another name in the same module; each of these modules asks :func:`renamed`."""
+
 _PREFIX = "rledit."
 
 
@@ -79,6 +93,8 @@ class _Alias(Loader):
             together = ModuleType(spec.name, module.__doc__)
             public = {name: value for name, value in vars(module).items() if not name.startswith("__")}
             vars(together).update(public)
+            if self._new.removeprefix(_PREFIX) in RENAMED:
+                together.__getattr__ = module.__getattr__  # type: ignore[method-assign]
             for name, home in elsewhere.items():
                 setattr(together, name, getattr(importlib.import_module(_PREFIX + home), name))
             module = together
@@ -122,3 +138,12 @@ def attribute(package: str, name: str) -> ModuleType:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         return importlib.import_module(old)
+
+
+def renamed(module: str, name: str) -> object:
+    """What ``module.name`` was, which has another name now; AttributeError for anything else."""
+    new = RENAMED[module.removeprefix(_PREFIX)].get(name)
+    if new is None:
+        raise AttributeError(f"module {module!r} has no attribute {name!r}")
+    _warn(f"{module}.{name}", f"{module}.{new}", above=2)
+    return getattr(sys.modules[module], new)

@@ -13,7 +13,7 @@ import torch
 from editing_tasks import make_task
 
 import rledit
-from rledit._moved import MOVED, NAMES
+from rledit._moved import MOVED, NAMES, RENAMED
 
 
 @pytest.mark.parametrize("old", MOVED)
@@ -25,6 +25,29 @@ def test_an_old_module_is_the_new_one(old: str) -> None:
     assert module is new or old in NAMES
     for name in NAMES.get(old, ()):
         assert name.isupper() or getattr(module, name).__name__ == name
+
+
+@pytest.mark.parametrize("name", RENAMED)
+def test_an_old_name_is_the_new_one(name: str) -> None:
+    module = importlib.import_module(f"rledit.{name}")
+    for old, new in RENAMED[name].items():
+        message = rf"rledit\.{name}\.{old} is deprecated, use rledit\.{name}\.{new} instead"
+        with pytest.warns(DeprecationWarning, match=message) as caught:
+            assert getattr(module, old) is getattr(module, new)
+        assert caught[0].filename == __file__
+    with pytest.raises(AttributeError, match=f"module 'rledit.{name}' has no attribute 'nonsense'"):
+        _ = module.nonsense
+
+
+def test_old_names_lie_in_old_modules_too() -> None:
+    program = (
+        "from rledit.training import RECIPES, Recipe, seeded\n"
+        "from rledit.models.toxicity import SYNTHETIC_RECIPE\n"
+        "from rledit.zoo.training import Hyperparameters\n"
+        "assert Recipe is Hyperparameters is type(SYNTHETIC_RECIPE) is type(RECIPES['mnist'])\n"
+    )
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_what_lay_in_a_package_moved_with_it() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..objectives.metric_names import METRIC_DISPLAYS, MetricDisplay
 from ..runtime import plain_modes
 from ..samples import Samples
 from .base import AuditData
@@ -16,25 +19,42 @@ from .features import last_features
 WEIGHT_DECAY = 1e-4
 STEPS = 100
 
+METRIC_DISPLAYS.update(
+    forget_probe_accuracy=MetricDisplay("probe accuracy", "probe", percent=True, digits=2, direction=-1),
+    retain_probe_accuracy=MetricDisplay(
+        "probe accuracy on retained classes", "probe, retain", percent=True, digits=2, direction=1
+    ),
+)
+
 
 @dataclass(frozen=True)
 class LinearProbe:
-    """:func:`linear_probe` as an audit: ``<group>_probe_accuracy`` of every group of the test samples.
+    """:func:`linear_probe` as an audit: ``<group>_probe_accuracy``, over the group's test samples.
 
     Args:
+        groups: which; by default all that the test samples have.
         batch_size: samples per forward pass.
     """
 
+    groups: tuple[str, ...] = ()
     batch_size: int = 1000
+
+    note: ClassVar[str] = (
+        "The probe accuracy is what a fresh linear classifier on the last features still recalls of the "
+        "forgotten class: compare it with the network retrained without the class."
+    )
 
     def __call__(self, model: nn.Module, data: AuditData) -> dict[str, float]:
         labels = data.test.labels
         hits = labels == _predict(
             model, data.train, data.train.labels, data.test, labels, data.classes, self.batch_size
         )
+        masks = data.test.groups
         return {
-            f"{group}_probe_accuracy": float(hits[mask].double().mean())
-            for group, mask in data.test.groups.items()
+            f"{group}_probe_accuracy": float(hits[masks[group]].double().mean())
+            if group in masks
+            else math.nan
+            for group in self.groups or masks
         }
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import tyro
 from rich.console import Console
 from rich.table import Table
 
 from ..experiments import RunResult
+from ..experiments.report import scalars
 from ..objectives.metric_names import label, shown
 from ..recipes.unlearning import UnlearningConfig, run
 from .closing import close
@@ -35,24 +35,21 @@ def unlearn(
 
 
 def table(title: str, runs: Mapping[str, RunResult]) -> Table:
-    """Before, after each run's edit, and the baselines: accuracies on one test split.
-
-    The last column is the share of the forgotten class that a linear probe on the last features finds.
-    """
-    out = Table(title=title, title_justify="left")
-    out.add_column("model")
-    keys = ("forget_accuracy", "retain_accuracy", "forget_probe_accuracy")
+    """Before, after each run's edit, and the baselines: accuracies and audits on one test split."""
+    first = next(iter(runs.values()))
+    models = {
+        "before": first.test.before,
+        **{f"after the {name} edit": result.test.after for name, result in runs.items()},
+        **{
+            {"retrain": "retrained without the class"}.get(name, name): baseline["test"]
+            for name, baseline in first.baselines.items()
+            if baseline
+        },
+    }
+    keys = scalars(models)
+    out = Table("model", title=title, title_justify="left")
     for key in keys:
         out.add_column(label(key), justify="right")
-
-    def row(name: str, figures: Mapping[str, Any]) -> None:
+    for name, figures in models.items():
         out.add_row(name, *(shown(key, figures.get(key)) for key in keys))
-
-    first = next(iter(runs.values()))
-    row("before", first.test.before)
-    for name, result in runs.items():
-        row(f"after the {name} edit", result.test.after)
-    for name, baseline in first.baselines.items():
-        if baseline:
-            row({"retrain": "retrained without the class"}.get(name, name), baseline["test"])
     return out

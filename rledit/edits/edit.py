@@ -3,52 +3,26 @@
 from __future__ import annotations
 
 import os
-import warnings
 import weakref
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..ops.rules import KINDS, EditRule
-from ..storage.fingerprint import dtype_name, fingerprint
+from ..storage.fingerprint import fingerprint
 from ..storage.plain import Json, plain_json
-from ..targets import as_matrix, listed
+from ..targets import listed
 from .aliases import Tied, check_distinct, tied_in_memory
+from .applied import Applied, find_modules, weights_of, write
 from .factors import Factors, checked_pair
 from .file import EditContent, EditFileError, read_edit, write_edit
 from .identity import LearnedFor
-from .keys import find_keys, search
-from .weights import (
-    Rounding,
-    Weight,
-    check_weight,
-    compose,
-    edited_rows,
-    target_weights,
-    usable_weights,
-    write_weights,
-)
+from .keys import find_keys
+from .weights import Weight, check_weight, compose, edited_rows, from_rows
 
 __all__ = ["Edit", "EditFileError", "Factors"]
-
-_LOST = 0.5  # of an edit, to the rounding of a half type: beyond that, a warning
-
-
-@dataclass(frozen=True)
-class _Applied:
-    """What one model held before and holds since.
-
-    Attributes:
-        modules: target -> its name in this model.
-    """
-
-    modules: dict[str, str]
-    originals: dict[str, Tensor]
-    before: str  # fingerprints
-    after: str
 
 
 class Edit:
@@ -101,7 +75,7 @@ class Edit:
         self.casts: dict[str, str] = dict(casts or {})
         self.metrics: dict[str, Json] = _plain_metrics({} if metrics is None else metrics, finite=False)
         self.steps = next(iter(steps.values()))
-        self._applied: weakref.WeakKeyDictionary[nn.Module, _Applied] = weakref.WeakKeyDictionary()
+        self._applied: weakref.WeakKeyDictionary[nn.Module, Applied] = weakref.WeakKeyDictionary()
 
     @property
     def world(self) -> str:
@@ -155,15 +129,13 @@ class Edit:
             RuntimeError: this edit is already applied to this model object.
         """
         record = self._applied.get(model)
-        modules = record.modules if record else self._modules_in(model)
-        weights = _weights_of(model, modules)
-        before = fingerprint(weights)
-        if record is not None and (before == record.after or before != record.before):
+        modules = record.modules if record else find_modules(model, self.sizes, self.fingerprint)
+        weights = weights_of(model, modules)
+        if record is not None and not record.is_undone(weights):
             raise RuntimeError("this edit is already applied to this model object; call revert_(model) first")
         recognized = self.check(weights, force, cast=cast)
         edited = {name: self._edited(name, weights[name], recognized) for name in self.targets}
-        originals = write_weights(weights, edited)
-        self._applied[model] = _Applied(modules, originals, before, fingerprint(weights))
+        self._applied[model] = write(modules, weights, edited)
 
     def revert_(self, model: nn.Module, force: bool = False) -> None:
         """Restores the very bits that `apply_` found in this model object.
@@ -179,14 +151,7 @@ class Edit:
         record = self._applied.get(model)
         if record is None:
             raise RuntimeError("this edit is not applied to this model object, so there is nothing to revert")
-        weights = _weights_of(model, record.modules)
-        now = fingerprint(weights)
-        if not force and now != record.after:
-            raise RuntimeError(
-                f"the weights of {self.targets} were changed since apply_: expected {record.after}, "
-                f"found {now}; revert later edits first, or restore the original bits with force=True"
-            )
-        write_weights(weights, record.originals)
+        record.take_back(weights_of(model, record.modules), force)
         del self._applied[model]
 
     def apply_to_state_dict(
@@ -321,40 +286,10 @@ class Edit:
         Raises:
             ValueError: the edit would put NaN or infinity into the weight.
         """
-        rounding = Rounding() if warn else None
-        yield from edited_rows(name, weight, self.factors[name], self.rule, rounding)
-        if rounding is not None and rounding.share >= _LOST:
-            warnings.warn(
-                f"target {name!r}: rounding to {dtype_name(weight.dtype)} changes the edit by "
-                f"{rounding.share:.0%} of its size; it may do less than it did where it was learned",
-                stacklevel=2,
-            )
-
-    def _modules_in(self, model: nn.Module) -> dict[str, str]:
-        """Target -> the name of its module: its own, unless another holds the weights of an absent one."""
-        present = dict(model.named_modules(remove_duplicate=False))
-        known = {name: name for name in self.targets if name in present}
-        if len(known) < len(self.targets):
-            weights = usable_weights(model) | (target_weights(model, list(known)) if known else {})
-            shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
-            found = search(self.sizes, shapes, self.fingerprint, weights.__getitem__, known)
-            if found is not None:
-                return found
-        return {name: name for name in self.targets}
+        yield from edited_rows(name, weight, self.factors[name], self.rule, warn)
 
     def _edited(self, name: str, weight: Tensor, warn: bool) -> Tensor:
-        new = torch.empty(weight.shape, dtype=weight.dtype, device=weight.device)
-        matrix, row = as_matrix(new), 0
-        for part in self.edited_rows(name, weight, warn=warn):
-            matrix[row : row + len(part)] = part
-            row += len(part)
-        return new
-
-
-def _weights_of(model: nn.Module, modules: Mapping[str, str]) -> dict[str, Tensor]:
-    """Target -> its weight in a model."""
-    weights = target_weights(model, list(modules.values()))
-    return {target: weights[name] for target, name in modules.items()}
+        return from_rows(self.edited_rows(name, weight, warn=warn), weight)
 
 
 def _plain_metrics(metrics: object, finite: bool) -> dict[str, Json]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from ..ops import apply_lowrank_
 from ..ops.rules import EditRule
+from ..storage.fingerprint import dtype_name
 from ..storage.tensors import StoredTensor
 from ..targets import as_matrix, find_targets
 
@@ -18,6 +20,7 @@ Weight: TypeAlias = Tensor | StoredTensor
 """[O, ...], in memory or in a file."""
 
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_LOST = 0.5  # of an edit, to the rounding of a half type: beyond that, a warning
 _BLOCK = 1 << 20  # values of a matrix that are computed at a time, so that a large one needs no copies of it
 
 Pair: TypeAlias = tuple[Tensor, Tensor]
@@ -97,7 +100,7 @@ class Rounding:
 
 
 def edited_rows(
-    name: str, weight: Weight, factors: Pair, rule: EditRule, rounding: Rounding | None = None
+    name: str, weight: Weight, factors: Pair, rule: EditRule, warn: bool = False
 ) -> Iterator[Tensor]:
     """The new weight as a matrix in the dtype of the old one, some rows at a time.
 
@@ -105,20 +108,38 @@ def edited_rows(
         name: of the target, for errors.
         weight: [O, ...]; float16 and bfloat16 are computed in float32 and rounded once.
         factors, rule: the edit.
-        rounding: adds up what rounding takes away.
+        warn: say so where rounding takes away half of the edit or more.
 
     Raises:
         ValueError: the edit would put NaN or infinity into the weight.
     """
+    rounding = Rounding()
     for before, after in compose(weight, factors, rule):
         rounded = after.to(weight.dtype)
         if not torch.isfinite(rounded).all():
             raise ValueError(
                 f"target {name!r}: the edit would put NaN or infinity into its {weight.dtype} weights"
             )
-        if rounding is not None:
+        if warn:
             rounding.add(before, after, rounded)
         yield rounded
+    if warn and rounding.share >= _LOST:
+        warnings.warn(
+            f"target {name!r}: rounding to {dtype_name(weight.dtype)} changes the edit by "
+            f"{rounding.share:.0%} of its size; it may do less than it did where it was learned",
+            stacklevel=2,
+        )
+
+
+def from_rows(parts: Iterable[Tensor], like: Tensor) -> Tensor:
+    """One contiguous tensor of the shape, dtype and device of ``like`` [O, ...], from a matrix some rows at a
+    time."""
+    new = torch.empty(like.shape, dtype=like.dtype, device=like.device)
+    matrix, row = as_matrix(new), 0
+    for part in parts:
+        matrix[row : row + len(part)] = part
+        row += len(part)
+    return new
 
 
 def _blocks(rows: int, columns: int) -> list[slice]:

@@ -74,6 +74,32 @@ class ActionLayout:
             return stacked
         return {name: (left[0], right[0]) for name, (left, right) in stacked.items()}
 
+    def check(self, actions: Tensor, candidates: int, device: torch.device) -> None:
+        """Raise unless these are actions float32 [candidates, A] on a device of this type."""
+        if not isinstance(actions, Tensor):
+            raise TypeError(f"actions: expected a tensor, got {type(actions).__name__}")
+        shape, got = (candidates, self.size), (actions.dtype, actions.device.type)
+        if actions.shape != shape or got != (torch.float32, device.type):
+            raise ValueError(
+                f"actions: expected float32 {list(shape)} on {device}, got {actions.dtype} "
+                f"{list(actions.shape)} on {actions.device}"
+            )
+
+    def shrunk(self, actions: Tensor, share: float) -> Tensor:
+        """Actions [..., A] that change the weights by ``share`` as much."""
+        return torch.where(self.right_mask().to(actions.device), actions, share * actions)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The directions by name: actions mean the same in another layout only if these are the same."""
+        return {f"directions.{name}": found.rows for name, found in self.directions.items()}
+
+    def check_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Raise ValueError unless these, from a checkpoint, are :meth:`tensors`, up to rounding."""
+        for name, ours in self.tensors().items():
+            theirs = tensors[name].to(ours.device)
+            if theirs.shape != ours.shape or not torch.allclose(theirs, ours, atol=1e-4):
+                raise ValueError(f"checkpoint: it does not belong to this search ({name} differs)")
+
     def right_mask(self) -> Tensor:
         """Bool [A]: the entries that belong to right factors."""
         sizes = [

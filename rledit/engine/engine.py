@@ -22,7 +22,7 @@ from .actions import ActionLayout
 from .episodes import Episodes, Outcome
 from .observations import make_observation
 from .replay import Replay, replay
-from .step_graph import StepGraph
+from .step_graph import StepGraphs, check_capturable
 from .workers import Pending, make_worker
 
 SETTINGS = ("candidates", "rank", "episode_length", "bound", "directions")
@@ -93,7 +93,8 @@ class Engine:
         self.device = task.editable.device
         with plain_modes():
             scorer = task.scorer(backend, precision)
-            _check_graph(graph, self.device, scorer.backend)
+            if graph:
+                check_capturable(self.device, scorer.backend)
             self.layout = ActionLayout(task, rule, self.rank, directions)
             self.episodes = Episodes(scorer, self.layout, rule, self.episode_length)
             self.observe = make_observation(observation, task.weights())
@@ -107,7 +108,7 @@ class Engine:
         self._actions = torch.empty(0)  # of the last step, within bounds
         self._parts: list[Pending] = []
         self._graph = graph
-        self._graphs: dict[int, StepGraph] = {}  # by number of candidates
+        self._captured = StepGraphs(self.episodes)
 
     def __repr__(self) -> str:
         return f"Engine({self.describe()})"
@@ -154,19 +155,9 @@ class Engine:
             RuntimeError: if a step is under way already, or the engine is closed.
         """
         self.check_idle("start")
-        self._check_actions(actions, self.candidates)
+        self.layout.check(actions, self.candidates, self.device)
         self._actions = self.clip(actions)
         self._pending = self._worker.submit(self._step, self._actions)
-
-    def _check_actions(self, actions: Tensor, candidates: int) -> None:
-        if not isinstance(actions, Tensor):
-            raise TypeError(f"actions: expected a tensor, got {type(actions).__name__}")
-        shape, got = (candidates, self.layout.size), (actions.dtype, actions.device.type)
-        if actions.shape != shape or got != (torch.float32, self.device.type):
-            raise ValueError(
-                f"actions: expected float32 {list(shape)} on {self.device}, got {actions.dtype} "
-                f"{list(actions.shape)} on {actions.device}"
-            )
 
     def check_idle(self, method: str) -> None:
         """RuntimeError if a step is under way, or the engine is closed."""
@@ -212,7 +203,7 @@ class Engine:
         """
         if self.closed:
             raise RuntimeError("score_parts: the world is closed")
-        self._check_actions(actions, len(actions))
+        self.layout.check(actions, len(actions), self.device)
         if not 1 <= parts <= len(actions):
             raise ValueError(f"parts: expected 1..{len(actions)}, got {parts}")
         self._abandon()
@@ -222,14 +213,6 @@ class Engine:
 
     def _step(self, actions: Tensor) -> Outcome:
         return self.episodes.step(actions, self._captured if self._graph else None)
-
-    def _captured(self, actions: Tensor) -> Outcome:
-        """:meth:`Episodes.advance` as a graph, captured at the first call with so many candidates."""
-        candidates = len(actions)
-        if candidates not in self._graphs:
-            self._graphs[candidates] = StepGraph(self.episodes.advance, actions)
-            self.episodes.begin(candidates, again=True)  # capturing has made steps of its own
-        return self._graphs[candidates](actions)
 
     def _abandon(self) -> None:
         """Wait for what is under way, if anything; neither result nor error is wanted any more."""
@@ -242,7 +225,7 @@ class Engine:
         if not self.closed:
             self.closed = True
             self._worker.close()
-            self._graphs.clear()  # and their memory
+            self._captured.clear()  # and their memory
             self._parts = []
 
     # ---------------------------------------------------------------------------------- observations
@@ -292,7 +275,7 @@ class Engine:
 
     def shrunk(self, actions: Tensor, share: float) -> Tensor:
         """Actions [..., A] that change the weights by ``share`` as much."""
-        return torch.where(self.layout.right_mask().to(actions.device), actions, share * actions)
+        return self.layout.shrunk(actions, share)
 
     def edit(self, actions: Tensor, metrics: Mapping[str, Json] | None = None) -> Edit:
         """The actions [T, A] of one candidate's episode as an edit of the task's model."""
@@ -328,24 +311,11 @@ class Engine:
 
     def tensors(self) -> dict[str, Tensor]:
         """What of :meth:`identity` is tensors: coefficients of other directions would be another edit."""
-        return {f"directions.{name}": found.rows for name, found in self.layout.directions.items()}
+        return self.layout.tensors()
 
     def check_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """Raise ValueError unless these are :meth:`tensors`, up to rounding."""
-        for name, ours in self.tensors().items():
-            theirs = tensors[name].to(ours.device)
-            if theirs.shape != ours.shape or not torch.allclose(theirs, ours, atol=1e-4):
-                raise ValueError(f"checkpoint: it does not belong to this search ({name} differs)")
-
-
-def _check_graph(graph: bool, device: torch.device, backend: str) -> None:
-    if graph and device.type != "cuda":
-        raise ValueError(f"graph: expected a model on a GPU for a CUDA graph, got one on {device}")
-    if graph and backend not in ("triton", "cuda"):
-        raise ValueError(
-            f"graph: expected the backend 'triton' or 'cuda', got {backend!r}, which waits for the GPU in "
-            "every call"
-        )
+        self.layout.check_tensors(tensors)
 
 
 def engine_of(env: Any, argument: str = "env") -> Engine:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .episodes import Outcome
+from .episodes import Episodes, Outcome
 
 WARM_UPS = 3
 """Steps before the capture: kernels are tuned, libraries make their workspaces, constants go to the GPU."""
@@ -42,3 +42,33 @@ class StepGraph:
         self._actions.copy_(actions)
         self._graph.replay()
         return self._outcome.clone()
+
+
+class StepGraphs:
+    """:meth:`Episodes.advance` as graphs, each captured at the first call with so many candidates."""
+
+    def __init__(self, episodes: Episodes) -> None:
+        self._episodes = episodes
+        self._graphs: dict[int, StepGraph] = {}  # by number of candidates
+
+    def __call__(self, actions: Tensor) -> Outcome:
+        candidates = len(actions)
+        if candidates not in self._graphs:
+            self._graphs[candidates] = StepGraph(self._episodes.advance, actions)
+            self._episodes.begin(candidates, again=True)  # capturing has made steps of its own
+        return self._graphs[candidates](actions)
+
+    def clear(self) -> None:
+        """Forget them all."""
+        self._graphs.clear()
+
+
+def check_capturable(device: torch.device, backend: str) -> None:
+    """Raise ValueError unless steps that this backend scores on this device can be captured."""
+    if device.type != "cuda":
+        raise ValueError(f"graph: expected a model on a GPU for a CUDA graph, got one on {device}")
+    if backend not in ("triton", "cuda"):
+        raise ValueError(
+            f"graph: expected the backend 'triton' or 'cuda', got {backend!r}, which waits for the GPU in "
+            "every call"
+        )

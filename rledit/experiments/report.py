@@ -11,6 +11,7 @@ from typing import Any
 from markupsafe import Markup
 from torch import Tensor
 
+from ..audits.unlearning import limits as unlearning_limits
 from ..edits.edit import Edit
 from ..extras import MissingExtraError
 from ..storage.files import write_text
@@ -18,13 +19,7 @@ from .history import History
 from .plots import Plot, plots
 from .templating import render
 
-LIMITS = (
-    "A forget accuracy near zero shows the output no longer names the class; it does not show that the "
-    "features no longer carry it. Suppressing one logit is enough for it. The probe accuracy is what a fresh "
-    "linear classifier on the last features still recalls of the forgotten class: compare it with the "
-    "network retrained without the class. Membership inference and the speed of relearning are not "
-    "measured. All numbers here are of one run on one test split."
-)
+LIMITS = unlearning_limits()
 
 
 def write_report(
@@ -87,7 +82,7 @@ def write_report(
         title=title,
         lead=_lead(metrics, edit),
         models={name: defaultdict(lambda: None, row) for name, row in models.items()},
-        keys=list(headline) or _scalars(models),
+        keys=list(headline) or scalars(models),
         figures=figures,
         no_figures=no_figures,
         sections=[_section(section) for section in sections],
@@ -130,8 +125,8 @@ def _models(
     return rows | {name: value.get("test", value) for name, value in baselines.items()}
 
 
-def _scalars(models: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The metrics that are one number, those of unlearning first."""
+def scalars(models: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The metrics that are one number in the figures of some model, those of unlearning first."""
     found = {key: None for row in models.values() for key, v in row.items() if isinstance(v, (int, float))}
     preferred = [key for key in ("forget_accuracy", "retain_accuracy") if key in found]
     return preferred + [key for key in found if key not in preferred]

@@ -2,7 +2,8 @@
 
 A metric is known by its key, the name that it has in ``metrics.json``, in a history and in an edit's
 metadata. Keys never change; labels may. A key that is not listed gets a readable label from its words, so an
-objective of your own can return metrics of any name; :data:`METRIC_DISPLAYS` may be extended by it.
+objective of your own can return metrics of any name; :data:`METRIC_DISPLAYS` may be extended by it. Audits
+extend it, too: what their figures are called stands in their own modules.
 """
 
 from __future__ import annotations
@@ -45,8 +46,6 @@ METRIC_DISPLAYS: dict[str, MetricDisplay] = {
     # unlearning
     "forget_accuracy": _accuracy("forget accuracy", "forget", -1),
     "retain_accuracy": _accuracy("retain accuracy", "retain", 1),
-    "forget_probe_accuracy": _accuracy("probe accuracy", "probe", -1),
-    "retain_probe_accuracy": _accuracy("probe accuracy on retained classes", "probe, retain", 1),
     # debiasing, over all groups
     "utility_accuracy": _accuracy("utility accuracy", "utility", 1),
     "utility_auc": MetricDisplay("utility AUC", "utility", direction=1),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from typing import NamedTuple
 
 import torch
@@ -44,11 +45,33 @@ class DiagonalGaussian(NamedTuple):
 
 
 class _Gaussian(Policy):
-    """With a standard deviation for each entry that no feature changes (detail 4 of the continuous ones)."""
+    """With a standard deviation for each entry that no feature changes (detail 4 of the continuous ones).
 
-    def __init__(self, actions: int, initial_std: float) -> None:
+    All are made of the same arguments, those of :class:`GaussianPolicy`.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        right: Tensor,
+        *,
+        hidden: int,
+        initial_std: float,
+        initial_right: float,
+        generator: torch.Generator,
+    ) -> None:
         super().__init__()
+        actions = len(right)
         self.log_std = nn.Parameter(torch.full((actions,), math.log(initial_std)))
+        center = self._make_mean(features, actions, hidden, generator)
+        with torch.no_grad():
+            start = initial_right * torch.randn(actions, generator=generator)
+            center.copy_(torch.where(right, start, 0.0))
+
+    @abstractmethod
+    def _make_mean(self, features: int, actions: int, hidden: int, generator: torch.Generator) -> Tensor:
+        """Make what the mean comes from; returns the parameter [A] that it is, or is near, in a fresh policy.
+        Its values are then filled in."""
 
     @torch.no_grad()
     def constrain_(self) -> None:
@@ -70,25 +93,12 @@ class GaussianPolicy(_Gaussian):
         generator: of the initial weights, on the CPU.
     """
 
-    def __init__(
-        self,
-        features: int,
-        right: Tensor,
-        *,
-        hidden: int,
-        initial_std: float,
-        initial_right: float,
-        generator: torch.Generator,
-    ) -> None:
-        actions = len(right)
-        super().__init__(actions, initial_std)
+    def _make_mean(self, features: int, actions: int, hidden: int, generator: torch.Generator) -> Tensor:
         self.trunk = trunk(features, hidden, generator)
         self.head = linear(hidden, actions, generator)
         # Detail 2: a small last layer, so that the bias decides.
         nn.init.orthogonal_(self.head.weight, 0.01, generator=generator)
-        with torch.no_grad():
-            start = initial_right * torch.randn(actions, generator=generator)
-            self.head.bias.copy_(torch.where(right, start, 0.0))
+        return self.head.bias
 
     def forward(self, features: Tensor) -> DiagonalGaussian:
         return DiagonalGaussian(self.head(self.trunk(features)), self.log_std)
@@ -103,19 +113,9 @@ class ParameterPolicy(_Gaussian):
         hidden: ignored.
     """
 
-    def __init__(
-        self,
-        features: int,
-        right: Tensor,
-        *,
-        hidden: int,
-        initial_std: float,
-        initial_right: float,
-        generator: torch.Generator,
-    ) -> None:
-        super().__init__(len(right), initial_std)
-        start = initial_right * torch.randn(len(right), generator=generator)
-        self.center = nn.Parameter(torch.where(right, start, 0.0))
+    def _make_mean(self, features: int, actions: int, hidden: int, generator: torch.Generator) -> Tensor:
+        self.center = nn.Parameter(torch.zeros(actions))
+        return self.center
 
     def forward(self, features: Tensor) -> DiagonalGaussian:
         return DiagonalGaussian(self.center[None], self.log_std)

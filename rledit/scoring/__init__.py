@@ -7,7 +7,9 @@
 ``copies``      private copies, and twins that share their weights
 ``hooks``       what becomes of the caller's hooks on a private copy
 ``checking``    is a model sound, and does a way to run candidates give what it gives?
+``random_edits``  random edits of the targets, really made in a twin: what is checked with
 ``tracing``     cuts a network at its targets into a cached prefix and a suffix
+``dataflow``    what depends on what in a traced graph
 ``network``     runs a cut network
 ``population``  runs a target for all candidates at once
 ``tail``        recognizes suffixes that the fused op can run

@@ -7,9 +7,7 @@ they vary over the samples, from what the edit changed, and from the rounding of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,10 +16,11 @@ from torch.overrides import TorchFunctionMode
 
 from ..ops import backend
 from ..ops.rules import UNCHANGED
-from ..targets import Target, as_matrix, find_targets
-from .copies import HALF, twin_of
+from ..targets import Target
+from .copies import HALF
 from .network import calling_modules, logits_of
 from .population import Population
+from .random_edits import RandomEdits
 from .tracing import targets_that_reach
 
 SIZES = (1.0, 8.0, 64.0, 512.0, 1 / 8, 1 / 64)
@@ -57,11 +56,8 @@ class Probe:
         self.model = model
         self.inputs = inputs
         self.sizes = dict.fromkeys(targets, 1.0) if sizes is None else dict(sizes)
-        self._originals = targets
-        self._twin = twin_of(model, [target.weight for target in targets.values()])
-        self._targets = find_targets(self._twin, list(targets))
-        generator = torch.Generator().manual_seed(0)
-        self._factors = {name: _random_factors(target.weight, generator) for name, target in targets.items()}
+        self._targets = targets
+        self._edits = RandomEdits(model, targets)
         with _SeesHalf() as seen:
             self.unedited = logits_of(model, inputs)
         self._half = seen.half
@@ -134,22 +130,11 @@ class Probe:
                 return
             if len(inputs) <= known:
                 break
-        edited, unedited = self._outputs(name, 1.0, inputs), self._outputs(name, 0.0, inputs)
+        edited, unedited = (self._edits.outputs(name, size, inputs) for size in (1.0, 0.0))
         if not unedited:
             raise ValueError(_no_effect(name, f"the model does not call it on {len(inputs)} samples"))
         if any(not torch.equal(a, b) for a, b in zip(edited, unedited, strict=False)):
             raise ValueError(_no_effect(name, f"no edit of it changes any logit of {len(inputs)} samples"))
-
-    def _outputs(self, name: str, size: float, inputs: Tensor) -> list[Tensor]:
-        """What the target gives in each of its calls."""
-        outputs: list[Tensor] = []
-        hook = self._targets[name].register_forward_hook(lambda *call: outputs.append(call[2].clone()))
-        try:
-            with calling_modules():
-                self.edited({name: size}, inputs)
-        finally:
-            hook.remove()
-        return outputs
 
     def _find_size(self, name: str, inputs: Tensor) -> bool:
         """Whether an edit of the target shows; the size that shows best is kept."""
@@ -182,9 +167,9 @@ class Probe:
             return
         each = {name: self._outside_calls({name: size}) for name, size in self.sizes.items()}
         name = max(each, key=lambda name: each[name])
-        weight = self._originals[name].weight
+        weight = self._targets[name].weight
         modules = self.model.named_modules(remove_duplicate=False)
-        own = {f"{alias}.weight" for alias, module in modules if module is self._originals[name]}
+        own = {f"{alias}.weight" for alias, module in modules if module is self._targets[name]}
         tied = [
             other
             for other, parameter in self.model.named_parameters(remove_duplicate=False)
@@ -201,51 +186,12 @@ class Probe:
         """What the edits do to the logits beyond what they do in calls of the targets."""
         with calling_modules():
             really = self.edited(sizes)
-            with self._edited_in_calls(sizes):
-                in_calls = logits_of(self._twin, self.inputs)
+            in_calls = self._edits.logits_edited_in_calls(sizes, self.inputs)
         return _excess(in_calls, really, self._tolerance(self.unedited, really))
-
-    # ------------------------------------------------------------------------------------------ edits
 
     def edited(self, sizes: Mapping[str, float], inputs: Tensor | None = None) -> Tensor:
         """The logits with the weights of these targets really edited, by random edits of these sizes."""
-        try:
-            for name, size in sizes.items():
-                self._write(name, size)
-            return logits_of(self._twin, self.inputs if inputs is None else inputs)
-        finally:
-            for name in sizes:
-                self._write(name, 0.0)
-
-    def _write(self, name: str, size: float) -> None:
-        weight = self._targets[name].weight.data
-        weight.copy_(self._originals[name].weight)
-        if size:
-            left, right = self._factors[name]
-            if weight.is_contiguous():
-                as_matrix(weight).addr_(left[:, 0], right[0], alpha=size)  # no second matrix of that size
-            else:
-                weight.add_((size * left @ right).view_as(weight))
-
-    @contextmanager
-    def _edited_in_calls(self, sizes: Mapping[str, float]) -> Iterator[None]:
-        """The weights are edited while their modules are being called, and at no other time."""
-        hooks = []
-        for name, size in sizes.items():
-            target = self._targets[name]
-            before, after = partial(self._while_called, name, size), partial(self._while_called, name, 0.0)
-            hooks += [
-                target.register_forward_pre_hook(before, prepend=True),
-                target.register_forward_hook(after),
-            ]
-        try:
-            yield
-        finally:
-            for hook in hooks:
-                hook.remove()
-
-    def _while_called(self, name: str, size: float, *_: Any) -> None:
-        self._write(name, size)
+        return self._edits.logits(sizes, self.inputs if inputs is None else inputs)
 
     # ------------------------------------------------------------------------------------ populations
 
@@ -262,7 +208,7 @@ class Probe:
             MismatchError: if the logits differ by more than float32 rounding explains.
         """
         factors = {}
-        for name, (left, right) in self._factors.items():
+        for name, (left, right) in self._edits.factors.items():
             edit = self.sizes[name] * left
             factors[name] = (torch.stack([0 * edit, edit]), torch.stack([right, right]))
         population = Population(
@@ -297,15 +243,6 @@ def _no_effect(name: str, why: str) -> str:
         f"targets: {name!r} has no effect on the model in eval mode: {why}. Is it a head that only training "
         "uses?"
     )
-
-
-def _random_factors(weight: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Left [O, 1] and right [1, I] of an edit as large as the weights."""
-    matrix = as_matrix(weight.detach())
-    outputs, inputs = matrix.shape
-    size = float(torch.linalg.vector_norm(matrix)) / matrix.numel() ** 0.5 or inputs**-0.5
-    left = size * torch.randn(outputs, 1, generator=generator, device="cpu").to(weight)
-    return left, torch.randn(1, inputs, generator=generator, device="cpu").to(weight)
 
 
 def _finite(logits: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from ..ops import Backend, Counts, Wanted, concordant_pairs
 from .population import Population
 
 HISTOGRAM_BINS = 4096
+"""Of the margins, in whatever a scorer asks for."""
 WEIGHT_BYTES = 32 << 20  # of edited weights that are made at once
 
 
@@ -36,13 +37,9 @@ class Evaluator(Protocol):
     @property
     def cached_bytes(self) -> int: ...
 
-    def count(self, population: Population, wanted: list[str], margin_limit: float) -> Counts:
-        """The parts ``wanted`` of the population's counts, of all samples. Called within
-        :func:`rledit.runtime.plain_modes`.
-
-        Args:
-            margin_limit: HISTOGRAM_BINS divide the margins in [-margin_limit, margin_limit].
-        """
+    def count(self, population: Population, wanted: Wanted) -> Counts:
+        """What is wanted of the population's counts, of all samples. Called within
+        :func:`rledit.runtime.plain_modes`."""
         ...
 
 
@@ -59,22 +56,24 @@ def ruled_out(logits: Tensor) -> Tensor:
     return logits.masked_fill(out, torch.finfo(logits.dtype).min / 4)
 
 
-def add_up(parts: Iterator[Counts], asked: list[str]) -> Counts:
-    """Counts of all samples from those of some at a time, which must be of :func:`countable` parts."""
-    counts = next(parts)
-    for more in parts:
+def add_up(passes: Iterator[Counts], wanted: Wanted) -> Counts:
+    """Counts of all samples from those of some at a time, which must be what is :func:`countable`."""
+    counts = next(passes)
+    for more in passes:
         counts += more
-    if "concordant" in asked:
+    if "concordant" in wanted.parts:
         counts = counts._replace(concordant=concordant_pairs(counts.histogram))
-    if "histogram" not in asked:
+    if "histogram" not in wanted.parts:
         counts = counts._replace(histogram=counts.histogram.new_empty(0))
     return counts
 
 
-def countable(asked: list[str]) -> list[str]:
-    """The parts to count of some samples at a time: pairs of samples from two passes count, too, so they come
-    from the sum of the histograms."""
-    return sorted({*asked, "histogram"} - {"concordant"}) if "concordant" in asked else asked
+def countable(wanted: Wanted) -> Wanted:
+    """What to count of some samples at a time: pairs of samples from two passes count, too, so they come from
+    the sum of the histograms."""
+    if "concordant" not in wanted.parts:
+        return wanted
+    return wanted._replace(parts=sorted({*wanted.parts, "histogram"} - {"concordant"}))
 
 
 class OneByOne(ABC):
@@ -112,7 +111,7 @@ class OneByOne(ABC):
         """
         ...
 
-    def count(self, population: Population, wanted: list[str], margin_limit: float) -> Counts:
+    def count(self, population: Population, wanted: Wanted) -> Counts:
         edited = [name for name in self._weights if population.touches(name)]
         rows: list[Counts] = []
         for start in range(0, population.size, self._at_once):
@@ -120,16 +119,12 @@ class OneByOne(ABC):
             weights = {name: part.edited(name, self._weights[name]) for name in edited}
             for n in range(part.size):
                 own = {name: weight[n] for name, weight in weights.items()}
-                rows.append(add_up(self._passes(own, population, wanted, margin_limit), wanted))
+                rows.append(add_up(self._passes(own, population, countable(wanted)), wanted))
         return Counts(*(torch.cat(column) for column in zip(*rows, strict=True)))
 
-    def _passes(
-        self, weights: dict[str, Tensor], population: Population, wanted: list[str], margin_limit: float
-    ) -> Iterator[Counts]:
-        parts = countable(wanted)
+    def _passes(self, weights: dict[str, Tensor], population: Population, wanted: Wanted) -> Iterator[Counts]:
         for samples, logits in self.logits(weights, population.precision):
-            finite = ruled_out(logits)[None]
-            yield self._tally.count(finite, samples, Wanted(parts, HISTOGRAM_BINS, margin_limit))
+            yield self._tally.count(ruled_out(logits)[None], samples, wanted)
 
 
 class FunctionEvaluator(OneByOne):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..objectives import Objective
-from ..ops import TALLY_PARTS, Backend
+from ..ops import TALLY_PARTS, Backend, Wanted
 from ..ops import backend as find_backend
 from ..ops.rules import UNCHANGED, EditRule
 from ..ops.tail import PRECISIONS
@@ -17,13 +17,11 @@ from ..runtime import plain_modes
 from ..samples import Samples
 from ..tally import LabelCount, Tally
 from .editable import Editable, Factors
-from .evaluator import Evaluator
+from .evaluator import HISTOGRAM_BINS, Evaluator
 from .population import Population
 
 BackendName: TypeAlias = Literal["auto", "reference", "native", "triton", "cuda"]
 Precision: TypeAlias = Literal["float32", "bfloat16"]
-BINNED = frozenset({"histogram", "concordant"})
-"""Parts of a tally that come from margins cut into bins."""
 
 
 class Scorer:
@@ -160,10 +158,11 @@ class Scorer:
         """
         own = weights or {}
         sizes = [left.shape[0] for left, _ in factors.values()] + [w.shape[0] for w in own.values()]
-        parts = self._parts(None) if parts is None else parts
-        limit = self.margin_limit if BINNED.intersection(parts) else 1.0
+        wanted = Wanted(self._parts(None) if parts is None else parts, HISTOGRAM_BINS)
+        if wanted.binned:
+            wanted = wanted._replace(margin_limit=self.margin_limit)
         population = self._population(sizes[0] if sizes else 1, factors, rule, own)
-        counts = self.evaluator.count(population, parts, limit)
+        counts = self.evaluator.count(population, wanted)
         return Tally(counts, self.samples.group_names, self._label_count)
 
     def _population(
@@ -190,7 +189,8 @@ class Scorer:
         limit = 16.0
         grown = False
         while 1e-6 < limit < 1e6:
-            histogram = self.evaluator.count(unedited, ["histogram"], limit).histogram.sum((0, 1, 2))
+            wanted = Wanted(["histogram"], HISTOGRAM_BINS, limit)
+            histogram = self.evaluator.count(unedited, wanted).histogram.sum((0, 1, 2))
             bins, total = len(histogram), int(histogram.sum())
             inside = total - int(histogram[[0, -1]].sum())
             half = int(histogram[bins // 4 : 3 * bins // 4].sum())

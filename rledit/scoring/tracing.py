@@ -11,7 +11,6 @@ compares it with the network first.
 from __future__ import annotations
 
 import inspect
-import operator
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +18,20 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
+
+from .dataflow import clone_before_inplace, downstream, is_inplace, upstream
+
+__all__ = [
+    "Cut",
+    "Rows",
+    "RowsError",
+    "TracingError",
+    "called_name",
+    "cut",
+    "first_line",
+    "is_inplace",
+    "targets_that_reach",
+]
 
 
 class TracingError(ValueError):
@@ -123,13 +136,13 @@ def cut(model: nn.Module, targets: Sequence[str], inputs: Tensor) -> Cut:
     """
     called = {called_name(model, target): target for target in targets}
     graph, source = _trace(model, called)
-    clones = _clone_before_inplace(model, graph)
+    clones = clone_before_inplace(model, graph)
     calls = {n for n in graph.nodes if n.op == "call_module" and n.target in called}
-    dynamic = _downstream(graph, calls)
+    dynamic = downstream(graph, calls)
     _check_rows_stay(dynamic, calls)
     # A copy that only a dynamic node reads is made when it runs: cached, it would take memory twice.
     dynamic |= {clone for clone in clones if set(clone.users) <= dynamic}
-    from_inputs = _downstream(graph, {source})
+    from_inputs = downstream(graph, {source})
     boundary = [
         node
         for node in graph.nodes
@@ -157,9 +170,9 @@ def targets_that_reach(model: nn.Module, targets: Sequence[str]) -> set[str] | N
         graph = _Tracer(called).trace(model)
     except Exception:  # any code may stand in a forward(), and fail on a proxy in any way
         return None
-    used = _upstream(node for node in graph.nodes if node.op == "output")
+    used = upstream(node for node in graph.nodes if node.op == "output")
     # An in-place call may use a value without a path: what it changes is read again.
-    used |= _upstream(node for node in graph.nodes if is_inplace(model, node))
+    used |= upstream(node for node in graph.nodes if is_inplace(model, node))
     return {called[str(node.target)] for node in used if node.op == "call_module" and node.target in called}
 
 
@@ -194,7 +207,7 @@ def _check_rows_stay(dynamic: set[fx.Node], calls: Iterable[fx.Node]) -> None:
     Each candidate then has rows of its own number and order (mixture of experts, early exit), which folding
     candidates into the batch cannot keep apart.
     """
-    before = _upstream(node for call in calls for node in call.all_input_nodes) & dynamic
+    before = upstream(node for call in calls for node in call.all_input_nodes) & dynamic
     for node in before:
         name = str(node.target) if node.op == "call_method" else getattr(node.target, "__name__", "")
         alone = name == "where" and len(node.args) + len(node.kwargs) == 1
@@ -206,79 +219,12 @@ def _check_rows_stay(dynamic: set[fx.Node], calls: Iterable[fx.Node]) -> None:
 _PICKS_ROWS = {"nonzero", "argwhere", "masked_select", "index_select", "unique"}
 
 
-def _clone_before_inplace(model: nn.Module, graph: fx.Graph) -> set[fx.Node]:
-    """Make the graph's values immutable as far as the graph can tell, so that it may be cut anywhere.
-
-    Whoever reads a value after an in-place call on it reads the call's result instead; where somebody read
-    it before, the call works on a copy. Returns the copies. Views of a value are not followed.
-    """
-    clones = set()
-    seen: set[fx.Node] = set()
-    for node in list(graph.nodes):
-        if is_inplace(model, node) and node.all_input_nodes:
-            value = node.all_input_nodes[0]
-            for user in list(value.users):
-                if user is not node and user not in seen:
-                    user.replace_input_with(value, node)
-            if len(value.users) > 1 or value.op == "get_attr":
-                with graph.inserting_before(node):
-                    clone = graph.call_method("clone", (value,))
-                node.replace_input_with(value, clone)
-                clones.add(clone)
-        seen.add(node)
-    return clones
-
-
-_INPLACE_OPERATORS = {
-    operator.iadd, operator.isub, operator.imul, operator.itruediv, operator.ifloordiv, operator.imod,
-    operator.ipow, operator.iand, operator.ior, operator.ixor,
-}  # fmt: skip
-
-
-def is_inplace(model: nn.Module, node: fx.Node) -> bool:
-    if node.op == "call_module":
-        return bool(getattr(model.get_submodule(str(node.target)), "inplace", False))
-    if node.op == "call_method":
-        name = str(node.target)
-        return name.endswith("_") and not name.endswith("__")
-    if node.op != "call_function":
-        return False
-    assert callable(node.target)
-    try:
-        arguments = inspect.signature(node.target).bind(*node.args, **node.kwargs).arguments
-    except (TypeError, ValueError):  # a builtin
-        arguments = node.kwargs
-    name = getattr(node.target, "__name__", "")
-    return bool(arguments.get("inplace")) or name.endswith("_") or node.target in _INPLACE_OPERATORS
-
-
-def _downstream(graph: fx.Graph, sources: set[fx.Node]) -> set[fx.Node]:
-    """The sources and all that depends on them."""
-    reached: set[fx.Node] = set()
-    for node in graph.nodes:
-        if node in sources or any(before in reached for before in node.all_input_nodes):
-            reached.add(node)
-    return reached
-
-
-def _upstream(nodes: Iterable[fx.Node]) -> set[fx.Node]:
-    """The nodes and all that they depend on."""
-    needed: set[fx.Node] = set()
-    stack = list(nodes)
-    while stack:
-        node = stack.pop()
-        if node not in needed:
-            needed.add(node)
-            stack.extend(node.all_input_nodes)
-    return needed
-
-
 def _prefix(
     model: nn.Module, source: fx.Node, graph: fx.Graph, boundary: Sequence[fx.Node]
 ) -> fx.GraphModule:
     out = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
-    needed = _upstream([source, *boundary])
+    needed = upstream([source, *boundary])
     for node in graph.nodes:
         if node in needed:
             copies[node] = out.node_copy(node, lambda before: copies[before])

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from ..ops import NONLINEARITIES, Backend, Candidates, Counts, Layer, TailProblem, Wanted
 from ..targets import as_matrix, find_targets
 from .copies import twin_of
-from .evaluator import HISTOGRAM_BINS, Evaluator, OneByOne, add_up, countable, ruled_out
+from .evaluator import Evaluator, OneByOne, add_up, countable, ruled_out
 from .network import CutNetwork
 from .population import Population
 from .tail import Tail
@@ -51,11 +51,11 @@ class TailWay:
     def cached_bytes(self) -> int:
         return self._tail.bytes
 
-    def count(self, population: Population, wanted: list[str], margin_limit: float) -> Counts:
-        score = partial(self._score, wanted, margin_limit)
+    def count(self, population: Population, wanted: Wanted) -> Counts:
+        score = partial(self._score, wanted)
         return _in_parts(population, self._at_once, score) if self._at_once else score(population)
 
-    def _score(self, wanted: list[str], margin_limit: float, population: Population) -> Counts:
+    def _score(self, wanted: Wanted, population: Population) -> Counts:
         factors = [population.factors.get(name, (None, None)) for name in self._names]
         candidates = Candidates(
             population.size,
@@ -64,7 +64,7 @@ class TailWay:
             [right for _, right in factors],
             [population.weights.get(name) for name in self._names],
         )
-        return self._tail.score(candidates, Wanted(wanted, HISTOGRAM_BINS, margin_limit))
+        return self._tail.score(candidates, wanted)
 
 
 def tail_logits(tail: Tail, activations: Tensor, population: Population) -> Tensor:
@@ -109,33 +109,28 @@ class SuffixWay:
     def cached_bytes(self) -> int:
         return sum(value.numel() * value.element_size() for value in self._cached)
 
-    def count(self, population: Population, wanted: list[str], margin_limit: float) -> Counts:
+    def count(self, population: Population, wanted: Wanted) -> Counts:
         if self._instead is None:
             try:
-                return add_up(self._passes(population, countable(wanted), margin_limit), wanted)
+                return add_up(self._passes(population, countable(wanted)), wanted)
             except RowsError as error:
                 self._instead = self._otherwise(error)
-        return self._instead.count(population, wanted, margin_limit)
+        return self._instead.count(population, wanted)
 
-    def _passes(self, population: Population, wanted: list[str], margin_limit: float) -> Iterator[Counts]:
+    def _passes(self, population: Population, wanted: Wanted) -> Iterator[Counts]:
         """Samples outside, candidates inside: what the candidates share of some samples is made once."""
         samples, candidates = self._pass_size(population)
         for start in range(0, self._samples, samples):
             rows = slice(start, start + samples)
             values = tuple(value[rows] for value in self._cached)
-            score = partial(self._score_pass, values, rows, wanted, margin_limit)
+            score = partial(self._score_pass, values, rows, wanted)
             yield _in_parts(population.afresh(), candidates, score)
 
     def _score_pass(
-        self,
-        values: tuple[Tensor, ...],
-        rows: slice,
-        wanted: list[str],
-        margin_limit: float,
-        part: Population,
+        self, values: tuple[Tensor, ...], rows: slice, wanted: Wanted, part: Population
     ) -> Counts:
         logits = ruled_out(self._network.suffix(values, part)).unflatten(0, (part.size, -1))
-        return self._tally.count(logits, rows, Wanted(wanted, HISTOGRAM_BINS, margin_limit))
+        return self._tally.count(logits, rows, wanted)
 
     def _pass_size(self, population: Population) -> tuple[int, int]:
         """How many samples of how many candidates run at once, so that activations stay in cache."""
@@ -184,10 +179,10 @@ class WholeWay(OneByOne):
     def cached_bytes(self) -> int:
         return self._inputs.numel() * self._inputs.element_size()
 
-    def count(self, population: Population, wanted: list[str], margin_limit: float) -> Counts:
+    def count(self, population: Population, wanted: Wanted) -> Counts:
         with _EDITING:
             try:
-                return super().count(population, wanted, margin_limit)
+                return super().count(population, wanted)
             finally:
                 for name, target in self._targets.items():
                     if population.touches(name):

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .._moved import renamed
 from ..runtime import seeded
 
 Progress = Callable[[int, int, float], None]
@@ -19,8 +20,8 @@ Progress = Callable[[int, int, float], None]
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """Arguments of :func:`train_classifier` that go well together: ``**dataclasses.asdict(recipe)``."""
+class Hyperparameters:
+    """Arguments of :func:`train_classifier` that go well together, given as ``**dataclasses.asdict(...)``."""
 
     epochs: int
     batch_size: int
@@ -29,9 +30,9 @@ class Recipe:
     max_shift: int = 0
 
 
-RECIPES = {
-    "mnist": Recipe(epochs=6, batch_size=128, learning_rate=6e-3, max_shift=2),
-    "mnist5k": Recipe(epochs=25, batch_size=64, learning_rate=6e-3, max_shift=2),
+HYPERPARAMETERS = {
+    "mnist": Hyperparameters(epochs=6, batch_size=128, learning_rate=6e-3, max_shift=2),
+    "mnist5k": Hyperparameters(epochs=25, batch_size=64, learning_rate=6e-3, max_shift=2),
 }
 """For ``MnistCNN``, by data set; chosen on 6,000 and 800 images held out of the training sets."""
 
@@ -230,3 +231,7 @@ def _check_logits(logits: Tensor, labels: Tensor) -> None:
             f"labels: expected 0..{logits.shape[1] - 1} (the model has {logits.shape[1]} logits), "
             f"got {int(labels.max())}"
         )
+
+
+def __getattr__(name: str) -> object:
+    return renamed(__name__, name)

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 
 import rledit
-from rledit.audits import Audit, AuditData, LinearProbe, last_features, linear_probe
+from rledit.audits import Audit, AuditData, LinearProbe, last_features, linear_probe, run_audits
+from rledit.audits.unlearning import AUDITS, NOT_MEASURED, limits
+from rledit.objectives.metric_names import METRIC_DISPLAYS, direction, label, shown
 
 
 def clusters(samples: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -70,18 +72,53 @@ def test_what_cannot_be_probed_is_said() -> None:
         linear_probe(model, inputs, labels, inputs, labels, 3)
 
 
-def test_the_probe_as_an_audit_gives_a_figure_per_group() -> None:
-    model = network()
+def audit_data() -> AuditData:
+    """To forget: class 2."""
     sets = []
     for seed in (0, 1):
         inputs, labels = clusters(150, seed)
         sets.append(rledit.Samples(inputs, labels, rledit.forget_groups(labels, 2)))
+    return AuditData(*sets, classes=3)
+
+
+def test_the_probe_as_an_audit_gives_a_figure_per_group() -> None:
+    model, data = network(), audit_data()
+    sets = [data.train, data.test]
     audit: Audit = LinearProbe(batch_size=64)
-    figures = audit(model, AuditData(*sets, classes=3))
+    figures = audit(model, data)
     assert set(figures) == {"forget_probe_accuracy", "retain_probe_accuracy"}
     train, test = (torch.cat(list(part.batches())) for part in sets)
     recall = linear_probe(model, train, sets[0].labels, test, sets[1].labels, 3)
     assert figures["forget_probe_accuracy"] == pytest.approx(float(recall[2]))
+    only = LinearProbe(groups=("forget", "unknown"))(model, data)
+    assert only["forget_probe_accuracy"] == figures["forget_probe_accuracy"]
+    assert only["unknown_probe_accuracy"] != only["unknown_probe_accuracy"]
+    assert len(only) == 2
+
+
+def test_a_list_of_audits_gives_all_their_figures() -> None:
+    model, data = network(), audit_data()
+    forget, retain = LinearProbe(groups=("forget",)), LinearProbe(groups=("retain",))
+    assert run_audits([], model, data) == {}
+    both = run_audits([retain, forget], model, data)
+    assert list(both) == ["retain_probe_accuracy", "forget_probe_accuracy"]
+    assert both == retain(model, data) | forget(model, data)
+    with pytest.raises(ValueError, match="one figure of each key, got several of forget_probe_accuracy"):
+        run_audits([forget, LinearProbe()], model, data)
+
+
+def test_figures_of_audits_have_names() -> None:
+    assert label("forget_probe_accuracy") == "probe accuracy"
+    assert shown("forget_probe_accuracy", 0.98054) == "98.05%"
+    assert (direction("forget_probe_accuracy"), direction("retain_probe_accuracy")) == (-1, 1)
+    labels = [entry.label for entry in METRIC_DISPLAYS.values()]
+    assert len(set(labels)) == len(labels)
+
+
+def test_a_report_says_what_each_audit_of_its_list_does() -> None:
+    assert limits().count(LinearProbe.note) == len(AUDITS) == 1
+    assert NOT_MEASURED in limits()
+    assert LinearProbe.note not in limits([])
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from rledit import Edit
 from rledit.cli import main
 from rledit.zoo.data import Dataset
 from rledit.zoo.models import MnistCNN, normalize
-from rledit.zoo.training import RECIPES, per_class_accuracy, train_classifier
+from rledit.zoo.training import HYPERPARAMETERS, per_class_accuracy, train_classifier
 
 RLEDIT = [sys.executable, "-c", "from rledit.cli import main; main()"]
 SMALL = ["--candidates", "1280", "--num-envs", "64", "--no-retrain"]
@@ -60,10 +60,8 @@ def weights(mnist5k: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A CNN that knows its digits, in a safetensors file."""
     torch.manual_seed(0)
     model = MnistCNN()
-    recipe = asdict(replace(RECIPES["mnist5k"], epochs=4))
-    train_classifier(
-        model, normalize("mnist5k", mnist5k.train.images), mnist5k.train.labels, seed=0, **recipe
-    )
+    fewer = asdict(replace(HYPERPARAMETERS["mnist5k"], epochs=4))
+    train_classifier(model, normalize("mnist5k", mnist5k.train.images), mnist5k.train.labels, seed=0, **fewer)
     path = tmp_path_factory.mktemp("model") / "model.safetensors"
     save_file(model.state_dict(), path)
     return path

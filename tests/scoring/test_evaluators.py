@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rledit import Samples, Scorer, Task, Unlearning, forget_groups
-from rledit.ops import Counts
+from rledit.ops import Counts, Wanted
 from rledit.scoring import EditableFunction, Evaluator
 from rledit.scoring.population import Population
 
@@ -88,8 +88,8 @@ def test_any_evaluator_will_do() -> None:
         way = "fixed"
         cached_bytes = 5
 
-        def count(self, population: Population, wanted: list[str], margin_limit: float) -> Counts:
-            assert wanted == ["correct"]
+        def count(self, population: Population, wanted: Wanted) -> Counts:
+            assert wanted.parts == ["correct"]
             positive = population.edited("2", black_box().weights()["2"]).gt(0).sum((1, 2))
             none = torch.empty(0, dtype=torch.int64)
             return Counts(positive[:, None].repeat(1, 2), none, none, none.double(), none, none)

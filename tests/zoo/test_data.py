@@ -24,6 +24,7 @@ from rledit.zoo.data import (
     cifar10,
     embedded,
     load,
+    load_comments,
     mnist,
     read_idx,
     resolve_root,
@@ -345,7 +346,7 @@ def test_mnist_download_with_wrong_checksum(
     (server[0] / "train-images-idx3-ubyte.gz").write_bytes(b"a login page")
     with pytest.raises(ValueError, match=r"train-images-idx3-ubyte\.gz: the download is damaged"):
         load("mnist", tmp_path / "root")
-    assert list((tmp_path / "root" / "MNIST" / "raw").iterdir()) == []
+    assert not (tmp_path / "root").exists()
 
 
 @pytest.mark.parametrize("fault", ["not found", "no server"])
@@ -357,9 +358,44 @@ def test_download_without_network(
     folder = tmp_path / "root" / "MNIST" / "raw"
     with pytest.raises(ConnectionError, match="could not be downloaded") as raised:
         load("mnist", tmp_path / "root")
-    assert str(folder) in str(raised.value)
+    assert f"in {folder} (there is no folder {tmp_path / 'root'}) and could not" in str(raised.value)
     assert f"get {address}train-images-idx3-ubyte.gz elsewhere" in str(raised.value)
-    assert list(folder.iterdir()) == []
+    assert "point data_root (or RLEDIT_DATA) at" in str(raised.value)
+    assert not (tmp_path / "root").exists()
+
+
+def test_a_failed_download_removes_no_folder_of_the_users(
+    tmp_path: Path, server: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve_mnist(server, monkeypatch)
+    (server[0] / "t10k-labels-idx1-ubyte.gz").unlink()  # the last file to be asked for
+    empty, half = tmp_path / "empty", tmp_path / "half"
+    (empty / "MNIST").mkdir(parents=True)
+    with pytest.raises(ConnectionError, match="could not be downloaded"):
+        load("mnist", half)
+    assert len(list((half / "MNIST" / "raw").iterdir())) == 3  # what has come stays
+    monkeypatch.setattr(mnist, "MIRROR", "http://127.0.0.1:9/")
+    with pytest.raises(ConnectionError, match=rf"there is no folder {empty}/MNIST/raw\)"):
+        load("mnist", empty)
+    assert list(empty.rglob("*")) == [empty / "MNIST"]
+
+
+def test_ctrl_c_in_a_download_leaves_no_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def retrieve(*_: object, path: Path, **__: object) -> str:
+        path.mkdir(parents=True)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pooch.retrieve", retrieve)
+    with pytest.raises(KeyboardInterrupt):
+        load("cifar10", tmp_path / "mistyped" / "root")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["mnist", "jigsaw"])
+def test_a_mistyped_folder_is_named(name: str, tmp_path: Path) -> None:
+    mistyped = tmp_path / "mistyped"
+    with pytest.raises(FileNotFoundError, match=rf"\(there is no folder {mistyped}\)"):
+        load_comments(name, mistyped) if name == "jigsaw" else load(name, mistyped, download=False)
 
 
 def test_official_checksums_are_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from rledit.storage import cache as activation_cache
 from rledit.storage.cache import cached
 from rledit.storage.files import read_tensors, write_tensors
 from rledit.zoo.data import split
-from rledit.zoo.models import HEAD_RECIPE, MLP_RECIPE, ToxicityHead, ToxicityMLP, Vocabulary
+from rledit.zoo.models import HEAD_HYPERPARAMETERS, MLP_HYPERPARAMETERS, ToxicityHead, ToxicityMLP, Vocabulary
 from rledit.zoo.models.bag_of_words import words_of
 from rledit.zoo.training import train_classifier
 
@@ -192,7 +192,7 @@ def test_mlp_learns_real_comments(shared_data: Path) -> None:
     assert vocabulary.unknown(texts) == int((encoded.sum(1) == 0).sum()) < 50
     torch.manual_seed(0)
     model = ToxicityMLP(len(vocabulary))
-    train_classifier(model, encoded[train], labels[train], seed=0, **asdict(MLP_RECIPE))
+    train_classifier(model, encoded[train], labels[train], seed=0, **asdict(MLP_HYPERPARAMETERS))
     with torch.inference_mode():
         logits = model.eval()(encoded[test])
     # 0.90 with one seed or another; a bag of words cannot do much better on 8,000 comments.
@@ -208,7 +208,7 @@ def test_head_learns() -> None:
     inputs = torch.nn.functional.normalize(points, dim=-1)
     torch.manual_seed(0)
     head = ToxicityHead(32, 16)
-    train_classifier(head, inputs[:1000], labels[:1000], seed=0, **asdict(HEAD_RECIPE))
+    train_classifier(head, inputs[:1000], labels[:1000], seed=0, **asdict(HEAD_HYPERPARAMETERS))
     with torch.inference_mode():
         right = head.eval()(inputs[1000:]).argmax(1) == labels[1000:]
     assert float(right.double().mean()) > 0.97

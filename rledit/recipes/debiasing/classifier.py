@@ -20,7 +20,13 @@ from ...storage.files import read_tensors, write_tensors
 from ...zoo.data import IDENTITY_TERMS
 from ...zoo.models.bag_of_words import Vocabulary
 from ...zoo.models.encoder import SentenceEncoder
-from ...zoo.models.toxicity import HEAD_RECIPE, MLP_RECIPE, SYNTHETIC_RECIPE, ToxicityHead, ToxicityMLP
+from ...zoo.models.toxicity import (
+    HEAD_HYPERPARAMETERS,
+    MLP_HYPERPARAMETERS,
+    SYNTHETIC_HYPERPARAMETERS,
+    ToxicityHead,
+    ToxicityMLP,
+)
 from ...zoo.training import train_classifier
 from .config import DebiasConfig
 from .data import DebiasData
@@ -63,9 +69,10 @@ class BagOfWords:
         inputs = vocabulary.encode(data.texts)
         if unknown := vocabulary.unknown(data.texts):
             logger.warning("%d of %d comments have no known word.", unknown, len(data.texts))
-        recipe = SYNTHETIC_RECIPE if config.dataset == ("synthetic",) else MLP_RECIPE
+        synthetic = config.dataset == ("synthetic",)
+        hyperparameters = SYNTHETIC_HYPERPARAMETERS if synthetic else MLP_HYPERPARAMETERS
         train_classifier(
-            model, inputs, data.train.labels, seed=config.seed, progress=progress, **asdict(recipe)
+            model, inputs, data.train.labels, seed=config.seed, progress=progress, **asdict(hyperparameters)
         )
         return cls(model, vocabulary)
 
@@ -133,7 +140,7 @@ class EncoderWithHead:
             data.train.labels,
             seed=config.seed,
             progress=progress,
-            **asdict(HEAD_RECIPE),
+            **asdict(HEAD_HYPERPARAMETERS),
         )
         return cls(head, embeddings, _edits_block(config))
 

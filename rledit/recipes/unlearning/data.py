@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
-from ...audits.linear_probe import linear_probe
+from ...audits import Audit, AuditData, run_audits
+from ...audits.unlearning import AUDITS
 from ...samples import Samples, forget_groups
 from ...storage.files import Json
 from ...zoo import models
@@ -39,6 +42,17 @@ class UnlearningData:
     def samples(self, images: LabeledImages, forget: tuple[int, ...]) -> Samples:
         return Samples(self.inputs(images), images.labels, forget_groups(images.labels, forget))
 
+    def audit_data(self, forget: tuple[int, ...]) -> AuditData:
+        """The reward and the test split. A group without test images is left out."""
+        forgotten = torch.isin(self.test.labels, torch.tensor(forget))
+        groups = {"forget": forgotten, "retain": ~forgotten}
+        present = {name: mask for name, mask in groups.items() if bool(mask.any())}
+        return AuditData(
+            train=self.samples(self.reward, forget),
+            test=Samples(self.inputs(self.test), self.test.labels, present),
+            classes=len(self.classes),
+        )
+
     def check(self, forget: tuple[int, ...]) -> None:
         """Raise ValueError for a class that the data set does not have."""
         for label in forget:
@@ -48,27 +62,22 @@ class UnlearningData:
             raise ValueError(f"forget: these are all classes of {self.name}; nothing is left to retain")
 
 
-def evaluate(model: nn.Module, data: UnlearningData, forget: tuple[int, ...]) -> dict[str, Json]:
-    """Accuracies on the test split, from the model itself, as fractions.
-
-    ``forget_probe_accuracy`` is what a linear probe on the last features, trained on the reward split with
-    all classes, still recalls of the forgotten ones.
-    """
-    inputs = data.inputs(data.test)
-    recall = per_class_accuracy(model, inputs, data.test.labels, len(data.classes))
-    probed = linear_probe(
-        model, data.inputs(data.reward), data.reward.labels, inputs, data.test.labels, len(data.classes)
-    )
+def evaluate(
+    model: nn.Module, data: UnlearningData, forget: tuple[int, ...], audits: Sequence[Audit] = AUDITS
+) -> dict[str, Json]:
+    """Accuracies on the test split, from the model itself, as fractions, and the figures of audits, which
+    learn what they have to from the reward split."""
+    recall = per_class_accuracy(model, data.inputs(data.test), data.test.labels, len(data.classes))
     counts = torch.bincount(data.test.labels, minlength=len(data.classes)).double()
     forgotten = torch.zeros(len(data.classes), dtype=torch.bool)
     forgotten[list(forget)] = True
 
-    def over(rates: Tensor, mask: Tensor) -> float:
-        return float((rates * counts)[mask].sum() / counts[mask].sum())
+    def over(mask: Tensor) -> float:
+        return float((recall * counts)[mask].sum() / counts[mask].sum())
 
     return {
-        "forget_accuracy": over(recall, forgotten),
-        "retain_accuracy": over(recall, ~forgotten),
-        "forget_probe_accuracy": over(probed, forgotten),
+        "forget_accuracy": over(forgotten),
+        "retain_accuracy": over(~forgotten),
+        **run_audits(audits, model, data.audit_data(forget)),
         "per_class_accuracy": recall.tolist(),
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from ...audits import Audit
+from ...audits.unlearning import AUDITS, limits
 from ...experiments.config import make_trainer, placed
 from ...experiments.console import Console, supervised_bar
 from ...experiments.folder import RunFolder
@@ -29,7 +31,7 @@ from ...targets import check_rank, find_targets
 from ...task import Task
 from ...zoo import models
 from ...zoo.data import load
-from ...zoo.training import RECIPES, train_classifier
+from ...zoo.training import HYPERPARAMETERS, train_classifier
 from .config import UnlearningConfig
 from .data import UnlearningData, evaluate
 
@@ -38,9 +40,10 @@ logger = logging.getLogger("rledit")
 
 def pretrain(config: UnlearningConfig, data: UnlearningData, progress: Callable[..., None]) -> nn.Module:
     """Train the network that is to be edited, from the config's seed."""
-    if config.dataset not in RECIPES:
+    if config.dataset not in HYPERPARAMETERS:
         raise ValueError(
-            f"weights: {config.dataset} has no training recipe here; give --weights with a safetensors file"
+            f"weights: rledit has no hyperparameters to train on {config.dataset}; give --weights with a "
+            "safetensors file"
         )
     with seeded(config.seed, torch.device("cpu")):
         model = models.build(config.model_name)
@@ -50,7 +53,7 @@ def pretrain(config: UnlearningConfig, data: UnlearningData, progress: Callable[
         data.train.labels,
         seed=config.seed,
         progress=progress,
-        **asdict(RECIPES[config.dataset]),
+        **asdict(HYPERPARAMETERS[config.dataset]),
     )
     return model.eval()
 
@@ -123,6 +126,7 @@ class UnlearningRecipe(Recipe):
     Args:
         with_weights: whether ``config.weights`` will be read; a resumed run has its own.
         with_retrain, known: see :func:`run`.
+        audits: what the models are asked beside their accuracies.
     """
 
     def __init__(
@@ -133,12 +137,14 @@ class UnlearningRecipe(Recipe):
         with_weights: bool = True,
         with_retrain: bool = True,
         known: Mapping[str, Any] | None = None,
+        audits: Sequence[Audit] = AUDITS,
     ) -> None:
         self.config: UnlearningConfig = config
         self._data = UnlearningData(load(config.dataset, data_root), config.seed)
         self._data.check(config.forget)
         self._with_retrain = with_retrain
         self._known = known or {}
+        self._audits = audits
         self._before: nn.Module | None = None
         _check(config, with_weights)
 
@@ -153,7 +159,10 @@ class UnlearningRecipe(Recipe):
     def evaluate(self, edited: nn.Module) -> dict[str, Any]:
         assert self._before is not None
         models = {"before": self._before, "after": edited}
-        return {when: evaluate(model, self._data, self.config.forget) for when, model in models.items()}
+        return {
+            when: evaluate(model, self._data, self.config.forget, self._audits)
+            for when, model in models.items()
+        }
 
     def drawings(self, finished: Finished) -> list[Drawing]:
         metrics = finished.metrics
@@ -168,7 +177,7 @@ class UnlearningRecipe(Recipe):
         config, classes = self.config, self._data.classes
         forgotten = ", ".join(classes[label] for label in config.forget)
         title = f"Forgetting {forgotten} of {config.dataset}: {config.world}, rank {config.rank}"
-        return Page(title, classes)
+        return Page(title, classes, limits(self._audits))
 
     def known_baselines(self) -> Mapping[str, Any]:
         return self._known
@@ -176,7 +185,7 @@ class UnlearningRecipe(Recipe):
     def baselines(self, console: Console) -> Mapping[str, Baseline]:
         if not self._with_retrain:
             return {}
-        return {"retrain": partial(retrain_baseline, self.config, self._data, console)}
+        return {"retrain": partial(retrain_baseline, self.config, self._data, console, self._audits)}
 
 
 def _check(config: UnlearningConfig, with_weights: bool) -> None:
@@ -209,10 +218,15 @@ def _model(
     return model, seconds
 
 
-def retrain_baseline(config: UnlearningConfig, data: UnlearningData, console: Console) -> dict[str, Any]:
+def retrain_baseline(
+    config: UnlearningConfig, data: UnlearningData, console: Console, audits: Sequence[Audit] = AUDITS
+) -> dict[str, Any]:
     """Test figures of the same network trained from scratch without the forgotten classes."""
-    if config.dataset not in RECIPES:
-        logger.warning("No retrained network to compare with: %s has no training recipe.", config.dataset)
+    if config.dataset not in HYPERPARAMETERS:
+        logger.warning(
+            "No retrained network to compare with: rledit has no hyperparameters to train on %s.",
+            config.dataset,
+        )
         return {}
     started = time.perf_counter()
     with supervised_bar("retraining without the class", console) as progress:
@@ -223,6 +237,6 @@ def retrain_baseline(config: UnlearningConfig, data: UnlearningData, console: Co
             config.forget,
             seed=config.seed,
             progress=progress,
-            **asdict(RECIPES[config.dataset]),
+            **asdict(HYPERPARAMETERS[config.dataset]),
         )
-    return {"test": evaluate(model, data, config.forget), "seconds": time.perf_counter() - started}
+    return {"test": evaluate(model, data, config.forget, audits), "seconds": time.perf_counter() - started}

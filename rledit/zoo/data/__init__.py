@@ -13,8 +13,8 @@
 from __future__ import annotations
 
 import os
-import warnings
 
+from ..._moved import renamed
 from .cifar10 import load_cifar10
 from .comment_files import COMMENT_NAMES, CommentName, load_comments, read_comments
 from .comments import Comments, hold_out_templates, split_comments
@@ -80,7 +80,4 @@ def load(name: str, data_root: str | os.PathLike[str] | None = None, download: b
 
 
 def __getattr__(name: str) -> object:
-    if name == "LabelledImages":
-        warnings.warn("LabelledImages is deprecated, use LabeledImages", DeprecationWarning, stacklevel=2)
-        return LabeledImages
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return renamed(__name__, name)

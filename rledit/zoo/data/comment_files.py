@@ -16,7 +16,7 @@ import torch
 
 from .comments import Comments
 from .identities import IDENTITY_TERMS, find_identities, mask_of
-from .root import VARIABLE, first_existing, resolve_root
+from .root import VARIABLE, first_existing, place, resolve_root
 from .synthetic_comments import synthetic_comments, synthetic_templates
 
 logger = logging.getLogger("rledit")
@@ -99,7 +99,7 @@ def load_comments(name: str, data_root: str | os.PathLike[str] | None = None) ->
     path = first_existing((root / "text", root), names)
     if path is None:
         raise FileNotFoundError(
-            f"{name}: found neither {' nor '.join(names)} in {root / 'text'} or {root}. Get it from "
+            f"{name}: found neither {' nor '.join(names)} in {root / 'text'} or {place(root)}. Get it from "
             f"{source}, and put it there, or point data_root (or {VARIABLE}) at the folder that has it."
         )
     return read_comments(path, name=name)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from torch import Tensor
+
+from ..._moved import renamed
 
 
 @dataclass(frozen=True, eq=False)  # tensors have no single truth value, so a generated __eq__ would raise
@@ -178,7 +179,4 @@ def _check_labels(labels: Tensor) -> None:
 
 
 def __getattr__(name: str) -> object:
-    if name == "LabelledImages":
-        warnings.warn("LabelledImages is deprecated, use LabeledImages", DeprecationWarning, stacklevel=2)
-        return LabeledImages
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return renamed(__name__, name)

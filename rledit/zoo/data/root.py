@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ...extras import require
@@ -42,10 +43,16 @@ def first_existing(folders: Iterable[Path], names: Iterable[str]) -> Path | None
     return next((folder / name for folder in folders for name in names if (folder / name).is_file()), None)
 
 
+def place(folder: Path) -> str:
+    """A folder for a message, with the first part of its path that is not there: it may be mistyped."""
+    absent = _absent(folder)
+    return f"{folder} (there is no folder {absent[-1]})" if absent else str(folder)
+
+
 def missing(dataset: str, files: Iterable[str], folder: Path) -> FileNotFoundError:
     """The error for data that is not there and may not be downloaded (``download=False``)."""
     return FileNotFoundError(
-        f"{dataset}: {', '.join(files)} not found in {folder}. Put it there, or point data_root "
+        f"{dataset}: {', '.join(files)} not found in {place(folder)}. Put it there, or point data_root "
         f"(or {VARIABLE}) at the folder that has it, or allow the download with download=True."
     )
 
@@ -60,19 +67,21 @@ def fetch(url: str, md5: str, folder: Path) -> Path:
         url: http(s) address of one file.
         md5: its checksum, 32 hexadecimal digits. It guards against damaged and outdated files; it is the
             publishers' own checksum, hence MD5.
-        folder: created if need be.
+        folder: created if need be, and removed again if nothing gets there.
 
     Raises:
         MissingExtraError: the package pooch is not installed.
         ConnectionError: the server could not be reached or refused; the message says where to put the
-            file by hand.
+            file by hand, and what of the folder's path does not exist.
         ValueError: what came has another checksum.
         OSError: the file could not be written, e.g. no permission or no space left.
     """
     pooch = require("pooch", "data", "a download")
     name = url.rsplit("/", 1)[1]
+    looked_in = place(folder)
     try:
-        return Path(pooch.retrieve(url, known_hash=f"md5:{md5}", fname=name, path=folder))
+        with _removed_if_unused(folder):
+            return Path(pooch.retrieve(url, known_hash=f"md5:{md5}", fname=name, path=folder))
     except ValueError as error:
         raise ValueError(
             f"{url}: the download is damaged or no longer the expected file (MD5 {md5}); nothing was kept. "
@@ -83,6 +92,26 @@ def fetch(url: str, md5: str, folder: Path) -> Path:
         if error.errno is not None:
             raise
         raise ConnectionError(
-            f"{name} was not found in {folder} and could not be downloaded. Without a network, get {url} "
-            f"elsewhere and put it into {folder}. ({error})"
+            f"{name} was not found in {looked_in} and could not be downloaded. Without a network, get {url} "
+            f"elsewhere and put it into {folder}, or point data_root (or {VARIABLE}) at the folder that has "
+            f"it. ({error})"
         ) from error
+
+
+@contextmanager
+def _removed_if_unused(folder: Path) -> Iterator[None]:
+    """What is new of a folder's path and empty after an error is removed: a path that was mistyped is not to
+    stay behind as folders."""
+    absent = _absent(folder)
+    try:
+        yield
+    except BaseException:
+        for new in absent:
+            with suppress(OSError):  # never made, or somebody has put something there
+                new.rmdir()
+        raise
+
+
+def _absent(folder: Path) -> list[Path]:
+    """What of a path does not exist, from the folder itself upwards."""
+    return [path for path in (folder, *folder.parents) if not path.exists()]

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from ..._moved import renamed
 from .bag_of_words import Vocabulary
 from .bert import BertLayer, LastBlock
 from .encoder import SentenceEncoder
 from .mnist_cnn import MnistCNN
 from .registry import NAMES, build, normalize
 from .resnet_cifar import ResNetCIFAR
-from .toxicity import HEAD_RECIPE, MLP_RECIPE, ToxicityHead, ToxicityMLP
+from .toxicity import HEAD_HYPERPARAMETERS, MLP_HYPERPARAMETERS, ToxicityHead, ToxicityMLP
 
 __all__ = [
-    "HEAD_RECIPE",
-    "MLP_RECIPE",
+    "HEAD_HYPERPARAMETERS",
+    "MLP_HYPERPARAMETERS",
     "NAMES",
     "BertLayer",
     "LastBlock",
@@ -25,3 +26,7 @@ __all__ = [
     "build",
     "normalize",
 ]
+
+
+def __getattr__(name: str) -> object:
+    return renamed(__name__, name)

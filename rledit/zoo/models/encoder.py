@@ -9,10 +9,8 @@ import hashlib
 import inspect
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -22,6 +20,7 @@ from ...storage.files import Json
 from ...storage.fingerprint import fingerprint
 from .bag_of_words import check_texts
 from .bert import BertLayer, LastBlock, pool
+from .encoder_files import positions, read_encoder, tokenizer_hash
 
 Progress = Callable[[int, int], None]
 """Called after every batch with the texts done so far and the texts in all."""
@@ -77,23 +76,12 @@ class SentenceEncoder:
             ValueError: the files are damaged, do not fit together or are no encoder; or ``max_tokens`` is
                 out of range.
         """
-        transformers = _transformers()
         folder = Path(path).expanduser().absolute()
-        _check_files(folder)
-        options = {"local_files_only": True, "trust_remote_code": False}
-        try:
-            with _no_progress_bars(transformers):
-                tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
-                model, report = transformers.AutoModel.from_pretrained(
-                    folder, use_safetensors=True, output_loading_info=True, **options
-                )
-        except Exception as error:  # of many kinds, by file and by version
-            raise ValueError(f"{folder}: cannot be read as an encoder: {error}") from error
-        _check_model(folder, model, tokenizer, report["missing_keys"])
-        limit = _positions(model, tokenizer)
+        model, tokenizer = read_encoder(folder)
+        limit = positions(model, tokenizer)
         if not 3 <= max_tokens <= limit:
             raise ValueError(f"max_tokens: expected 3..{limit} for {folder}, got {max_tokens}")
-        return cls(model.float().to(device), tokenizer, _identity(folder), max_tokens, normalize)
+        return cls(model.float().to(device), tokenizer, tokenizer_hash(folder), max_tokens, normalize)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -272,82 +260,3 @@ _NAMES = {
 
 def _padded(values: list[list[int]], width: int, padding: int) -> Tensor:
     return torch.tensor([row + [padding] * (width - len(row)) for row in values], dtype=torch.int64)
-
-
-def _transformers() -> ModuleType:
-    try:
-        import transformers
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            'sentence encoders need the package transformers: pip install "rledit[text]"', name="transformers"
-        ) from error
-    module: ModuleType = transformers
-    return module
-
-
-@contextmanager
-def _no_progress_bars(transformers: ModuleType) -> Iterator[None]:
-    """Reading takes a second; whoever wants bars for the rest has ``progress``."""
-    bars = transformers.utils.logging
-    shown = bars.is_progress_bar_enabled()
-    bars.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            bars.enable_progress_bar()
-
-
-def _check_files(folder: Path) -> None:
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: expected the folder of an encoder, there is none")
-    if not (folder / "config.json").is_file():
-        raise FileNotFoundError(f"{folder}: expected the folder of an encoder, it has no config.json")
-    if not any((folder / f"model.safetensors{suffix}").is_file() for suffix in ("", ".index.json")):
-        raise FileNotFoundError(
-            f"{folder}: expected model.safetensors (rledit never reads pickles such as pytorch_model.bin)"
-        )
-
-
-def _check_model(folder: Path, model: Any, tokenizer: Any, missing: Iterable[str]) -> None:
-    config = model.config
-    # What transformers does not find it fills with random numbers. We do not use the pooler.
-    absent = sorted(name for name in missing if not name.startswith("pooler."))
-    if absent:
-        raise ValueError(f"{folder}: model.safetensors lacks {len(absent)} weights, such as {absent[0]}")
-    for name, weight in model.named_parameters():
-        if not bool(weight.isfinite().all()):
-            raise ValueError(f"{folder}: expected finite weights, {name!r} has NaN or infinity")
-    if getattr(config, "is_encoder_decoder", False) or getattr(config, "is_decoder", False):
-        raise ValueError(f"{folder}: expected an encoder, got a {config.model_type!r} with a decoder")
-    takes_mask = "attention_mask" in inspect.signature(model.forward).parameters
-    if not (takes_mask and isinstance(getattr(config, "hidden_size", None), int)):
-        raise ValueError(
-            f"{folder}: expected an encoder of texts with an attention mask, got a {config.model_type!r}"
-        )
-    if tokenizer.pad_token_id is None:
-        raise ValueError(f"{folder}: expected a tokenizer with a padding token, got one without")
-    largest = max(tokenizer.get_vocab().values(), default=0)
-    known = model.get_input_embeddings().num_embeddings
-    if largest >= known:
-        raise ValueError(f"{folder}: the tokenizer has token {largest}, the model knows 0..{known - 1}")
-
-
-def _identity(folder: Path) -> str:
-    """A hash of the small files: they say how texts become tokens."""
-    digest = hashlib.sha256()
-    for file in sorted(folder.iterdir()):
-        if file.is_file() and file.suffix in {".json", ".txt", ".model"}:
-            content = file.read_bytes()
-            digest.update(f"{len(file.name)}:{file.name}|{len(content)}|".encode())
-            digest.update(content)
-    return digest.hexdigest()
-
-
-def _positions(model: Any, tokenizer: Any) -> int:
-    """How many tokens the model can take."""
-    positions = getattr(model.config, "max_position_embeddings", None) or tokenizer.model_max_length
-    table = getattr(getattr(model, "embeddings", None), "position_embeddings", None)
-    if isinstance(table, nn.Embedding) and table.padding_idx is not None:
-        positions = table.num_embeddings - table.padding_idx - 1  # RoBERTa counts from there
-    return int(min(positions, tokenizer.model_max_length))

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ..training import Recipe
+from ..._moved import renamed
+from ..training import Hyperparameters
 
-MLP_RECIPE = Recipe(epochs=2, batch_size=64, learning_rate=4e-3, weight_decay=0.1)
+MLP_HYPERPARAMETERS = Hyperparameters(epochs=2, batch_size=64, learning_rate=4e-3, weight_decay=0.1)
 """For :class:`ToxicityMLP` on 7,000 to 20,000 comments, chosen on comments held out of the training sets. It
 learns comments by heart from the third epoch on."""
 
-SYNTHETIC_RECIPE = Recipe(epochs=5, batch_size=64, learning_rate=1e-2, weight_decay=0.1)
+SYNTHETIC_HYPERPARAMETERS = Hyperparameters(epochs=5, batch_size=64, learning_rate=1e-2, weight_decay=0.1)
 """For :class:`ToxicityMLP` on the synthetic comments, long enough to learn their bias."""
 
-HEAD_RECIPE = Recipe(epochs=20, batch_size=128, learning_rate=3e-3, weight_decay=1.0)
+HEAD_HYPERPARAMETERS = Hyperparameters(epochs=20, batch_size=128, learning_rate=3e-3, weight_decay=1.0)
 """For :class:`ToxicityHead` on 7,000 to 20,000 embeddings, chosen in the same way."""
 
 
@@ -88,3 +89,7 @@ class ToxicityHead(nn.Module):
 def _check_size(name: str, size: int, least: int) -> None:
     if size < least:
         raise ValueError(f"{name}: expected at least {least}, got {size}")
+
+
+def __getattr__(name: str) -> object:
+    return renamed(__name__, name)

@@ -1,0 +1,100 @@
+"""Random edits of a model's targets, really made: in a twin of it, and taken back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..targets import Target, as_matrix, find_targets
+from .copies import twin_of
+from .network import calling_modules, logits_of
+
+
+class RandomEdits:
+    """A shift of rank 1 for each target, about as large as its weights, in a twin of the model.
+
+    Sizes are factors of the shifts: 0 is no edit.
+
+    Args:
+        model: a private copy, in eval mode; it stays as it is.
+        targets: its targets.
+
+    Attributes:
+        factors: left [O, 1] and right [1, I] per target, of an edit of size 1.
+    """
+
+    def __init__(self, model: nn.Module, targets: Mapping[str, Target]) -> None:
+        self._originals = targets
+        self._twin = twin_of(model, [target.weight for target in targets.values()])
+        self._targets = find_targets(self._twin, list(targets))
+        generator = torch.Generator().manual_seed(0)
+        self.factors = {name: _random_factors(target.weight, generator) for name, target in targets.items()}
+
+    def logits(self, sizes: Mapping[str, float], inputs: Tensor) -> Tensor:
+        """The logits with the weights of these targets edited."""
+        try:
+            for name, size in sizes.items():
+                self._write(name, size)
+            return logits_of(self._twin, inputs)
+        finally:
+            for name in sizes:
+                self._write(name, 0.0)
+
+    def logits_edited_in_calls(self, sizes: Mapping[str, float], inputs: Tensor) -> Tensor:
+        """The logits with these weights edited while their modules are being called, and at no other time."""
+        with self._edited_in_calls(sizes):
+            return logits_of(self._twin, inputs)
+
+    def outputs(self, name: str, size: float, inputs: Tensor) -> list[Tensor]:
+        """What an edited target gives in each of its calls."""
+        outputs: list[Tensor] = []
+        hook = self._targets[name].register_forward_hook(lambda *call: outputs.append(call[2].clone()))
+        try:
+            with calling_modules():
+                self.logits({name: size}, inputs)
+        finally:
+            hook.remove()
+        return outputs
+
+    def _write(self, name: str, size: float) -> None:
+        weight = self._targets[name].weight.data
+        weight.copy_(self._originals[name].weight)
+        if size:
+            left, right = self.factors[name]
+            if weight.is_contiguous():
+                as_matrix(weight).addr_(left[:, 0], right[0], alpha=size)  # no second matrix of that size
+            else:
+                weight.add_((size * left @ right).view_as(weight))
+
+    @contextmanager
+    def _edited_in_calls(self, sizes: Mapping[str, float]) -> Iterator[None]:
+        hooks = []
+        for name, size in sizes.items():
+            target = self._targets[name]
+            before, after = partial(self._while_called, name, size), partial(self._while_called, name, 0.0)
+            hooks += [
+                target.register_forward_pre_hook(before, prepend=True),
+                target.register_forward_hook(after),
+            ]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _while_called(self, name: str, size: float, *_: Any) -> None:
+        self._write(name, size)
+
+
+def _random_factors(weight: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Left [O, 1] and right [1, I] of an edit as large as the weights."""
+    matrix = as_matrix(weight.detach())
+    outputs, inputs = matrix.shape
+    size = float(torch.linalg.vector_norm(matrix)) / matrix.numel() ** 0.5 or inputs**-0.5
+    left = size * torch.randn(outputs, 1, generator=generator, device="cpu").to(weight)
+    return left, torch.randn(1, inputs, generator=generator, device="cpu").to(weight)
