@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
 import torch
@@ -62,11 +62,21 @@ class LabelCount:
 
     def __init__(self, labels: Tensor, groups: Mapping[str, Tensor], classes: int) -> None:
         counted = [torch.bincount(labels[mask], minlength=classes).cpu() for mask in groups.values()]
-        by_name = zip(groups, counted, strict=True)
-        self.classes: dict[str, list[int]] = ByGroup({name: count.tolist() for name, count in by_name})
+        self._fill(torch.stack(counted), groups)
+
+    @classmethod
+    def of_table(cls, table: Tensor, groups: Sequence[str]) -> LabelCount:
+        """From the counts themselves, int64 [G, C]."""
+        made = cls.__new__(cls)
+        made._fill(table, groups)
+        return made
+
+    def _fill(self, table: Tensor, groups: Iterable[str]) -> None:
+        by_name = zip(groups, table.tolist(), strict=True)
+        self.classes: dict[str, list[int]] = ByGroup(dict(by_name))
         self.total: dict[str, int] = ByGroup({name: sum(count) for name, count in self.classes.items()})
-        self._index = ByGroup({name: i for i, name in enumerate(groups)})
-        self._table = torch.stack(counted)  # [G, C]
+        self._index = ByGroup({name: i for i, name in enumerate(self.classes)})
+        self._table = table  # [G, C]
         self._copies: dict[Any, Tensor] = {}
 
     def table(self, groups: tuple[str, ...], device: torch.device) -> Tensor:

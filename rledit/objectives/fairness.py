@@ -98,10 +98,11 @@ class GroupMetrics:
         return self.tally.rows(names)
 
     def _counts(self, figure: Figure) -> tuple[Tensor, Tensor]:
-        """Negatives and positives of these groups, float64 [K] each."""
+        """Negatives and positives of these groups, float64 [K] each; [N, K] where every candidate has groups
+        of its own sizes."""
         if figure not in self._sizes:
             table = self.tally.label_table(self.groups_with(figure)).double()
-            self._sizes[figure] = (table[:, 0], table[:, 1])
+            self._sizes[figure] = (table[..., 0], table[..., 1])
         return self._sizes[figure]
 
     def per_group(self, name: str) -> dict[str, Tensor]:

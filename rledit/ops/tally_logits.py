@@ -67,14 +67,19 @@ def tally_logits_ref(
         loss = entropy @ groups.double().T
     if "histogram" in wanted or "concordant" in wanted:
         margin = torch.where(finite, logits[..., 1] - logits[..., 0], 0)  # [N, S]
-        position = (margin + margin_limit) * (bins / (2 * margin_limit))
-        index = position.clamp(0, bins - 1).to(torch.int64)
-        binned = count(labels * bins + index, 2 * bins).unflatten(2, (2, bins))
+        place = bins_of(margin, bins, margin_limit)
+        binned = count(labels * bins + place, 2 * bins).unflatten(2, (2, bins))
         if "histogram" in wanted:
             histogram = binned
         if "concordant" in wanted:
             concordant = concordant_pairs(binned)
     return Counts(correct, predictions, confusion, loss, histogram, concordant)
+
+
+def bins_of(margins: Tensor, bins: int, margin_limit: float) -> Tensor:
+    """The bin of each margin, int64 of the same shape; of NaN any. See :class:`rledit.ops.Wanted`."""
+    position = (margins + margin_limit) * (bins / (2 * margin_limit))
+    return position.nan_to_num().clamp(0, bins - 1).to(torch.int64)
 
 
 def tally_logits(

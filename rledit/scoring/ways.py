@@ -174,6 +174,7 @@ class WholeWay(OneByOne):
         self._twin = twin_of(model, [target.weight for target in found.values()])
         self._targets = find_targets(self._twin, list(targets))
         self._inputs = inputs
+        self._dtype = next(iter(weights.values())).dtype
 
     @property
     def cached_bytes(self) -> int:
@@ -196,12 +197,12 @@ class WholeWay(OneByOne):
         hooks = [target.register_forward_pre_hook(_round_inputs) for target in rounded]
         on_cpu = self._inputs.device.type == "cpu"
         rows = WHOLE_ROWS * torch.get_num_threads() if on_cpu else GPU_WHOLE_ROWS
-        start = 0
+        total = len(self._inputs)
         try:
-            for inputs in self._inputs.split(rows):
-                logits = self._twin(inputs.clone())  # which the network may change in place
-                yield slice(start, start + len(inputs)), logits.to(next(iter(self._weights.values())).dtype)
-                start += len(inputs)
+            for start in range(0, total, rows):
+                samples = slice(start, min(start + rows, total))
+                logits = self._twin(self._inputs[samples].clone())  # which the network may change in place
+                yield samples, logits.to(self._dtype)
         finally:
             for hook in hooks:
                 hook.remove()

@@ -21,10 +21,11 @@ from rledit.recipes.debiasing import data as debiasing_data
 from rledit.recipes.debiasing.classifier import BagOfWords
 from rledit.recipes.debiasing.config import LAYER_SETS
 from rledit.recipes.debiasing.data import DebiasData, Split
-from rledit.recipes.debiasing.evaluation import evaluate, margins_of, ranks_of, resample
+from rledit.recipes.debiasing.evaluation import evaluate, margins_of, ranks_of
 from rledit.recipes.debiasing.figures import RATES, error_rates
 from rledit.recipes.debiasing.layers import choose_layers
 from rledit.recipes.debiasing.report import per_group_table
+from rledit.recipes.debiasing.resampling import resample
 from rledit.recipes.debiasing.run import measure
 from rledit.recipes.debiasing.task import editing_samples, make_task
 from rledit.samples import Samples
@@ -159,7 +160,7 @@ def test_ranks_keep_order_and_signs() -> None:
 
 def test_resamples_keep_labels_and_sizes(data: DebiasData) -> None:
     samples = data.splits["validation"].samples(lambda texts: torch.zeros(len(texts), 1), data.identities)
-    positions = resample(samples, 5, seed=1)
+    positions = torch.stack(list(resample(samples, 5, seed=1)))
     assert positions.shape == (5, len(samples))
     for row in positions:
         assert torch.equal(samples.labels[row], samples.labels)
@@ -168,7 +169,7 @@ def test_resamples_keep_labels_and_sizes(data: DebiasData) -> None:
     sizes = samples.masks[:, positions].sum(-1)
     assert len(sizes[samples.group_names.index(data.identities[0])].unique()) > 1
     assert len(positions[0].unique()) < len(samples)
-    assert torch.equal(positions, resample(samples, 5, seed=1))
+    assert torch.equal(positions, torch.stack(list(resample(samples, 5, seed=1))))
 
 
 def test_intervals_of_overlapping_groups_are_as_wide_as_those_of_each_group_alone() -> None:

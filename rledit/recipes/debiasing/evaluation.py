@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from ...objectives import METRICS, PER_GROUP, GroupMetrics
 from ...objectives.fairness import NEEDS
 from ...ops import tally_logits
+from ...ops.tally_logits import bins_of
 from ...samples import Samples
 from ...storage.files import Json
 from ...tally import LabelCount, Tally
+from .resampling import ResampledTally, WeightedCounter, resample
 
 BINS = 8192
 """Of ranks: so many that AUCs are those of the very margins to three digits and more."""
@@ -49,33 +51,20 @@ def ranks_of(margins: Tensor) -> Tensor:
 
 def tally_margins(margins: Tensor, samples: Samples) -> Tally:
     """The tally of N lists of margins [N, S]."""
-    return _tally(margins, samples.labels, samples.groups)
-
-
-def _tally(margins: Tensor, labels: Tensor, groups: Mapping[str, Tensor]) -> Tally:
     logits = torch.stack([torch.zeros_like(margins), margins], dim=-1)
-    limit = max(1e-6, 1.01 * float(margins.nan_to_num().abs().max()))
-    masks = torch.stack(list(groups.values()))
-    counts = tally_logits(logits, labels, masks, sorted(NEEDS), BINS, limit)
-    return Tally(counts, tuple(groups), LabelCount(labels, groups, 2))
+    counts = tally_logits(logits, samples.labels, samples.masks, sorted(NEEDS), BINS, _limit(margins))
+    return Tally(counts, samples.group_names, LabelCount(samples.labels, samples.groups, 2))
 
 
-def resample(samples: Samples, count: int, seed: int) -> Tensor:
-    """Positions of bootstrap resamples, int64 [count, S].
+def tally_resamples(margins: Tensor, samples: Samples, seed: int) -> ResampledTally:
+    """The tally of margins [S] on :data:`RESAMPLES` resamples."""
+    places = bins_of(margins, BINS, _limit(margins))
+    counter = WeightedCounter(margins, places, BINS, samples, "bias")
+    return counter.tally(resample(samples, RESAMPLES, seed))
 
-    Each is drawn from the samples with the same label that are as much part of "utility" and "bias", so that
-    the sizes of those stay what they are. The sizes of identity groups vary, as they would in another test
-    set: where groups overlap, only a sample or two may share all their groups and the label, and resampling
-    among these would hardly vary anything.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    fixed = [samples.groups[name] for name in ("utility", "bias") if name in samples.groups]
-    _, stratum = torch.unique(torch.stack([samples.labels.bool(), *fixed]), dim=1, return_inverse=True)
-    order = torch.argsort(stratum, stable=True)
-    sizes = torch.bincount(stratum)
-    starts = (sizes.cumsum(0) - sizes)[stratum]
-    drawn = (torch.rand(count, len(samples), generator=generator) * sizes[stratum]).long()
-    return order[starts + torch.minimum(drawn, sizes[stratum] - 1)]
+
+def _limit(margins: Tensor) -> float:
+    return max(1e-6, 1.01 * float(margins.nan_to_num().abs().max()))
 
 
 def evaluate(margins: Tensor, samples: Samples, identities: Sequence[str], seed: int = 0) -> dict[str, Json]:
@@ -94,55 +83,53 @@ def evaluate(margins: Tensor, samples: Samples, identities: Sequence[str], seed:
     """
     present = [name for name in identities if name in samples.groups]
     ranks = ranks_of(margins)
-    whole = _Figures.of(ranks, samples.labels, samples.groups, present)
-    masks = torch.stack(list(samples.groups.values()))
-    drawn = []
-    # In order: samples of the same groups stay side by side, which is how they are counted fastest.
-    for row in resample(samples, RESAMPLES, seed).sort(dim=1).values:
-        groups = dict(zip(samples.groups, masks[:, row], strict=True))
-        drawn.append(_Figures.of(ranks[row], samples.labels[row], groups, present))
-    out: dict[str, Json] = dict(whole.overall)
+    whole = _Figures.of(tally_margins(ranks[None], samples), present)
+    resamples = tally_resamples(ranks, samples, seed).alike(present, "bias")
+    drawn = [_Figures.of(tally, present) for tally in resamples]
+    out: dict[str, Json] = {name: float(value) for name, value in whole.overall.items()}
     if "utility_accuracy" in whole.overall:
-        out["accuracy"] = whole.overall["utility_accuracy"]
-    out["per_group"] = whole.per_group
+        out["accuracy"] = out["utility_accuracy"]
+    out["per_group"] = {
+        group: {name: float(value) for name, value in figures.items()}
+        for group, figures in whole.per_group.items()
+    }
     out["interval"] = {
-        **{name: _interval([one.overall.get(name) for one in drawn]) for name in whole.overall},
+        **{name: _interval([part.overall.get(name) for part in drawn]) for name in whole.overall},
         "per_group": {
-            group: {name: _interval([one.per_group[group].get(name) for one in drawn]) for name in figures}
+            group: {name: _interval([part.per_group[group].get(name) for part in drawn]) for name in figures}
             for group, figures in whole.per_group.items()
         },
     }
     return out
 
 
-def _interval(values: Sequence[float | None]) -> list[float]:
+def _interval(parts: Sequence[Tensor | None]) -> list[float]:
     """The quantiles at :data:`LEVEL` of what is known; NaN if nothing is."""
-    known = [value for value in values if value is not None]
+    known = [part for part in parts if part is not None]
     if not known:
         return [math.nan, math.nan]
-    low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = np.quantile(torch.cat(known).numpy(), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return [float(low), float(high)]
 
 
 @dataclass(frozen=True)
 class _Figures:
-    """Metrics of one list of margins: over all groups, and by group, as far as they can be measured."""
+    """Metrics of N lists of margins, float64 [N] each: over all groups, and by group, as far as they can be
+    measured."""
 
-    overall: dict[str, float]
-    per_group: dict[str, dict[str, float]]
+    overall: dict[str, Tensor]
+    per_group: dict[str, dict[str, Tensor]]
 
     @classmethod
-    def of(
-        cls, margins: Tensor, labels: Tensor, groups: Mapping[str, Tensor], identities: Sequence[str]
-    ) -> _Figures:
-        metrics = GroupMetrics(_tally(margins[None], labels, groups), identities)
+    def of(cls, tally: Tally, identities: Sequence[str]) -> _Figures:
+        metrics = GroupMetrics(tally, identities)
         overall = {}
         for name in METRICS:
-            if metrics.utility in groups or not name.startswith("utility"):
+            if metrics.utility in tally.groups or not name.startswith("utility"):
                 with suppress(ValueError):  # no group has what it is made of
-                    overall[name] = float(metrics[name])
-        per_group: dict[str, dict[str, float]] = {group: {} for group in identities}
+                    overall[name] = metrics[name]
+        per_group: dict[str, dict[str, Tensor]] = {group: {} for group in identities}
         for name in PER_GROUP:
-            for group, value in metrics.per_group(name).items():
-                per_group[group][name] = float(value)
+            for group, values in metrics.per_group(name).items():
+                per_group[group][name] = values
         return cls(overall, per_group)
