@@ -19,7 +19,8 @@ from torch.overrides import TorchFunctionMode
 from ..ops import backend
 from ..ops.rules import UNCHANGED
 from ..targets import Target, as_matrix, find_targets
-from .copies import HALF, twin_of
+from .copies import twin_of
+from .halves import HALF
 from .network import calling_modules, logits_of
 from .population import Population
 from .tracing import targets_that_reach
@@ -30,6 +31,7 @@ SHOWS = 0.01  # of the logits' variation: what an edit must move to be a good te
 MOST_SAMPLES = 1024  # that are tried before a target is said to have no effect
 ACCURACY = 1e-4  # far above the rounding of a deep float32 network, far below what a wrong value does
 HALF_ACCURACY = 2e-2  # of passes over other batches, where the forward itself computes in half precision
+CHECKED_BYTES = 256 << 10  # of edited weights at a time: a check is no reason for a second copy of a model
 ROUNDINGS = 128  # of the last bit, that a logit may be off
 
 
@@ -45,6 +47,8 @@ class Probe:
         targets: its targets.
         inputs: [s, ...], at least 2 samples.
         sizes: of the random edit of each target; 1 if not given.
+        source: modules with the same weights. With them the model itself is edited and put right from them,
+            else a twin with a second copy of the targets' weights is.
     """
 
     def __init__(
@@ -53,12 +57,14 @@ class Probe:
         targets: Mapping[str, Target],
         inputs: Tensor,
         sizes: Mapping[str, float] | None = None,
+        source: Mapping[str, Target] | None = None,
     ) -> None:
         self.model = model
         self.inputs = inputs
         self.sizes = dict.fromkeys(targets, 1.0) if sizes is None else dict(sizes)
         self._originals = targets
-        self._twin = twin_of(model, [target.weight for target in targets.values()])
+        self._source = targets if source is None else source
+        self._twin = twin_of(model, [target.weight for target in targets.values()] if source is None else [])
         self._targets = find_targets(self._twin, list(targets))
         generator = torch.Generator().manual_seed(0)
         self._factors = {name: _random_factors(target.weight, generator) for name, target in targets.items()}
@@ -66,6 +72,7 @@ class Probe:
             self.unedited = logits_of(model, inputs)
         self._half = seen.half
         self.autocast = seen.autocast
+        self._kept: Tensor | None = None
 
     # -------------------------------------------------------------------------------- the model alone
 
@@ -219,7 +226,7 @@ class Probe:
 
     def _write(self, name: str, size: float) -> None:
         weight = self._targets[name].weight.data
-        weight.copy_(self._originals[name].weight)
+        weight.copy_(self._source[name].weight)
         if size:
             left, right = self._factors[name]
             if weight.is_contiguous():
@@ -249,6 +256,18 @@ class Probe:
 
     # ------------------------------------------------------------------------------------ populations
 
+    def keep(self) -> Probe:
+        """Know the logits that :meth:`check_population` compares with; nothing is edited from now on, and the
+        source may go."""
+        self._kept = self.edited(self.sizes)
+        self._source = self._originals
+        return self
+
+    def knows(self, inputs: Tensor) -> bool:
+        """Whether the kept logits are those of these inputs, and the model is still what it was."""
+        same = inputs.shape == self.inputs.shape and torch.equal(inputs, self.inputs)
+        return same and torch.equal(logits_of(self.model, inputs), self.unedited)
+
     def check_population(self, run: Callable[[Population], Tensor]) -> None:
         """Compare two candidates, one unedited and one with a random edit of every target, with the model.
 
@@ -267,12 +286,12 @@ class Probe:
             factors[name] = (torch.stack([0 * edit, edit]), torch.stack([right, right]))
         population = Population(
             size=2, factors=factors, weights={}, rule=UNCHANGED, backend=backend("reference"),
-            precision="float32",
+            precision="float32", block_bytes=CHECKED_BYTES,
         )  # fmt: skip
         logits = run(population)
         if logits.shape != (2 * len(self.inputs), self.unedited.shape[1]):
             raise MismatchError(f"expected logits of 2 candidates, got {list(logits.shape)}")
-        edited = self.edited(self.sizes)
+        edited = self.edited(self.sizes) if self._kept is None else self._kept
         tolerance = self._tolerance(self.unedited, edited)
         for kind, ours, theirs in zip(
             ("unedited", "edited"), logits.split(len(self.inputs)), (self.unedited, edited), strict=True
@@ -332,6 +351,16 @@ def _excess(ours: Tensor, theirs: Tensor, tolerance: Tensor) -> float:
     if bool((difference <= tolerance).all()):
         return 0.0
     return float(difference.nan_to_num(nan=torch.inf).max())
+
+
+def sees_half(model: nn.Module, inputs: Tensor) -> bool:
+    """Whether the model computes in half precision on these inputs, or fails on them."""
+    with _SeesHalf() as seen:
+        try:
+            logits_of(model, inputs)
+        except ValueError:
+            return True
+    return bool(seen.half)
 
 
 class _SeesHalf(TorchFunctionMode):

@@ -121,6 +121,8 @@ class OneByOne(ABC):
             for n in range(part.size):
                 own = {name: weight[n] for name, weight in weights.items()}
                 rows.append(add_up(self._passes(own, population, wanted, margin_limit), wanted))
+                del own
+            del weights  # before the next are made
         return Counts(*(torch.cat(column) for column in zip(*rows, strict=True)))
 
     def _passes(
