@@ -18,6 +18,7 @@ class PreparedTail:
         labels: _Array,
         groups: _Array,
         precision: str,
+        weights_stay: bool = False,
     ) -> None: ...
     def score(
         self,

@@ -23,13 +23,15 @@ class Task:
     """What to edit, and what for.
 
     The task keeps a private copy of the model, in eval mode: the caller's model is never changed, and later
-    changes to it do not reach the task. Half-precision weights are scored in float32. Forward hooks that
+    changes to it do not reach the task. Half-precision weights are computed with in
+    float32. Forward hooks that
     only watch (they return nothing and change nothing) are not part of the copy; hooks that act are, with
     copies of the variables that they hold. torch's modes around the call (no_grad, inference_mode, autocast,
     a default dtype or device) make no difference.
 
-    Memory: one copy of the model, and a second one of the edited weights while it is checked. The fused op
-    packs the layers that it runs once more.
+    Memory: one copy of the model, in its own precision but for targets and the layers of a fused tail, which
+    are float32. While candidates are scored, the fused op keeps unedited layers behind the first packed once
+    more, and a model that runs whole has one candidate's edited weights.
 
     Args:
         model: any ``nn.Module`` from one input tensor [S, ...] to logits [S, C]. A logit may be -inf, for a
@@ -63,7 +65,7 @@ class Task:
             if not isinstance(split, Samples):
                 raise TypeError(f"{name}: expected rledit.Samples, got {type(split).__name__}")
         self.objective = as_objective(objective)
-        self.editable = EditableModel(model, targets, samples)
+        self.editable = EditableModel(model, targets, self.samples, self.validation)
         self._check_samples("samples", self.samples)
         self._check_samples("validation", self.validation)
 

@@ -24,17 +24,30 @@ void apply_lowrank(Floats weight, const Floats& left, const Floats& right, const
   rledit::apply_lowrank(data, n, o, i, factors, kind, scale);
 }
 
-rledit::PreparedTail prepare(const Floats& activations, const PerLayer& weights, const PerLayer& biases,
-                             const std::vector<std::string>& nonlinearities, const Integers& labels,
-                             const Booleans& groups, const std::string& precision) {
-  const rledit::Tail tail = tail_of(activations, weights, biases, nonlinearities, labels, groups, precision);
-  const py::gil_scoped_release release;
-  return rledit::PreparedTail(tail);
+// A tail, and the arrays that it reads where they lie.
+struct Prepared {
+  rledit::PreparedTail tail;
+  PerLayer weights;
+};
+
+Prepared prepare(const Floats& activations, const PerLayer& weights, const PerLayer& biases,
+                 const std::vector<std::string>& nonlinearities, const Integers& labels, const Booleans& groups,
+                 const std::string& precision, bool weights_stay) {
+  rledit::Tail tail = tail_of(activations, weights, biases, nonlinearities, labels, groups, precision);
+  tail.weights_stay = weights_stay;
+  PerLayer kept;
+  if (weights_stay) kept = weights;
+  auto make = [&] {
+    const py::gil_scoped_release release;
+    return rledit::PreparedTail(tail);
+  };
+  return Prepared{make(), std::move(kept)};
 }
 
-py::tuple score_prepared(const rledit::PreparedTail& tail, const PerLayer& weights, const PerLayer& lefts,
+py::tuple score_prepared(const Prepared& prepared, const PerLayer& weights, const PerLayer& lefts,
                          const PerLayer& rights, int64_t candidates, const std::string& world, float scale,
                          const Wanted& wanted, int64_t bins, float margin_limit, const std::string& algebra) {
+  const rledit::PreparedTail& tail = prepared.tail;
   const rledit::Candidates population =
       candidates_of(tail.layers(), weights, lefts, rights, candidates, world, scale, algebra);
   Counts counts(candidates, tail.group_count(), tail.classes(), wanted, bins, margin_limit);
@@ -112,14 +125,16 @@ PYBIND11_MODULE(_native, module) {
   module.def("apply_lowrank_", &apply_lowrank, "weight"_a.noconvert(), "left"_a.noconvert(),
              "right"_a.noconvert(), "world"_a, "scale"_a);
   // Local to the module, so that another extension, or another version of this one, may bind the type, too.
-  py::class_<rledit::PreparedTail>(module, "PreparedTail", py::module_local(),
-                                   "A tail packed for many calls of score().")
+  py::class_<Prepared>(module, "PreparedTail", py::module_local(),
+                       "A tail packed for many calls of score().")
       .def(py::init(&prepare), "activations"_a.noconvert(), "weights"_a.noconvert(), "biases"_a.noconvert(),
-           "nonlinearities"_a, "labels"_a.noconvert(), "groups"_a.noconvert(), "precision"_a)
+           "nonlinearities"_a, "labels"_a.noconvert(), "groups"_a.noconvert(), "precision"_a,
+           "weights_stay"_a = false)
       .def("score", &score_prepared, "weights"_a.noconvert(), "lefts"_a.noconvert(), "rights"_a.noconvert(),
            "candidates"_a, "world"_a, "scale"_a, "wanted"_a, "bins"_a, "margin_limit"_a,
            "algebra"_a = "automatic")
-      .def_property_readonly("bytes", &rledit::PreparedTail::bytes, "Memory that it owns.");
+      .def_property_readonly(
+          "bytes", [](const Prepared& prepared) { return prepared.tail.bytes(); }, "Memory that it owns.");
   module.def("tally_logits", &tally_logits, "logits"_a.noconvert(), "labels"_a.noconvert(),
              "groups"_a.noconvert(), "wanted"_a, "bins"_a, "margin_limit"_a);
   module.def("weigh_shares", &weigh_shares, "counts"_a.noconvert(), "shares"_a,

@@ -9,6 +9,8 @@ namespace {
 
 constexpr int64_t kLeastShared = int64_t{4} << 20;  // multiplications that are worth a second thread
 
+constexpr int64_t kPackedForOneCall = int64_t{2} << 20;  // bytes that a call without edits may leave packed
+
 // Beyond, reading X right^T for every output costs more than fusing saves.
 constexpr int64_t kMostFusedRank = 16;
 
@@ -83,7 +85,19 @@ int64_t stack_of(Route route, const PreparedTail::State& tail, const Candidates&
   return 1;
 }
 
+bool nothing_is_edited(const Candidates& candidates) {
+  for (const LayerEdit& edit : candidates.edits)
+    if (edit.touches()) return false;
+  return true;
+}
+
 }  // namespace
+
+bool keeps_packed(const PreparedTail::State& tail, const Candidates& candidates, size_t l) {
+  const Layer& layer = tail.layers[l];
+  const bool large = layer.outputs * layer.inputs * int64_t{sizeof(float)} > kPackedForOneCall;
+  return !candidates.edits[l].touches() && !(large && nothing_is_edited(candidates));
+}
 
 Plan::Plan(const PreparedTail::State& tail, const Candidates& candidates)
     : route(choose_route(tail, candidates)),

@@ -28,6 +28,11 @@ enum class Route {
   formed_once,
 };
 
+// Whether layer l is not edited and stays packed for the calls to come. Where nothing is edited, in the call
+// that objectives compare with, a large one is formed on the way: a scorer that only stands by has no second
+// copy of its weights.
+bool keeps_packed(const PreparedTail::State& tail, const Candidates& candidates, size_t l);
+
 struct Plan {
   Plan(const PreparedTail::State& tail, const Candidates& candidates);
 

@@ -8,7 +8,7 @@ namespace rledit::cpu {
 Layers::Layers(const PreparedTail::State& tail, const Candidates& candidates, const Plan& plan)
     : tail_(tail), candidates_(candidates), plan_(plan), kernels_(tail.kernels) {
   for (size_t l = 0; l < layers(); ++l)
-    if (!edit(l).touches() || (l == 0 && plan.corrects())) tail.unedited(l);  // packed before threads want it
+    if (keeps_packed(tail, candidates, l)) tail.unedited(l);  // before threads want it
 }
 
 void Layers::enter(Range tiles) {
@@ -80,7 +80,7 @@ float* Layers::follow(size_t l, float* values, Scratch& scratch) const {
   return values;
 }
 
-// The weights of candidate n in layer l.
+// The weights of candidate n in layer l, edited or not.
 PanelSource Layers::edited(int64_t n, size_t l) const {
   const LayerEdit& own = edit(l);
   PanelSource source{};
@@ -131,7 +131,7 @@ void Layers::multiply_stack(int64_t tile, int64_t count, Scratch& scratch) const
 // Layer l of candidate n on some tiles, with weights that are packed already or formed on the way.
 void Layers::forward(int64_t n, size_t l, const char* in, int64_t tiles, float* out, Scratch& scratch) const {
   const Panels* packed = scratch.formed[l].get();
-  if (packed == nullptr && !edit(l).touches()) packed = &tail_.unedited(l);
+  if (packed == nullptr && keeps_packed(tail_, candidates_, l)) packed = &tail_.unedited(l);
   if (packed == nullptr) return form_and_multiply(n, l, in, tiles, out, scratch);
   Product product{};
   product.tile = in;

@@ -11,6 +11,7 @@ using cpu::PanelSource;
 namespace {
 
 constexpr int64_t kSpanBytes = int64_t{32} << 20;    // outputs that are computed at a time, and then dropped
+constexpr int64_t kBlockBytes = int64_t{2} << 20;    // of panels that are packed for one product
 constexpr int64_t kKeptOutputs = int64_t{32} << 20;  // outputs that are worth keeping between calls
 
 }  // namespace
@@ -23,8 +24,10 @@ PreparedTail::State::State(const Tail& tail)
   for (Layer& layer : layers) {
     operands.push_back(kernels.operands(precision, layer.inputs));
     panels_.push_back(std::make_unique<LazyPanels>());
-    owned_.emplace_back(layer.weight, layer.weight + layer.outputs * layer.inputs);
-    layer.weight = owned_.back().data();
+    if (!tail.weights_stay) {
+      owned_.emplace_back(layer.weight, layer.weight + layer.outputs * layer.inputs);
+      layer.weight = owned_.back().data();
+    }
     if (layer.bias != nullptr) {
       owned_.emplace_back(layer.bias, layer.bias + layer.outputs);
       layer.bias = owned_.back().data();
@@ -78,7 +81,7 @@ const float* PreparedTail::State::outputs(int64_t tile, int64_t count, int threa
   }
   std::call_once(outputs_once_, [&] {
     cpu::Buffer computed = cpu::allocate(all);
-    multiply_unedited(activations(0), samples.tiles(), reinterpret_cast<float*>(computed.get()), threads);
+    multiply_once(reinterpret_cast<float*>(computed.get()), threads);
     outputs_ = std::move(computed);
   });
   return reinterpret_cast<const float*>(outputs_.get() + tile * output_bytes());
@@ -94,6 +97,28 @@ void PreparedTail::State::multiply_unedited(const char* tiles, int64_t count, fl
     product.out = out + t * first().outputs * cpu::kTile;
     panels.multiply(product);
   });
+}
+
+// All tiles, with panels that are packed a few at a time and dropped: nobody needs them again.
+void PreparedTail::State::multiply_once(float* out, int threads) const {
+  const int64_t panel = cpu::panel_bytes(kernels, operands.front(), kernels.panel_rows, first().inputs);
+  const int64_t step = std::max<int64_t>(1, kBlockBytes / panel) * kernels.panel_rows;
+  for (int64_t row = 0; row < first().outputs; row += step) {
+    const int64_t rows = std::min(step, first().outputs - row);
+    cpu::Panels panels(kernels, operands.front(), rows, first().inputs);
+    PanelSource source{};
+    source.weight = first().weight + row * first().inputs;
+    source.factor = 1.0F;
+    panels.pack(source);
+    cpu::parallel_for(samples.tiles(), threads, [&](int64_t t, int) {
+      const cpu::ProductScope products(kernels);
+      cpu::Product product{};
+      product.tile = activations(t);
+      product.bias = first().bias != nullptr ? first().bias + row : nullptr;
+      product.out = out + (t * first().outputs + row) * cpu::kTile;
+      panels.multiply(product);
+    });
+  }
 }
 
 PreparedTail::PreparedTail(const Tail& tail) : state_(std::make_unique<const State>(tail)) {}

@@ -22,7 +22,7 @@ struct PreparedTail::State {
 
   const cpu::Kernels& kernels;
   Precision precision;
-  std::vector<Layer> layers;            // with pointers into `owned_`
+  std::vector<Layer> layers;            // with pointers into `owned_`, but for weights that stay
   std::vector<cpu::Operands> operands;  // per layer, of its product
   cpu::PackedSamples samples;
   cpu::SparseRows sparse;  // the activations, if they are float32 and mostly zeros
@@ -58,6 +58,7 @@ struct PreparedTail::State {
     std::optional<cpu::Panels> panels;
   };
 
+  void multiply_once(float* out, int threads) const;
   void multiply_unedited(const char* tiles, int64_t count, float* out, int threads) const;
 
   std::vector<std::vector<float>> owned_;  // weights and biases

@@ -96,8 +96,8 @@ class NativeBackend:
 
 
 class NativeTail:
-    """A tail that is packed once. The core owns what it needs of the problem but for the layers' weights,
-    which are read again for rules that it lacks."""
+    """A tail that is packed once. The core owns what it needs of the problem but for weights that stay; rules
+    that it lacks read the layers' weights again."""
 
     def __init__(self, problem: TailProblem) -> None:
         weights, biases = problem.weights, problem.biases
@@ -113,6 +113,7 @@ class NativeTail:
             _array(problem.labels),
             _array(problem.groups),
             problem.precision,
+            problem.weights_stay,
         )
 
     @property

@@ -53,6 +53,7 @@ class TailProblem:
         groups: bool [G, S], G <= 64.
         precision: "bfloat16" rounds the operands of every product to bfloat16 and accumulates in the dtype of
             the activations.
+        weights_stay: nobody will change the layers' weights, so they may be read where they lie.
 
     Raises:
         ValueError: for shapes or dtypes that do not fit, or an unknown nonlinearity or precision.
@@ -63,6 +64,7 @@ class TailProblem:
     labels: Tensor
     groups: Tensor
     precision: str = "float32"
+    weights_stay: bool = False
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:

@@ -5,9 +5,12 @@
 ``scorer``      checks what it is given, and scores with an evaluator
 ``editable``    what is edited: a private copy of a model, or a black box
 ``copies``      private copies, and twins that share their weights
+``halves``      half-precision weights that are computed with in float32
+``half_arithmetic``  does a model compute in half precision?
+``blocks``      large weights a part at a time
 ``hooks``       what becomes of the caller's hooks on a private copy
 ``checking``    is a model sound, and does a way to run candidates give what it gives?
-``random_edits``  random edits of the targets, really made in a twin: what is checked with
+``random_edits``  random edits of the targets, really made: what is checked with
 ``tracing``     cuts a network at its targets into a cached prefix and a suffix
 ``dataflow``    what depends on what in a traced graph
 ``network``     runs a cut network

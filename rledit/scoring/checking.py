@@ -7,17 +7,15 @@ they vary over the samples, from what the edit changed, and from the rounding of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from ..ops import backend
 from ..ops.rules import UNCHANGED
 from ..targets import Target
-from .copies import HALF
+from .half_arithmetic import SeesHalf
 from .network import calling_modules, logits_of
 from .population import Population
 from .random_edits import RandomEdits
@@ -29,6 +27,7 @@ SHOWS = 0.01  # of the logits' variation: what an edit must move to be a good te
 MOST_SAMPLES = 1024  # that are tried before a target is said to have no effect
 ACCURACY = 1e-4  # far above the rounding of a deep float32 network, far below what a wrong value does
 HALF_ACCURACY = 2e-2  # of passes over other batches, where the forward itself computes in half precision
+CHECKED_BYTES = 256 << 10  # of edited weights at a time: a check is no reason for a second copy of a model
 ROUNDINGS = 128  # of the last bit, that a logit may be off
 
 
@@ -44,6 +43,8 @@ class Probe:
         targets: its targets.
         inputs: [s, ...], at least 2 samples.
         sizes: of the random edit of each target; 1 if not given.
+        source: modules with the same weights. With them the model itself is edited and put right from them,
+            else a twin with a second copy of the targets' weights is.
     """
 
     def __init__(
@@ -52,16 +53,18 @@ class Probe:
         targets: Mapping[str, Target],
         inputs: Tensor,
         sizes: Mapping[str, float] | None = None,
+        source: Mapping[str, Target] | None = None,
     ) -> None:
         self.model = model
         self.inputs = inputs
         self.sizes = dict.fromkeys(targets, 1.0) if sizes is None else dict(sizes)
         self._targets = targets
-        self._edits = RandomEdits(model, targets)
-        with _SeesHalf() as seen:
+        self._edits = RandomEdits(model, targets, source)
+        with SeesHalf() as seen:
             self.unedited = logits_of(model, inputs)
         self._half = seen.half
         self.autocast = seen.autocast
+        self._kept: Tensor | None = None
 
     # -------------------------------------------------------------------------------- the model alone
 
@@ -195,6 +198,18 @@ class Probe:
 
     # ------------------------------------------------------------------------------------ populations
 
+    def keep(self) -> Probe:
+        """Know the logits that :meth:`check_population` compares with; nothing is edited from now on, and the
+        source may go."""
+        self._kept = self.edited(self.sizes)
+        self._edits.let_the_source_go()
+        return self
+
+    def knows(self, inputs: Tensor) -> bool:
+        """Whether the kept logits are those of these inputs, and the model is still what it was."""
+        same = inputs.shape == self.inputs.shape and torch.equal(inputs, self.inputs)
+        return same and torch.equal(logits_of(self.model, inputs), self.unedited)
+
     def check_population(self, run: Callable[[Population], Tensor]) -> None:
         """Compare two candidates, one unedited and one with a random edit of every target, with the model.
 
@@ -213,12 +228,12 @@ class Probe:
             factors[name] = (torch.stack([0 * edit, edit]), torch.stack([right, right]))
         population = Population(
             size=2, factors=factors, weights={}, rule=UNCHANGED, backend=backend("reference"),
-            precision="float32",
+            precision="float32", block_bytes=CHECKED_BYTES,
         )  # fmt: skip
         logits = run(population)
         if logits.shape != (2 * len(self.inputs), self.unedited.shape[1]):
             raise MismatchError(f"expected logits of 2 candidates, got {list(logits.shape)}")
-        edited = self.edited(self.sizes)
+        edited = self.edited(self.sizes) if self._kept is None else self._kept
         tolerance = self._tolerance(self.unedited, edited)
         for kind, ours, theirs in zip(
             ("unedited", "edited"), logits.split(len(self.inputs)), (self.unedited, edited), strict=True
@@ -269,22 +284,3 @@ def _excess(ours: Tensor, theirs: Tensor, tolerance: Tensor) -> float:
     if bool((difference <= tolerance).all()):
         return 0.0
     return float(difference.nan_to_num(nan=torch.inf).max())
-
-
-class _SeesHalf(TorchFunctionMode):
-    """Notes whether a forward switches autocast on or computes in half precision."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.autocast = False
-        self.half = False
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
-            self.autocast = self.half = True
-        result = func(*args, **(kwargs or {}))
-        if isinstance(result, Tensor) and result.dtype in HALF:
-            self.half = True
-        return result

@@ -3,37 +3,38 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from .halves import HALF, widen_lazily
 from .hooks import detach_functions
 
-HALF = (torch.float16, torch.bfloat16)
 
-
-def private_copy(model: nn.Module) -> nn.Module:
-    """A copy in eval mode, without gradients; where weights are in half precision it is of float32.
+def private_copy(model: nn.Module, targets: Sequence[str] = ()) -> nn.Module:
+    """A copy in eval mode, without gradients; where weights are in half precision it computes in float32.
 
     One copy of each weight is made and nothing else that is large. Tensors that a forward pass left behind,
     which deepcopy refuses, are copied without their history.
+
+    Args:
+        targets: modules whose weights are in float32 themselves; others' may stay in half precision, see
+            :mod:`rledit.scoring.halves`.
 
     Raises:
         ValueError: for weights that are not finite, or without values.
     """
     half = any(parameter.dtype in HALF for parameter in model.parameters())
+    widened = {id(model.get_submodule(name)._parameters["weight"]) for name in targets}
     memo: dict[int, Any] = {}
     for name, parameter in model.named_parameters():
         if parameter.is_meta:
             raise ValueError(f"model: expected weights with values, {name!r} is on the meta device")
         if type(parameter) is nn.Parameter:
             values = parameter.detach()
-            # float() gives a float32 parameter itself: it must be a copy all the same.
-            own = values.to(torch.float32) if half and values.is_floating_point() else values
-            own = own.clone() if own.data_ptr() == values.data_ptr() else own
+            own = values.float() if id(parameter) in widened and values.dtype in HALF else values.clone()
             if own.is_floating_point() and not _finite(own):
                 raise ValueError(f"model: expected finite weights, {name!r} has NaN or infinity")
             memo[id(parameter)] = nn.Parameter(own, requires_grad=False)
@@ -42,7 +43,8 @@ def private_copy(model: nn.Module) -> nn.Module:
     own_model = copy.deepcopy(model, memo)
     detach_functions(own_model, memo)
     if half:
-        own_model = own_model.float()
+        fixed = [own_model.get_submodule(name)._parameters["weight"] for name in targets]
+        widen_lazily(own_model, {id(weight) for weight in fixed})
     return own_model.eval().requires_grad_(False)
 
 
@@ -51,11 +53,18 @@ def _finite(values: Tensor) -> bool:
     return all(bool(part.isfinite().all()) for part in values.reshape(-1).split(1 << 18))
 
 
-def twin_of(model: nn.Module, own: Iterable[Tensor]) -> nn.Module:
-    """A copy that shares all parameters and buffers but ``own``, so that these may be edited in it."""
-    copied = {id(tensor) for tensor in own}
+def twin_of(model: nn.Module, own: Iterable[Tensor] = (), views: Iterable[Tensor] = ()) -> nn.Module:
+    """A copy that shares all parameters and buffers but ``own``, so that these may be edited in it.
+
+    Args:
+        views: parameters whose values are shared, too, but which may be given others (``data``) in the twin.
+    """
     tensors = (*model.parameters(), *model.buffers())
-    memo: dict[int, Any] = {id(tensor): tensor for tensor in tensors if id(tensor) not in copied}
+    memo: dict[int, Any] = {id(tensor): tensor for tensor in tensors}
+    for tensor in own:
+        memo.pop(id(tensor), None)
+    for tensor in views:
+        memo[id(tensor)] = nn.Parameter(tensor.detach(), requires_grad=False)
     twin = copy.deepcopy(model, memo)
     detach_functions(twin, memo)
     return twin

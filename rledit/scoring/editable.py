@@ -15,10 +15,12 @@ from ..ops import Backend
 from ..runtime import all_finite, plain_modes
 from ..samples import Samples
 from ..storage.fingerprint import fingerprint, fingerprints
-from ..targets import check_rank, find_targets, matrices
+from ..targets import Target, check_rank, find_targets, matrices
 from .checking import MismatchError, Probe
-from .copies import HALF, private_copy
+from .copies import private_copy
 from .evaluator import Evaluator, FunctionEvaluator
+from .half_arithmetic import sees_half
+from .halves import HALF, holds_half, widen, widen_layers
 from .hooks import take_off_watchers
 from .network import CutNetwork, logits_of
 from .tail import Tail, find_tail
@@ -148,7 +150,7 @@ class EditableModel(Editable):
     """A private copy of a model.
 
     Attributes:
-        model: the copy, in eval mode; half precision has become float32.
+        model: the copy, in eval mode; it computes in float32 where the original is in half precision.
         targets: the modules whose weights may be edited, by name.
         fingerprint: of the original's target weights.
         network: how to run it for many candidates at once; None where it must be run whole.
@@ -158,26 +160,31 @@ class EditableModel(Editable):
         TypeError, ValueError: see :class:`rledit.Task`.
     """
 
-    def __init__(self, model: nn.Module, targets: Sequence[str], samples: Samples) -> None:
-        """``samples``: a few of them show what the model takes and gives."""
+    def __init__(self, model: nn.Module, targets: Sequence[str], samples: Samples, *others: Samples) -> None:
+        """``samples``: a few of them show what the model takes and gives; ``others``: more splits that there
+        will be evaluators of."""
         if not isinstance(model, nn.Module):
             raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
         originals = find_targets(model, targets)
         with plain_modes():
-            self.model = private_copy(model)
+            self.model = private_copy(model, list(originals))
             self.fingerprint = fingerprint({name: target.weight for name, target in originals.items()})
             self.targets = find_targets(self.model, targets)
             self.dtype = next(iter(self.targets.values())).weight.dtype
             self.device = next(iter(self.targets.values())).weight.device
             first = self.as_input(samples.head(CHECKED_SAMPLES))
+            if holds_half(self.model) and sees_half(self.model, first[:SHOWN_SAMPLES]):
+                widen(self.model)
             take_off_watchers(self.model, lambda model: logits_of(model, first[:SHOWN_SAMPLES]))
             self.classes = logits_of(self.model, first[:SHOWN_SAMPLES]).shape[1]
             few = self._at_least(first, 3)
-            probe = Probe(self.model, self.targets, few)
+            # No second copy of the weights: the original's put right what the checks edit.
+            probe = Probe(self.model, self.targets, few, source=originals)
             probe.check_model()
             probe.check_targets(lambda count: self.as_input(samples.head(count)))
             probe.check_uses()
             self._sizes = probe.sizes  # of the random edits that scorers check themselves with
+            self._probes: list[Probe] = []
             self.network: CutNetwork | None = None
             self.tail: Tail | None = None
             try:
@@ -186,8 +193,29 @@ class EditableModel(Editable):
                 reason = str(error)
                 if isinstance(error, MismatchError):
                     reason = "autocast inside forward" if probe.autocast else "its trace gives other logits"
+            if self.network is not None:
+                self._keep_probes(probe, originals, [samples, *others])
         if self.network is None:
             warnings.warn(_runs_whole(reason), stacklevel=3)
+
+    def _keep_probes(self, probe: Probe, originals: Mapping[str, Target], splits: list[Samples]) -> None:
+        """What the edited model says of each split's first samples, for the evaluators' checks: later no
+        original puts right what they edit."""
+        self._probes.append(probe.keep())
+        for split in splits:
+            try:
+                few = self.as_input(split.head(CHECKED_SAMPLES))
+                if not any(known.knows(few) for known in self._probes):
+                    self._probes.append(Probe(self.model, self.targets, few, self._sizes, originals).keep())
+            except (TypeError, ValueError):  # samples that the model fails on: said by whoever scores them
+                continue
+
+    def _probe(self, samples: Samples) -> Probe:
+        few = self.as_input(samples.head(CHECKED_SAMPLES))
+        for known in self._probes:
+            if known.knows(few):
+                return known
+        return Probe(self.model, self.targets, few, self._sizes)
 
     def _cut(self, inputs: Tensor, probe: Probe) -> tuple[CutNetwork, Tail | None]:
         """Raises TracingError or MismatchError where the model must be run whole."""
@@ -200,7 +228,10 @@ class EditableModel(Editable):
             raise
         except Exception as error:  # any code may stand in a forward(), and fail in a graph in any way
             raise TracingError(first_line(error)) from error
-        return network, find_tail(parts, cached[0])
+        tail = find_tail(parts, cached[0])
+        if tail is not None:
+            widen_layers(tail.layers)  # the op takes them as they are
+        return network, tail
 
     @staticmethod
     def _at_least(inputs: Tensor, count: int) -> Tensor:
@@ -258,7 +289,7 @@ class EditableModel(Editable):
         cached = self._cache(network, samples)
         tail = self.tail
         few = tuple(value[:CHECKED_SAMPLES] for value in cached)
-        probe = Probe(self.model, self.targets, self.as_input(samples.head(CHECKED_SAMPLES)), self._sizes)
+        probe = self._probe(samples)
         labels, masks = samples.labels.to(self.device), samples.masks.to(self.device)
         if tail is not None:
             probe.check_population(lambda population: tail_logits(tail, few[0], population))

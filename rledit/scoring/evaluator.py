@@ -127,6 +127,7 @@ class OneByOne(ABC):
             for first in range(0, part.size, self._together):
                 some = own[first : first + self._together]
                 rows.append(add_up(self._passes(some, population.precision, asked), wanted))
+            del weights, own, some  # before the next are made
         return Counts(*(torch.cat(column) for column in zip(*rows, strict=True)))
 
     def _passes(

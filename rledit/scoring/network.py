@@ -17,7 +17,9 @@ import torch
 from torch import Tensor, fx, nn
 from torch.backends import mha
 
-from .copies import HALF
+from ..targets import is_altered
+from .blocks import bias_rows, by_blocks, row_blocks
+from .halves import HALF
 from .population import Population
 from .simplify import simplify
 from .tracing import Cut, RowsError, is_inplace
@@ -65,7 +67,10 @@ class CutNetwork:
             return False
         try:
             # Not called as a module: that would print a traceback for the error.
-            logits = self.cut.suffix.forward(*(_channels_last(value.clone()) for value in cached), *extras)
+            values = (_channels_last(value.clone()) for value in cached)
+            looked = _ByBlocks(self.cut.suffix)
+            looked.extra_traceback = False
+            logits = looked.run(*values, *extras)
         except RuntimeError:
             return False
         # A first look: check_population() compares what is kept with the network itself.
@@ -109,7 +114,22 @@ class _Shared:
 _ELEMENTWISE = {operator.add, operator.sub, operator.mul, operator.truediv, torch.add, torch.sub, torch.mul}
 
 
-class _Widest(fx.Interpreter):
+class _ByBlocks(fx.Interpreter):
+    """Runs large convolutions by blocks: torch copies their weights into one layout after another."""
+
+    def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
+        module: Any = self.submodules[target]
+        if type(module) is nn.Conv2d and module.groups == 1 and not is_altered(module):
+            x = args[0] if args else next(iter(kwargs.values()))
+            return by_blocks(
+                row_blocks(module.weight),
+                1,
+                lambda rows: module._conv_forward(x, module.weight[rows], bias_rows(module.bias, rows)),
+            )
+        return super().call_module(target, args, kwargs)
+
+
+class _Widest(_ByBlocks):
     """Runs a graph and remembers the size of its largest value."""
 
     bytes = 1
@@ -121,7 +141,7 @@ class _Widest(fx.Interpreter):
         return value
 
 
-class _Interpreter(fx.Interpreter):
+class _Interpreter(_ByBlocks):
     """Runs the suffix with targets replaced by the population's."""
 
     _population: Population
@@ -175,7 +195,7 @@ class _Interpreter(fx.Interpreter):
         module = self.submodules[target]
         name = self._targets[target]
         if not self._population.touches(name):
-            return module(x.folded() if isinstance(x, _Shared) else x)
+            return super().call_module(target, (x.folded() if isinstance(x, _Shared) else x,), {})
         shared = isinstance(x, _Shared)
         if not shared and (len(x) == 0 or len(x) % self._rows):
             raise RowsError(f"rows are routed inside forward, before target {name!r}")

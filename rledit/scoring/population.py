@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from ..ops.backends import Backend
 from ..ops.rules import EditRule
 from ..targets import Target, as_matrix, is_plain
+from .blocks import BLOCK_BYTES, bias_rows, by_blocks, row_blocks
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Population:
         factors: per target (left [n, O, R], right [n, R, I]); a target may be missing.
         weights: per target [n, O, I], where each candidate has weights of its own already.
         whole: candidates of the population that this one is a part of; 0 stands for its own size.
+        block_bytes: of edited weights that are formed at a time on the CPU, for some candidates or some rows.
         outputs: what targets make of shared values unedited, kept while parts of a population run on the
             same samples.
     """
@@ -37,6 +39,7 @@ class Population:
     backend: Backend
     precision: str
     whole: int = 0
+    block_bytes: int = 4 * BLOCK_BYTES
     outputs: dict[str, list[tuple[Tensor, Tensor]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -78,25 +81,40 @@ class Population:
     def _operand(self, x: Tensor) -> Tensor:
         return x.bfloat16().to(x.dtype) if self.precision == "bfloat16" else x
 
-    def edited(self, name: str, unedited: Tensor) -> Tensor:
-        """The candidates' weights [n, O, I], of a target whose own is ``unedited`` [O, I]."""
+    def edited(self, name: str, unedited: Tensor, rows: slice = slice(None)) -> Tensor:
+        """The candidates' weights [n, O, I], or some of their rows, of a target whose own is ``unedited``
+        [O, I]."""
         if name in self.weights:
-            weight = self.weights[name]
+            weight = self.weights[name][:, rows]
             if name in self.factors:
-                weight = weight.clone()
+                weight = weight.clone(memory_format=torch.contiguous_format)
         else:
             # repeat copies also where it repeats once: the model's own weight must not be edited
-            weight = unedited.repeat(self.size, 1, 1)
+            weight = unedited[rows].repeat(self.size, 1, 1)
         if name in self.factors:
             left, right = self.factors[name]
-            self.backend.edit_(weight, left, right, self.rule)
+            self.backend.edit_(weight, left[:, rows].contiguous(), right, self.rule)
         return self._operand(weight)
 
-    def _edited(self, name: str, target: Target) -> Tensor:
-        return self.edited(name, as_matrix(target.weight).detach())
+    def _blocks(self, name: str, weight: Tensor) -> list[slice]:
+        """Rows of an edited weight that are formed at a time."""
+        if self.rule.fused or name not in self.factors:
+            return row_blocks(weight, self.block_bytes)
+        return [slice(0, weight.shape[0])]  # any other rule may look at the whole matrix
+
+    def _at_once(self, weight: Tensor) -> int:
+        """Candidates whose edited weights are formed together."""
+        if weight.device.type != "cpu":
+            return self.size
+        return max(1, self.block_bytes // (weight.numel() * weight.element_size()))
+
+    def _edited(self, name: str, target: Target, rows: slice = slice(None)) -> Tensor:
+        return self.edited(name, as_matrix(target.weight).detach(), rows)
 
     def _called(self, name: str, target: Target, x: Tensor, shared: bool) -> Tensor:
         """Of a target that is no plain Linear or Conv2d: it is called with each candidate's weight."""
+        if self.size > (some := self._at_once(target.weight)):
+            return self._parts(some, "_called", name, target, x, shared)
         weights = self._edited(name, target).view(self.size, *target.weight.shape)
         x = self._operand(x)
         own = [x] * self.size if shared else x.chunk(self.size)
@@ -166,24 +184,48 @@ class Population:
 
     def _linear(self, name: str, target: nn.Linear, x: Tensor, shared: bool) -> Tensor:
         # x: [s, ..., I] shared, or [n*s, ..., I] -> [n*s, ..., O]
-        n = self.size
-        weight = self._edited(name, target).transpose(1, 2)
-        rows = x.flatten(0, -2).expand(n, -1, -1) if shared else x.reshape(n, -1, x.shape[-1])
-        out = rows @ weight if target.bias is None else torch.baddbmm(target.bias, rows, weight)
+        if self.size > (some := self._at_once(target.weight)):
+            return self._parts(some, "_linear", name, target, x, shared)
+        n, bias = self.size, target.bias
+        inputs = x.flatten(0, -2).expand(n, -1, -1) if shared else x.reshape(n, -1, x.shape[-1])
+
+        def outputs(rows: slice) -> Tensor:
+            weight = self._edited(name, target, rows).transpose(1, 2)
+            return inputs @ weight if bias is None else torch.baddbmm(bias[rows], inputs, weight)
+
+        out = by_blocks(self._blocks(name, target.weight), -1, outputs)
         return out.reshape(-1, *x.shape[1:-1], target.out_features)
+
+    def _parts(self, size: int, way: str, name: str, target: Target, x: Tensor, shared: bool) -> Tensor:
+        """What the method of this name gives, for ``size`` candidates at a time."""
+        samples = len(x) if shared else len(x) // self.size
+        outs = []
+        for start in range(0, self.size, size):
+            part = self.part(start, min(start + size, self.size))
+            own = x if shared else x[start * samples : (start + part.size) * samples]
+            outs.append(getattr(part, way)(name, target, own, shared))
+        return torch.cat(outs)
 
     def _conv(self, name: str, target: nn.Conv2d, x: Tensor, shared: bool) -> Tensor:
         # x: [s, C, h, w] shared, or [n*s, C, h, w] -> [n*s, O, h', w']
+        if self.size > (some := self._at_once(target.weight)):
+            return self._parts(some, "_conv", name, target, x, shared)
         n = self.size
-        weight = self._edited(name, target).view(n, *target.weight.shape)
         own = [x] * n if shared else x.chunk(n)
-        parts = [self._convolve(target, own[i], weight[i], target.bias) for i in range(n)]
-        return parts[0] if n == 1 else torch.cat(parts)
+
+        def outputs(rows: slice) -> Tensor:
+            weight = self._edited(name, target, rows).unflatten(2, target.weight.shape[1:])
+            bias = bias_rows(target.bias, rows)
+            parts = [target._conv_forward(own[i], weight[i], bias) for i in range(n)]
+            return parts[0] if n == 1 else torch.cat(parts)
+
+        blocks = self._blocks(name, target.weight) if target.groups == 1 else [slice(0, target.out_channels)]
+        return by_blocks(blocks, 1, outputs)
 
     def _convolve(self, target: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        # _conv_forward knows the padding modes.
-        out: Tensor = target._conv_forward(x, weight, bias)
-        return out
+        # _conv_forward knows the padding modes. By blocks, since torch copies weights into other layouts.
+        blocks = row_blocks(weight) if target.groups == 1 else [slice(0, len(weight))]
+        return by_blocks(blocks, 1, lambda rows: target._conv_forward(x, weight[rows], bias_rows(bias, rows)))
 
 
 def _with_weight(target: Target, weight: Tensor) -> Target:

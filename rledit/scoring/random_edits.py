@@ -1,4 +1,4 @@
-"""Random edits of a model's targets, really made: in a twin of it, and taken back."""
+"""Random edits of a model's targets, really made, and taken back."""
 
 from __future__ import annotations
 
@@ -23,17 +23,26 @@ class RandomEdits:
     Args:
         model: a private copy, in eval mode; it stays as it is.
         targets: its targets.
+        source: modules with the same weights. With them the model itself is edited and put right from them,
+            else a twin with a second copy of the targets' weights is.
 
     Attributes:
         factors: left [O, 1] and right [1, I] per target, of an edit of size 1.
     """
 
-    def __init__(self, model: nn.Module, targets: Mapping[str, Target]) -> None:
+    def __init__(
+        self, model: nn.Module, targets: Mapping[str, Target], source: Mapping[str, Target] | None = None
+    ) -> None:
         self._originals = targets
-        self._twin = twin_of(model, [target.weight for target in targets.values()])
+        self._source = targets if source is None else source
+        self._twin = twin_of(model, [target.weight for target in targets.values()] if source is None else [])
         self._targets = find_targets(self._twin, list(targets))
         generator = torch.Generator().manual_seed(0)
         self.factors = {name: _random_factors(target.weight, generator) for name, target in targets.items()}
+
+    def let_the_source_go(self) -> None:
+        """When nothing is edited from now on."""
+        self._source = self._originals
 
     def logits(self, sizes: Mapping[str, float], inputs: Tensor) -> Tensor:
         """The logits with the weights of these targets edited."""
@@ -63,7 +72,7 @@ class RandomEdits:
 
     def _write(self, name: str, size: float) -> None:
         weight = self._targets[name].weight.data
-        weight.copy_(self._originals[name].weight)
+        weight.copy_(self._source[name].weight)
         if size:
             left, right = self.factors[name]
             if weight.is_contiguous():

@@ -6,13 +6,47 @@ import operator
 from collections.abc import Collection
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional as F
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..targets import is_altered
+from .blocks import by_blocks, row_blocks
+from .halves import held_weight, plain_type, weight_rows
 
-_FRESH_MODULES = (nn.Linear, nn.Conv2d, nn.BatchNorm1d, nn.BatchNorm2d)
+
+class Folded(nn.Module):
+    """BatchNorm2d(Conv2d(x)) as one convolution (B. Jacob et al. 2018, arXiv:1712.05877, 3.2).
+
+    Its weights are made in each call, the numbers of ``torch.nn.utils.fusion``: that is a product per weight,
+    next to one per weight and pixel, and kept they would be a second copy of the network.
+    """
+
+    def __init__(self, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+        super().__init__()
+        mean, variance = norm.running_mean, norm.running_var
+        assert mean is not None
+        assert variance is not None
+        weight = torch.ones_like(mean) if norm.weight is None else norm.weight.detach()
+        bias = torch.zeros_like(mean) if norm.bias is None else norm.bias.detach()
+        own = torch.zeros_like(mean) if convolution.bias is None else convolution.bias.detach()
+        scale = torch.rsqrt(variance + norm.eps)
+        self.convolution = convolution
+        self.factor = (weight * scale).reshape(-1, 1, 1, 1)
+        self.bias = (own - mean) * scale * weight + bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        convolution, factor = self.convolution, self.factor
+
+        def outputs(rows: slice) -> Tensor:
+            weight = weight_rows(convolution, rows) * factor[rows]
+            out: Tensor = convolution._conv_forward(x, weight, self.bias[rows])
+            return out
+
+        blocks = row_blocks(held_weight(convolution)) if convolution.groups == 1 else [slice(None)]
+        return by_blocks(blocks, 1, outputs)
+
+
+_FRESH_MODULES = (nn.Linear, nn.Conv2d, nn.BatchNorm1d, nn.BatchNorm2d, Folded)
 _FRESH_FUNCTIONS = {operator.add, torch.add}
 
 
@@ -35,7 +69,6 @@ def _module(suffix: fx.GraphModule, node: fx.Node) -> nn.Module | None:
 
 
 def _fold(suffix: fx.GraphModule, node: fx.Node, targets: Collection[str]) -> None:
-    """BatchNorm2d(Conv2d(x)) becomes one convolution (B. Jacob et al. 2018, arXiv:1712.05877, 3.2)."""
     norm = _module(suffix, node)
     if type(norm) is not nn.BatchNorm2d or norm.running_mean is None or len(node.args) != 1:
         return
@@ -43,10 +76,11 @@ def _fold(suffix: fx.GraphModule, node: fx.Node, targets: Collection[str]) -> No
     if not isinstance(before, fx.Node) or list(before.users) != [node] or before.target in targets:
         return
     convolution = _module(suffix, before)
-    if type(convolution) is not nn.Conv2d:
+    if convolution is None or plain_type(convolution) is not nn.Conv2d:
         return
+    assert isinstance(convolution, nn.Conv2d)
     name = f"folded_{before.name}"
-    suffix.add_submodule(name, fuse_conv_bn_eval(convolution, norm))
+    suffix.add_submodule(name, Folded(convolution, norm))
     before.target = name
     node.replace_all_uses_with(before)
     suffix.graph.erase_node(node)

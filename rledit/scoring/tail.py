@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from ..targets import is_altered
+from .halves import plain_type
 from .tracing import Cut
 
 
@@ -52,7 +53,8 @@ def find_tail(cut: Cut, activations: Tensor) -> Tail | None:
         module = cut.suffix.get_submodule(str(node.target)) if node.op == "call_module" else None
         if module is not None and is_altered(module):
             return None
-        if type(module) is nn.Linear:
+        if module is not None and plain_type(module) is nn.Linear:
+            assert isinstance(module, nn.Linear)
             names.append(cut.targets.get(str(node.target), str(node.target)))
             layers.append(module)
             nonlinearities.append("identity")

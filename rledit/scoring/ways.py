@@ -43,7 +43,9 @@ class TailWay:
             Layer(layer.weight, layer.bias, nonlinearity)
             for layer, nonlinearity in zip(tail.layers, tail.nonlinearities, strict=True)
         )
-        self._tail = backend.prepare_tail(TailProblem(activations, layers, labels, masks, precision))
+        # They are those of the private copy, which nobody changes.
+        problem = TailProblem(activations, layers, labels, masks, precision, weights_stay=True)
+        self._tail = backend.prepare_tail(problem)
         # The reference holds the logits of all candidates at once, the native op those of a few samples.
         self._at_once = max(1, MOST_ROWS // len(labels)) if backend.name == "reference" else 0
 
@@ -150,7 +152,7 @@ _EDITING = Lock()  # worlds score on threads; not a scorer's own, since a lock c
 
 
 class WholeWay(OneByOne):
-    """Any module, really edited: a candidate's weights are written into a twin, which runs from the inputs.
+    """Any module, really edited: a twin is given a candidate's weights and runs from the inputs.
 
     Nothing is assumed about how the network uses its weights or its batch, so rows that are routed inside
     forward (mixture of experts, early exit) go where they go in the edited model.
@@ -171,8 +173,9 @@ class WholeWay(OneByOne):
         found = find_targets(model, list(targets))
         weights = {name: as_matrix(target.weight).detach() for name, target in found.items()}
         super().__init__(weights, labels, masks, classes, backend)
-        self._twin = twin_of(model, [target.weight for target in found.values()])
+        self._twin = twin_of(model, views=[target.weight for target in found.values()])
         self._targets = find_targets(self._twin, list(targets))
+        self._unedited = {name: target.weight.data for name, target in self._targets.items()}
         self._inputs = inputs
         self._dtype = next(iter(weights.values())).dtype
 
@@ -187,12 +190,15 @@ class WholeWay(OneByOne):
             finally:
                 for name, target in self._targets.items():
                     if population.touches(name):
-                        target.weight.copy_(self._weights[name].view_as(target.weight))
+                        target.weight.data = self._unedited[name]
 
     def logits(self, weights: dict[str, Tensor], precision: str) -> Iterator[tuple[slice, Tensor]]:
         for name, weight in weights.items():
-            target = self._targets[name].weight
-            target.copy_(weight.view_as(target))
+            unedited = self._unedited[name]
+            edited = weight.view(unedited.shape)
+            if not unedited.is_contiguous():  # in its layout, by which torch may choose another algorithm
+                edited = torch.empty_like(unedited).copy_(edited)
+            self._targets[name].weight.data = edited
         rounded = [self._targets[name] for name in weights] if precision == "bfloat16" else []
         hooks = [target.register_forward_pre_hook(_round_inputs) for target in rounded]
         on_cpu = self._inputs.device.type == "cpu"
@@ -206,6 +212,8 @@ class WholeWay(OneByOne):
         finally:
             for hook in hooks:
                 hook.remove()
+            for name in weights:  # nobody holds the candidate's any longer
+                self._targets[name].weight.data = self._unedited[name]
 
 
 def _round_inputs(module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -81,6 +81,23 @@ def test_the_bits_of_a_fresh_tail(shape: dict[str, Any], world: str, precision: 
             assert_bits(score(prepared, arguments, algebra=algebra), expected)  # what is kept is kept well
 
 
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_large_layers_give_the_same_bits_packed_or_formed_on_the_way(precision: str, isa: str) -> None:
+    """Where nothing is edited they are formed, the first also in blocks; zero factors want them packed."""
+    _native.select_isa(isa)
+    arguments = tail(samples=130, candidates=1, inputs=900, hidden=1000, classes=530)
+    arguments |= {"precision": precision, "wanted": ["correct", "loss"]}
+    arguments["lefts"][0][:] = 0
+    prepared = prepare(arguments)
+    nothing = arguments | {"lefts": [None, None], "rights": [None, None]}
+    for threads in (1, 2):
+        _native.set_num_threads(threads)
+        before = score(prepared, nothing)
+        assert_bits(score(prepared, arguments, algebra="shared_product"), before)
+        assert_bits(score(prepared, nothing), before)
+
+
 # Less and more than 32 MiB of the unedited first layer's outputs: kept, or made in spans and dropped. Those
 # of half of the samples are always kept.
 @pytest.mark.parametrize("world", ["shift", "mask"])
@@ -158,6 +175,23 @@ def test_it_owns_its_data(world: str) -> None:
     junk = [np.full(300 * 24, np.nan, dtype=np.float32) for _ in range(100)]  # what was freed is used again
     assert_bits(score(prepared, arguments), expected)
     assert len(junk) == 100
+
+
+@pytest.mark.parametrize("world", ["shift", "mask"])
+def test_weights_that_stay_are_read_where_they_lie(world: str) -> None:
+    arguments = tail(samples=300, candidates=4) | {"world": world}
+    expected = score_tail(**arguments)
+    given = copy.deepcopy(for_preparing(arguments))
+    owned, shared = (_native.PreparedTail(**given, weights_stay=stay) for stay in (False, True))
+    assert owned.bytes - shared.bytes == sum(weight.nbytes for weight in given["weights"])
+    references = [sys.getrefcount(weight) for weight in given["weights"]]
+    assert_bits(score(shared, arguments), expected)
+    del given
+    gc.collect()
+    junk = [np.full(300 * 24, np.nan, dtype=np.float32) for _ in range(100)]
+    assert_bits(score(shared, arguments), expected)  # it keeps them alive
+    assert len(junk) == 100
+    assert min(references) > 2
 
 
 def test_bytes_are_those_of_the_packed_data() -> None:

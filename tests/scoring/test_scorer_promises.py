@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import warnings
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,6 +17,7 @@ from rledit import Samples, Scorer, Task, Unlearning
 
 COUNT = 700  # more than one batch of the prefix, and no multiple of it
 PARTS = ["correct", "predicted", "confusion", "loss"]
+SPLITS = ("reward", "validation")
 
 
 def samples(count: int = COUNT) -> Samples:
@@ -301,3 +304,38 @@ def test_parts_of_a_population_add_up(world: str) -> None:
         alone = ours.score({"b": (left[n : n + 1], right[n : n + 1])}, world)
         difference = (together.counts.correct[n] - alone.counts.correct[0]).abs()
         assert int(difference.max()) <= 1  # another algebra may round a near tie the other way
+
+
+@pytest.mark.filterwarnings("ignore:the network cannot be traced")
+@pytest.mark.parametrize("make", [Net, suffix_net, whole_net])
+def test_the_callers_model_may_change_or_go(make: Callable[[], Net]) -> None:
+    model = make()
+    before = model.b.weight.detach().clone()
+    task = Task(model, ["b"], samples(), Unlearning(), samples(50))
+    assert torch.equal(task.weights()["b"], before)  # the checks' edits are undone to the bit
+    assert torch.equal(model.b.weight, before)
+    made = [task.scorer(split=split).score({"b": factors()}, "mask", wanted=PARTS) for split in SPLITS]
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(3.0)
+    gone = weakref.ref(model.b)
+    del model
+    gc.collect()
+    assert gone() is None  # nothing of the caller's is kept
+    for split, expected in zip(SPLITS, made, strict=True):
+        ours = task.scorer(split=split)
+        assert_equal(ours.score({"b": factors()}, "mask", wanted=PARTS), expected)
+    assert torch.equal(task.weights()["b"], before)
+
+
+@pytest.mark.parametrize("make", [Net, suffix_net])
+def test_samples_that_a_task_does_not_know_are_checked_too(make: Callable[[], Net]) -> None:
+    task = Task(make(), ["b"], samples(), Unlearning())
+    other = Samples(torch.randn(30, 6), samples().labels[:30], samples(30).groups)
+    before = task.weights()["b"].clone()
+    known = Task(make(), ["b"], other, Unlearning()).scorer().score({"b": factors()}, wanted=PARTS)
+    assert_equal(Scorer(task.editable, other, task.objective).score({"b": factors()}, wanted=PARTS), known)
+    assert torch.equal(task.weights()["b"], before)
+    with torch.no_grad():
+        task.editable.model.out.bias += 1  # what was kept of it is not true any more
+    Scorer(task.editable, task.samples, task.objective)

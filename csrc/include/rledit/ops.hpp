@@ -13,7 +13,8 @@ void apply_lowrank(float* weight, int64_t candidates, int64_t outputs, int64_t i
                    World world, float scale);
 
 // A tail made ready for many calls: activations, weights, labels and groups are checked, packed for this
-// CPU and owned, so the arrays that it was made of may go. Several threads may score at once.
+// CPU and owned, so the arrays that it was made of may go; weights that stay are read where they lie. Several
+// threads may score at once.
 class PreparedTail {
  public:
   // Throws std::invalid_argument for a label outside 0..classes-1.

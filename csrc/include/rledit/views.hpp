@@ -54,6 +54,7 @@ struct Tail {
   std::vector<Layer> layers;
   Samples samples;
   Precision precision = Precision::float32;
+  bool weights_stay = false;  // the layers' weights outlive the prepared tail, unchanged: it needs no copy
 
   int64_t classes() const { return layers.back().outputs; }
 };
