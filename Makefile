@@ -7,6 +7,9 @@ TORCH ?= torch==2.13.0
 JOBS ?= 2
 PARALLEL := -n $(JOBS) --dist worksteal
 
+# Tests start dozens of Pythons: what they import is compiled once, whatever the caller's environment says.
+export PYTHONDONTWRITEBYTECODE :=
+
 VENV := .venv
 TEST_VENV := .venv-test
 DOCS_VENV := .venv-docs

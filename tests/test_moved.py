@@ -39,19 +39,12 @@ def test_an_old_name_is_the_new_one(name: str) -> None:
         _ = module.nonsense
 
 
-def test_old_names_lie_in_old_modules_too() -> None:
+def test_what_lay_in_a_package_or_module_moved_with_it() -> None:
     program = (
         "from rledit.training import RECIPES, Recipe, seeded\n"
         "from rledit.models.toxicity import SYNTHETIC_RECIPE\n"
         "from rledit.zoo.training import Hyperparameters\n"
         "assert Recipe is Hyperparameters is type(SYNTHETIC_RECIPE) is type(RECIPES['mnist'])\n"
-    )
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-
-
-def test_what_lay_in_a_package_moved_with_it() -> None:
-    program = (
         "from rledit.runs.folder import RunFolder as old\n"
         "from rledit.experiments.folder import RunFolder as new\n"
         "import rledit, rledit.debiasing.evaluation\n"
@@ -66,6 +59,7 @@ def test_what_lay_in_a_package_moved_with_it() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_no_old_name_is_imported_by_rledit_itself() -> None:
     program = "import rledit, rledit.cli, rledit.recipes.unlearning, rledit.recipes.debiasing"
     done = subprocess.run(

@@ -28,11 +28,12 @@ def main(check: bool = False, quick: bool = False) -> int:
     from .triton_kernels import cases, resources
 
     console = Console(stderr=True)
+    capabilities = list(ARCHITECTURES)[-1:] if quick else list(ARCHITECTURES)
     jobs = [
         (kernel, case, launch, config, capability)
         for kernel, case, launch in cases(quick)
         for config in (launch.configs[:1] if quick else launch.configs)
-        for capability in (list(ARCHITECTURES)[-1:] if quick else ARCHITECTURES)
+        for capability in capabilities
     ]
     with ThreadPoolExecutor(max_workers=2) as pool:
         found = list(
@@ -41,7 +42,7 @@ def main(check: bool = False, quick: bool = False) -> int:
     if cuda_kernels.compiler() is None:
         console.print("no nvcc: the CUDA kernels are left out", highlight=False)
     else:
-        found += cuda_kernels.resources()
+        found += cuda_kernels.resources(capabilities)
     faults = [fault for each in found for fault in each.faults()]
     for fault in faults:
         console.print(fault, style="red", highlight=False)

@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -36,11 +36,11 @@ def compiler() -> str | None:
     return shutil.which("nvcc")
 
 
-def resources() -> Iterator[Resources]:
-    """Of every kernel, for every architecture."""
+def resources(capabilities: Iterable[int] = tuple(ARCHITECTURES)) -> Iterator[Resources]:
+    """Of every kernel, for each of these architectures."""
     for source in SOURCES:
         shared = _shared_bytes(source)
-        for capability in ARCHITECTURES:
+        for capability in capabilities:
             yield from _of(source, capability, shared)
 
 

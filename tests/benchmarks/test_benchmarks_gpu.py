@@ -61,6 +61,7 @@ class OtherRule(Problem):
         return super().candidates._replace(rule=EditRule("shift"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_parity_passes_for_what_is_right_and_fails_for_what_is_not(name: str) -> None:
     ops = gpu_backend(name)
@@ -89,6 +90,7 @@ def test_comparison_and_table() -> None:
     assert list(table.columns[6].cells)[1] == "eager"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_whole_steps(name: str) -> None:
     if DEVICE != "cuda" and name == "cuda":
@@ -114,6 +116,7 @@ def test_the_sanitizer_is_optional(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sanitize("triton") == "not installed"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_what_the_sanitizer_watches_runs(name: str) -> None:
     exercise(gpu_backend(name), DEVICE)

@@ -189,6 +189,7 @@ def test_tensorboard_mirror(weights: Path, tmp_path: Path) -> None:
     assert list((tmp_path / "r" / "tensorboard").glob("events.out.tfevents.*"))
 
 
+@pytest.mark.slow
 def test_several_layers_steps_and_the_other_world(weights: Path, tmp_path: Path) -> None:
     more = ["--world", "shift", "--layer", "fc1", "fc2", "--episode-length", "2", "--rank", "2"]
     done = rledit(*unlearn(tmp_path / "r", weights, *more))
@@ -260,6 +261,7 @@ def test_wrong_input_is_one_line(weights: Path, tmp_path: Path, changed: list[st
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_an_existing_folder_is_refused_unless_told(run: Path, weights: Path, tmp_path: Path) -> None:
     out = tmp_path / "r"
     shutil.copytree(run, out)
@@ -346,7 +348,7 @@ def test_cifar_resnet_with_given_weights(shared_data: Path, tmp_path: Path) -> N
     small.mkdir(parents=True)
     for source in (shared_data / "cifar-10-batches-bin").glob("*.bin"):
         with source.open("rb") as records:
-            (small / source.name).write_bytes(records.read(700 * 3073))
+            (small / source.name).write_bytes(records.read(300 * 3073))
     weights = shared_data / "models" / "cifar10_resnet20.safetensors"
     budget = ["--candidates", "8", "--num-envs", "4", "--no-retrain"]
     data = ["--dataset", "cifar10", "--data-root", tmp_path / "data", "--weights", weights]

@@ -37,7 +37,8 @@ def gpu(request: pytest.FixtureRequest) -> Backend:
     return gpu_backend(request.param)
 
 
-@pytest.fixture(params=[*NAMES, "cuda on Hopper"])
+# In Triton's interpreter these are slow.
+@pytest.fixture(params=[pytest.param("triton", marks=pytest.mark.slow), "cuda", "cuda on Hopper"])
 def tails(request: pytest.FixtureRequest) -> Iterator[Backend]:
     """Those whose score_tail is a kernel of its own: CUDA's has another for sm_90."""
     if request.param in NAMES:

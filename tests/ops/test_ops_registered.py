@@ -219,6 +219,7 @@ def run_with_isa(isa: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_the_environment_forces_an_instruction_set() -> None:
     done = run_with_isa("portable")
     assert done.returncode == 0, done.stderr

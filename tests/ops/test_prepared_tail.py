@@ -290,6 +290,7 @@ def run_measured(body: str) -> list[int]:
 not_sanitized = pytest.mark.skipif("libasan" in os.environ.get("LD_PRELOAD", ""), reason="memory has shadows")
 
 
+@pytest.mark.slow
 @not_sanitized
 @pytest.mark.parametrize("world", ["shift", "mask"])
 def test_memory_is_the_packed_inputs_and_little_more(world: str) -> None:
@@ -305,6 +306,7 @@ print(packed, grown, prepared.bytes, peak() - before)
     assert scored <= (14 if world == "shift" else 8) * MEGABYTE
 
 
+@pytest.mark.slow
 @not_sanitized
 def test_memory_of_many_candidates_and_groups() -> None:
     samples, candidates, counts = 4_000, 4096, 4096 * 64 * 8 * 2

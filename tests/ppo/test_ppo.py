@@ -40,7 +40,7 @@ def without_times(history: list[dict[str, float]]) -> list[dict[str, float]]:
 
 
 @pytest.mark.parametrize("kind", WORLDS)
-@pytest.mark.parametrize("length", [1, 2])
+@pytest.mark.parametrize("length", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_learns(kind: type[World], length: int) -> None:
     env = kind(make_task(), num_envs=64, rank=2, episode_length=length)
     result = rledit.PPO(env, config=rledit.PPOConfig(learning_rate=2e-3)).train(64 * length * 40)
@@ -52,6 +52,7 @@ def test_learns(kind: type[World], length: int) -> None:
     assert result.candidates == 64 * length * 40
 
 
+@pytest.mark.slow
 def test_the_objectives_scale_does_not_matter() -> None:
     last = []
     for scale in (1.0, 1000.0):

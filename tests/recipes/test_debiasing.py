@@ -76,6 +76,7 @@ def test_groups_of_the_samples(data: DebiasData) -> None:
         assert bool((samples.groups[name] <= samples.groups["bias"]).all())
 
 
+@pytest.mark.slow
 def test_a_run_improves_bias_within_its_budget(finished: tuple[Path, RunResult]) -> None:
     out, _ = finished
     for name in ("config.json", "model.safetensors", "edit.safetensors", "history.csv", "report.html"):
@@ -172,6 +173,7 @@ def test_resamples_keep_labels_and_sizes(data: DebiasData) -> None:
     assert torch.equal(positions, torch.stack(list(resample(samples, 5, seed=1))))
 
 
+@pytest.mark.slow
 def test_intervals_of_overlapping_groups_are_as_wide_as_those_of_each_group_alone() -> None:
     """Where groups overlap, only a sample or two may share a label and all groups."""
     generator = torch.Generator().manual_seed(3)
@@ -262,6 +264,7 @@ def test_layers_are_tried_once_and_the_best_is_edited(finished: tuple[Path, RunR
     assert "Layers tried" in (out / "report.html").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_figures")
 def test_layers_that_are_said_are_not_tried(tmp_path: Path) -> None:
     metrics = run(replace(QUICK, layer=("fc3",), candidates=64), tmp_path / "run")
@@ -317,6 +320,7 @@ def test_a_transfer_set_that_cannot_be_used_is_skipped_before_training(
     assert set(data.test_sets()) == {"test", "unseen templates"}
 
 
+@pytest.mark.slow
 def test_a_transfer_set_with_a_group_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     found = sentences([1, 0, 1, 0], {"old": [1, 1, 0, 0], "blind": [0, 0, 0, 1]})
     load = debiasing_data.load_comments

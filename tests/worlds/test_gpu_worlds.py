@@ -82,7 +82,7 @@ def on_a_gpu(world: World, backend: str, monkeypatch: pytest.MonkeyPatch) -> Epi
 
 
 @pytest.mark.parametrize("backend", ["triton", "cuda"])
-@pytest.mark.parametrize("length", [1, 3])
+@pytest.mark.parametrize("length", [1, pytest.param(3, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", WORLDS)
 @pytest.mark.parametrize("task", TASKS)
 def test_a_step_only_starts_kernels(
@@ -136,18 +136,19 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> list[Graph]:
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", WORLDS)
 @pytest.mark.parametrize(("task", "length"), [("a function", 1), ("a function", 3), ("debiasing", 1)])
 def test_a_captured_step(task: str, kind: type[World], length: int, graphs: list[Graph]) -> None:
-    plain = world_of(TASKS[task](), kind, episode_length=length)
-    world = world_of(TASKS[task](), kind, episode_length=length)
+    plain = world_of(TASKS[task](), kind, episode_length=length, num_envs=3)
+    world = world_of(TASKS[task](), kind, episode_length=length, num_envs=3)
     world.engine._graph = True
     random = torch.Generator().manual_seed(0)
     for _ in range(2):
         plain.reset()
         world.reset()
         for _ in range(length):
-            given = torch.randn(6, world.layout.size, generator=random)
+            given = torch.randn(3, world.layout.size, generator=random)
             plain.engine.start(given)
             expected = plain.engine.wait()  # before the next begins: the interpreter is for one thread
             world.engine.start(given)

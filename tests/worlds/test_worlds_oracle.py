@@ -132,7 +132,14 @@ def without_ties(model: nn.Module, actions_of: Any, build: Any) -> tuple[SlowWor
 
 
 @pytest.mark.parametrize("world", ["shift", "mask"])
-@pytest.mark.parametrize(("length", "backend"), [(1, "native"), (3, "native"), (1, "reference")])
+@pytest.mark.parametrize(
+    ("length", "backend"),
+    [
+        (1, "native"),
+        pytest.param(3, "native", marks=pytest.mark.slow),
+        pytest.param(1, "reference", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize(
     ("targets", "rank", "seed"),
     [
