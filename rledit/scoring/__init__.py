@@ -1,26 +1,28 @@
 """Scoring: what a batch of candidates makes of the samples.
 
-``evaluator``   candidates' weights in, counts out: the protocol, and black boxes
-``ways``        the evaluators of torch networks: tail, suffix, whole
-``scorer``      checks what it is given, and scores with an evaluator
-``editable``    what is edited: a private copy of a model, or a black box
-``copies``      private copies, and twins that share their weights
-``halves``      half-precision weights that are computed with in float32
-``half_arithmetic``  does a model compute in half precision?
-``blocks``      large weights a part at a time
-``hooks``       what becomes of the caller's hooks on a private copy
-``checking``    is a model sound, and does a way to run candidates give what it gives?
-``random_edits``  random edits of the targets, really made: what is checked with
-``tracing``     cuts a network at its targets into a cached prefix and a suffix
-``dataflow``    what depends on what in a traced graph
-``network``     runs a cut network
-``population``  runs a target for all candidates at once
-``tail``        recognizes suffixes that the fused op can run
-``simplify``    takes work out of a suffix
+``evaluator``       candidates' weights in, counts out: the protocol, and black boxes
+``ways``            the evaluators of torch networks: tail, suffix, whole
+``scorer``          checks what it is given, and scores with an evaluator
+``editable``        what is edited: the protocol, and black boxes
+``editable_model``  a torch model: its private copy, checked and cut
+``copies``          private copies, and twins that share their weights
+``halves``          half-precision weights that are computed with in float32
+``half_arithmetic`` does a model compute in half precision?
+``blocks``          large weights a part at a time
+``hooks``           what becomes of the caller's hooks on a private copy
+``checking``        is a model sound, and does a way to run candidates give what it gives?
+``random_edits``    random edits of the targets, really made: what is checked with
+``tracing``         cuts a network at its targets into a cached prefix and a suffix
+``dataflow``        what depends on what in a traced graph
+``network``         runs a cut network
+``population``      runs a target for all candidates at once
+``tail``            recognizes suffixes that the fused op can run
+``simplify``        takes work out of a suffix
 """
 
 from ..targets import check_rank
-from .editable import Editable, EditableFunction, EditableModel, Factors
+from .editable import Editable, EditableFunction, Factors
+from .editable_model import EditableModel
 from .evaluator import Evaluator, FunctionEvaluator, OneByOne
 from .scorer import Scorer
 

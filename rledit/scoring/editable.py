@@ -2,37 +2,22 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..ops import Backend
-from ..runtime import all_finite, plain_modes
+from ..runtime import all_finite
 from ..samples import Samples
-from ..storage.fingerprint import fingerprint, fingerprints
-from ..targets import Target, check_rank, find_targets, matrices
-from .checking import MismatchError, Probe
-from .copies import private_copy
+from ..targets import check_rank
 from .evaluator import Evaluator, FunctionEvaluator
-from .half_arithmetic import sees_half
-from .halves import HALF, holds_half, widen, widen_layers
-from .hooks import take_off_watchers
-from .network import CutNetwork, logits_of
-from .tail import Tail, find_tail
-from .tracing import RowsError, TracingError, cut, first_line
-from .ways import SuffixWay, TailWay, WholeWay, tail_logits
 
 Factors = Mapping[str, tuple[Tensor, Tensor]]
 """Per target: left [N, O, R] and right [N, R, I], float32 or float64."""
-
-SHOWN_SAMPLES = 4
-CHECKED_SAMPLES = 8
-BATCH = 256
 
 
 class Editable(ABC):
@@ -144,225 +129,3 @@ class EditableFunction(Editable):
         return FunctionEvaluator(
             self._function, self._weights, samples.labels, samples.masks, self.classes, backend
         )
-
-
-class EditableModel(Editable):
-    """A private copy of a model.
-
-    Attributes:
-        model: the copy, in eval mode; it computes in float32 where the original is in half precision.
-        targets: the modules whose weights may be edited, by name.
-        fingerprint: of the original's target weights.
-        network: how to run it for many candidates at once; None where it must be run whole.
-        tail: what follows the cut, where the fused op can run it.
-
-    Raises:
-        TypeError, ValueError: see :class:`rledit.Task`.
-    """
-
-    def __init__(self, model: nn.Module, targets: Sequence[str], samples: Samples, *others: Samples) -> None:
-        """``samples``: a few of them show what the model takes and gives; ``others``: more splits that there
-        will be evaluators of."""
-        if not isinstance(model, nn.Module):
-            raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
-        originals = find_targets(model, targets)
-        with plain_modes():
-            self.model = private_copy(model, list(originals))
-            self.fingerprint = fingerprint({name: target.weight for name, target in originals.items()})
-            self.targets = find_targets(self.model, targets)
-            self.dtype = next(iter(self.targets.values())).weight.dtype
-            self.device = next(iter(self.targets.values())).weight.device
-            first = self.as_input(samples.head(CHECKED_SAMPLES))
-            if holds_half(self.model) and sees_half(self.model, first[:SHOWN_SAMPLES]):
-                widen(self.model)
-            take_off_watchers(self.model, lambda model: logits_of(model, first[:SHOWN_SAMPLES]))
-            self.classes = logits_of(self.model, first[:SHOWN_SAMPLES]).shape[1]
-            few = self._at_least(first, 3)
-            # No second copy of the weights: the original's put right what the checks edit.
-            probe = Probe(self.model, self.targets, few, source=originals)
-            probe.check_model()
-            probe.check_targets(lambda count: self.as_input(samples.head(count)))
-            probe.check_uses()
-            self._sizes = probe.sizes  # of the random edits that scorers check themselves with
-            self._probes: list[Probe] = []
-            self.network: CutNetwork | None = None
-            self.tail: Tail | None = None
-            try:
-                self.network, self.tail = self._cut(few, probe)
-            except (TracingError, MismatchError) as error:
-                reason = str(error)
-                if isinstance(error, MismatchError):
-                    reason = "autocast inside forward" if probe.autocast else "its trace gives other logits"
-            if self.network is not None:
-                self._keep_probes(probe, originals, [samples, *others])
-        if self.network is None:
-            warnings.warn(_runs_whole(reason), stacklevel=3)
-
-    def _keep_probes(self, probe: Probe, originals: Mapping[str, Target], splits: list[Samples]) -> None:
-        """What the edited model says of each split's first samples, for the evaluators' checks: later no
-        original puts right what they edit."""
-        self._probes.append(probe.keep())
-        for split in splits:
-            try:
-                few = self.as_input(split.head(CHECKED_SAMPLES))
-                if not any(known.knows(few) for known in self._probes):
-                    self._probes.append(Probe(self.model, self.targets, few, self._sizes, originals).keep())
-            except (TypeError, ValueError):  # samples that the model fails on: said by whoever scores them
-                continue
-
-    def _probe(self, samples: Samples) -> Probe:
-        few = self.as_input(samples.head(CHECKED_SAMPLES))
-        for known in self._probes:
-            if known.knows(few):
-                return known
-        return Probe(self.model, self.targets, few, self._sizes)
-
-    def _cut(self, inputs: Tensor, probe: Probe) -> tuple[CutNetwork, Tail | None]:
-        """Raises TracingError or MismatchError where the model must be run whole."""
-        parts = cut(self.model, list(self.targets), inputs)
-        try:
-            network = CutNetwork(parts, inputs)
-            cached = network.prefix(inputs)
-            probe.check_population(lambda population: network.suffix(cached, population))
-        except (TracingError, MismatchError):
-            raise
-        except Exception as error:  # any code may stand in a forward(), and fail in a graph in any way
-            raise TracingError(first_line(error)) from error
-        tail = find_tail(parts, cached[0])
-        if tail is not None:
-            widen_layers(tail.layers)  # the op takes them as they are
-        return network, tail
-
-    @staticmethod
-    def _at_least(inputs: Tensor, count: int) -> Tensor:
-        """The samples, again and again if there are fewer: tracing needs three to tell a batch size from a
-        constant."""
-        if len(inputs) >= count:
-            return inputs
-        return inputs.repeat(count, *([1] * (inputs.dim() - 1)))[:count]
-
-    def as_input(self, inputs: Tensor) -> Tensor:
-        """Inputs as the private copy takes them: on its device, half precision as float32."""
-        if inputs.is_meta:
-            raise ValueError("inputs: expected values, got a tensor on the meta device")
-        inputs = inputs.to(self.device)
-        if inputs.dtype in HALF:
-            inputs = inputs.float()
-        if inputs.is_floating_point() and inputs.dtype != self.dtype:
-            raise TypeError(f"inputs: expected the model's dtype {self.dtype}, got {inputs.dtype}")
-        return inputs
-
-    @cached_property
-    def casts(self) -> dict[str, str]:
-        """Fingerprints of the target weights in other precisions, by which an edit recognizes them there."""
-        return fingerprints({name: target.weight for name, target in self.targets.items()})
-
-    def weights(self) -> dict[str, Tensor]:
-        return matrices(self.targets)
-
-    @property
-    def way(self) -> str:
-        """How candidates run: "tail", "suffix" or "whole", see :mod:`rledit.scoring.ways`."""
-        if self.network is None:
-            return "whole"
-        return "suffix" if self.tail is None else "tail"
-
-    # ------------------------------------------------------------------------------------ evaluators
-
-    def evaluator(self, samples: Samples, backend: Backend, precision: str) -> Evaluator:
-        """Of these samples: what does not depend on an edit is computed here and kept.
-
-        Raises:
-            ValueError: for a model that fails on these samples, or whose logits cannot be reproduced.
-        """
-        with plain_modes():
-            try:
-                if self.network is not None:
-                    return self._cut_evaluator(self.network, samples, backend, precision)
-            except RowsError as error:
-                warnings.warn(_runs_whole(str(error)), stacklevel=4)
-            return self._whole_evaluator(samples, backend)
-
-    def _cut_evaluator(
-        self, network: CutNetwork, samples: Samples, backend: Backend, precision: str
-    ) -> Evaluator:
-        cached = self._cache(network, samples)
-        tail = self.tail
-        few = tuple(value[:CHECKED_SAMPLES] for value in cached)
-        probe = self._probe(samples)
-        labels, masks = samples.labels.to(self.device), samples.masks.to(self.device)
-        if tail is not None:
-            probe.check_population(lambda population: tail_logits(tail, few[0], population))
-            del probe  # its edited weights, before the layers are packed
-            return TailWay(tail, cached[0], labels, masks, backend, precision)
-        probe.check_population(lambda population: network.suffix(few, population))
-
-        def otherwise(error: RowsError) -> Evaluator:
-            warnings.warn(_runs_whole(str(error)), stacklevel=5)
-            with plain_modes():
-                return self._whole_evaluator(samples, backend)
-
-        return SuffixWay(network, cached, labels, masks, backend, self.classes, otherwise)
-
-    def _cache(self, network: CutNetwork, samples: Samples) -> tuple[Tensor, ...]:
-        """Runs the prefix batch by batch; only what the suffix reads is kept."""
-        cached: list[Tensor] = []
-        start = 0
-        for batch in samples.batches(BATCH):
-            inputs = self.as_input(batch)
-            values = network.prefix(inputs)
-            if not all(value.isfinite().all() for value in values if value.is_floating_point()):
-                self._check_logits(inputs, start)  # masks may hold -inf: what counts is what comes of them
-            if not cached:
-                cached = [_empty_rows(value, len(samples)) for value in values]
-            for whole, value in zip(cached, values, strict=True):
-                _check_shape(value, whole, start)
-                whole[start : start + len(value)] = value
-            start += len(batch)
-            del batch, inputs, values  # before the next batch is read
-        return tuple(cached)
-
-    def _check_logits(self, inputs: Tensor, start: int) -> None:
-        logits = logits_of(self.model, inputs)
-        bad = (logits.isnan() | logits.isposinf()).any(1)
-        if bool(bad.any()):
-            sample = start + int(bad.nonzero()[0, 0])
-            raise ValueError(f"inputs: the activations and logits of sample {sample} are not finite")
-
-    def _whole_evaluator(self, samples: Samples, backend: Backend) -> Evaluator:
-        inputs: Tensor | None = None
-        start = 0
-        for batch in samples.batches(BATCH):
-            values = self.as_input(batch)
-            if inputs is None:
-                inputs = _empty_rows(values, len(samples))
-                logits_of(self.model, values[:CHECKED_SAMPLES])  # or what it fails on
-            _check_shape(values, inputs, start)
-            inputs[start : start + len(values)] = values
-            start += len(batch)
-            del batch, values
-        assert inputs is not None  # Samples has at least one
-        labels, masks = samples.labels.to(self.device), samples.masks.to(self.device)
-        return WholeWay(self.model, self.targets, inputs, labels, masks, backend, self.classes)
-
-
-def _runs_whole(reason: str) -> str:
-    return (
-        f"the network cannot be traced ({reason}); nothing is cached and every candidate runs it whole, one "
-        "after the other"
-    )
-
-
-def _check_shape(value: Tensor, whole: Tensor, start: int) -> None:
-    if value.shape[1:] != whole.shape[1:]:
-        raise ValueError(
-            f"inputs: the values of samples {start}..{start + len(value) - 1} have shape "
-            f"{list(value.shape)}, those of the samples before {[start, *whole.shape[1:]]}"
-        )
-
-
-def _empty_rows(like: Tensor, rows: int) -> Tensor:
-    """[rows, ...] in the memory format of ``like``."""
-    last = like.dim() == 4 and not like.is_contiguous()
-    layout = torch.channels_last if last else torch.contiguous_format
-    return torch.empty((rows, *like.shape[1:]), dtype=like.dtype, device=like.device, memory_format=layout)
