@@ -125,8 +125,7 @@ PYBIND11_MODULE(_native, module) {
   module.def("apply_lowrank_", &apply_lowrank, "weight"_a.noconvert(), "left"_a.noconvert(),
              "right"_a.noconvert(), "world"_a, "scale"_a);
   // Local to the module, so that another extension, or another version of this one, may bind the type, too.
-  py::class_<Prepared>(module, "PreparedTail", py::module_local(),
-                       "A tail packed for many calls of score().")
+  py::class_<Prepared>(module, "PreparedTail", py::module_local(), "A tail packed for many calls of score().")
       .def(py::init(&prepare), "activations"_a.noconvert(), "weights"_a.noconvert(), "biases"_a.noconvert(),
            "nonlinearities"_a, "labels"_a.noconvert(), "groups"_a.noconvert(), "precision"_a,
            "weights_stay"_a = false)

@@ -32,7 +32,8 @@ Scratch::Scratch(const Plan& plan, const PreparedTail::State& tail, const Candid
     if (keeps_packed(tail, candidates, l) || (l == 0 && plan.corrects())) continue;
     const int64_t bytes = panel_bytes(kernels, kind, kernels.panel_rows, layer.inputs);
     most_panel_bytes = std::max(most_panel_bytes, bytes * panels_formed_together(kernels, kind, layer));
-    if (plan.forms_once() && candidates.edits[l].touches()) formed[l] = std::make_unique<Panels>(kernels, kind, layer.outputs, layer.inputs);
+    if (plan.forms_once() && candidates.edits[l].touches())
+      formed[l] = std::make_unique<Panels>(kernels, kind, layer.outputs, layer.inputs);
   }
   for (int l : {0, 1}) outputs[l] = allocate(tail.chunk_tiles * most_outputs[l] * kFloatsOfTile);
   operands = allocate(operand_bytes);
