@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from threading import Lock
@@ -151,6 +152,16 @@ class SuffixWay:
 _EDITING = Lock()  # worlds score on threads; not a scorer's own, since a lock cannot be copied with it
 
 
+def _after_fork() -> None:
+    """In a child: a thread that was editing is not here to finish it."""
+    global _EDITING
+    _EDITING = Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 class WholeWay(OneByOne):
     """Any module, really edited: a twin is given a candidate's weights and runs from the inputs.
 
@@ -185,12 +196,15 @@ class WholeWay(OneByOne):
 
     def count(self, population: Population, wanted: Wanted) -> Counts:
         with _EDITING:
+            self._take_back()  # what a thread was editing when this process was forked off
             try:
                 return super().count(population, wanted)
             finally:
-                for name, target in self._targets.items():
-                    if population.touches(name):
-                        target.weight.data = self._unedited[name]
+                self._take_back()
+
+    def _take_back(self) -> None:
+        for name, target in self._targets.items():
+            target.weight.data = self._unedited[name]
 
     def logits(self, weights: dict[str, Tensor], precision: str) -> Iterator[tuple[slice, Tensor]]:
         for name, weight in weights.items():

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
 from editing_tasks import make_task
+from torch import nn
 
 import rledit
 from rledit.worlds import World
@@ -81,3 +84,42 @@ def test_a_closed_world(world: World) -> None:
     world.step(actions_for(world, 0))
     world.close()
     assert "the world is closed" in in_child(lambda: bool(world.step(actions_for(world, 0))))
+
+
+def test_a_child_of_a_thread_that_was_scoring_a_whole_network() -> None:
+    """Nobody in the child finishes the edit, nor gives the lock back."""
+    began, ended, other = threading.Event(), threading.Event(), []
+
+    class Routed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(6, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if float(x.sum()) > 1e9:
+                return x[:, :3]
+            if threading.get_ident() in other and os.getpid() == parent:
+                began.set()
+                ended.wait(60)
+            return self.fc(x)
+
+    torch.manual_seed(0)
+    parent, labels = os.getpid(), torch.arange(60) % 3
+    samples = rledit.Samples(torch.randn(60, 6), labels, rledit.forget_groups(labels, 1))
+    with pytest.warns(UserWarning, match="runs it whole"):
+        scorer = rledit.Task(Routed(), ["fc"], samples, rledit.Unlearning()).scorer()
+    edits = {"fc": torch.randn(2, 3, 6)}
+    expected = scorer.score({}).correct.counts
+
+    def score() -> None:
+        other.append(threading.get_ident())
+        scorer.score({}, weights=edits)
+
+    thread = threading.Thread(target=score)
+    thread.start()
+    try:
+        assert began.wait(60)
+        assert in_child(lambda: torch.equal(scorer.score({}).correct.counts, expected)) == "right"
+    finally:
+        ended.set()
+        thread.join()
