@@ -155,3 +155,12 @@ def keep_native_state() -> Iterator[None]:
     yield
     _native.select_isa(isa)
     _native.set_num_threads(threads)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """For tiny networks: on a busy machine torch's threads would mostly wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -23,13 +22,7 @@ WORLDS = [rledit.MaskWorld, rledit.ShiftWorld]
 TIMES = ("seconds_score", "seconds_policy", "candidates_per_second")
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """These networks are tiny: on a busy machine torch's threads would mostly wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def without_times(history: list[dict[str, float]]) -> list[dict[str, float]]:
