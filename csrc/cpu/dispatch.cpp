@@ -122,11 +122,7 @@ bool splits_float32() {
 // Whose products of float32 go with a table.
 const Kernels* float32_of(const Kernels* table, bool split) {
 #ifdef RLEDIT_HAS_AMX
-#ifdef RLEDIT_HAS_AVX512
   if (table == &amx::table && !split) return &avx512::table;
-#else
-  if (table == &amx::table && !split) return &portable::table;
-#endif
 #endif
 #ifdef RLEDIT_EMULATED_AMX
   if (table == &amx_emulated::table && !split) return &portable::table;
