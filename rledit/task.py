@@ -80,7 +80,7 @@ class Task:
     def __repr__(self) -> str:
         targets = [
             f"{name} {outputs}x{inputs} (rank up to {min(outputs, inputs)})"
-            for name, (outputs, inputs) in ((n, w.shape) for n, w in self.weights().items())
+            for name, (outputs, inputs) in ((n, w.shape) for n, w in self.editable.weights().items())
         ]
         if len(targets) > SHOWN_TARGETS:
             targets[SHOWN_TARGETS:] = [f"and {len(targets) - SHOWN_TARGETS} more"]
@@ -111,8 +111,8 @@ class Task:
         return self.editable.casts
 
     def weights(self) -> dict[str, Tensor]:
-        """The unedited weights of the targets as matrices [O, I]; views, not copies."""
-        return self.editable.weights()
+        """The unedited weights of the targets as matrices [O, I]; copies, which are the caller's."""
+        return {name: weight.clone() for name, weight in self.editable.weights().items()}
 
     def scorer(
         self,

@@ -30,7 +30,7 @@ class ActionLayout:
     def __init__(self, task: Task, rule: EditRule, rank: int, directions: str = "all") -> None:
         self.rank = rank
         self.shapes: dict[str, tuple[int, int]] = {}
-        weights = task.weights()
+        weights = task.editable.weights()
         self.gains = dict.fromkeys(weights, 1.0) if rule.relative else initial_deviation(weights)
         for name, weight in weights.items():
             outputs, inputs = weight.shape

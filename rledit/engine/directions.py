@@ -92,7 +92,11 @@ def find_directions(task: Task, kind: str) -> dict[str, Directions]:
     if kind == "all":
         return {}
     strata = _strata(task, by_label=kind == "strata")
-    wide = {name: weight.shape[1] for name, weight in task.weights().items() if weight.shape[1] > len(strata)}
+    wide = {
+        name: weight.shape[1]
+        for name, weight in task.editable.weights().items()
+        if weight.shape[1] > len(strata)
+    }
     if not wide:
         return {}
     means = _mean_inputs(task, list(wide), torch.stack([_members(task, *stratum) for stratum in strata]))

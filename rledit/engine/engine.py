@@ -97,8 +97,8 @@ class Engine:
                 check_capturable(self.device, scorer.backend)
             self.layout = ActionLayout(task, rule, self.rank, directions)
             self.episodes = Episodes(scorer, self.layout, rule, self.episode_length)
-            self.observe = make_observation(observation, task.weights())
-            unedited = {name: weight[None] for name, weight in task.weights().items()}
+            self.observe = make_observation(observation, task.editable.weights())
+            unedited = {name: weight[None] for name, weight in task.editable.weights().items()}
             self.initial_observation = self.observe(unedited)
         self.initial_value = self.episodes.initial_value
         self.initial_metrics = self.episodes.initial_metrics

@@ -200,7 +200,7 @@ def carry_out(recipe: Recipe, out: str | Path, options: Options) -> RunResult:
             write_json(folder.metrics, metrics)
             result.edit.metrics["test"] = recipe.kept_with_edit(metrics["test"])
             result.edit.save(folder.edit)
-            weights = {name: weight.cpu() for name, weight in prepared.task.weights().items()}
+            weights = {name: weight.cpu() for name, weight in prepared.task.editable.weights().items()}
             report = _Report(recipe, prepared.config, folder)
             missing = report.write(Finished(metrics, history, result.edit, weights))
             if not result.stopped:

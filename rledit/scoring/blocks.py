@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 BLOCK_BYTES = 1 << 20
 """Of a weight; one of up to two blocks stays whole."""
@@ -39,3 +39,17 @@ def by_blocks(blocks: list[slice], dim: int, outputs: Callable[[slice], Tensor])
 def bias_rows(bias: Tensor | None, rows: slice) -> Tensor | None:
     """Of a bias [O] or none, the rows."""
     return None if bias is None else bias[rows]
+
+
+def convolve(
+    layer: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None, rows_of: Callable[[slice], Tensor]
+) -> Tensor:
+    """The layer's output with other weights, a block of them at a time. Its ``_conv_forward`` knows the
+    padding modes.
+
+    Args:
+        weight: of the shape of these weights.
+        rows_of: rows -> some of the weights.
+    """
+    blocks = row_blocks(weight) if layer.groups == 1 else [slice(None)]
+    return by_blocks(blocks, 1, lambda rows: layer._conv_forward(x, rows_of(rows), bias_rows(bias, rows)))

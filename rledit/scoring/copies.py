@@ -24,7 +24,7 @@ def private_copy(model: nn.Module, targets: Sequence[str] = ()) -> nn.Module:
             :mod:`rledit.scoring.halves`.
 
     Raises:
-        ValueError: for weights that are not finite, or without values.
+        ValueError: for weights that are not finite, or without values; for a target that cannot be copied.
     """
     half = any(parameter.dtype in HALF for parameter in model.parameters())
     widened = {id(model.get_submodule(name)._parameters["weight"]) for name in targets}
@@ -41,6 +41,11 @@ def private_copy(model: nn.Module, targets: Sequence[str] = ()) -> nn.Module:
     for tensor in _tensors_with_history(model):
         memo[id(tensor)] = tensor.detach().clone()
     own_model = copy.deepcopy(model, memo)
+    for name in targets:
+        if own_model.get_submodule(name) is model.get_submodule(name):
+            raise ValueError(
+                f"targets: expected modules that copy.deepcopy() copies, {name!r} returns itself"
+            )
     detach_functions(own_model, memo)
     if half:
         fixed = [own_model.get_submodule(name)._parameters["weight"] for name in targets]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -83,6 +86,20 @@ class EditableModel(Editable):
         if self.network is None:
             warnings.warn(_runs_whole(reason), stacklevel=3)
 
+    # On the way to another process torch moves the tensors that it finds into shared memory, in place. But
+    # scorers read those of the private copy where they lie, so it finds bytes.
+    def __getstate__(self) -> bytes:
+        return pickle.dumps(self.__dict__)
+
+    def __setstate__(self, state: bytes) -> None:
+        self.__dict__.update(pickle.loads(state))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> EditableModel:
+        own = object.__new__(type(self))
+        memo[id(self)] = own
+        own.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return own
+
     def _keep_probes(self, probe: Probe, originals: Mapping[str, Target], splits: list[Samples]) -> None:
         """What the edited model says of each split's first samples, for the evaluators' checks: later no
         original puts right what they edit."""
@@ -92,7 +109,7 @@ class EditableModel(Editable):
                 few = self.as_input(split.head(CHECKED_SAMPLES))
                 if not any(known.knows(few) for known in self._probes):
                     self._probes.append(Probe(self.model, self.targets, few, self._sizes, originals).keep())
-            except (TypeError, ValueError):  # samples that the model fails on: said by whoever scores them
+            except Exception:  # of samples or the model on them: said by whoever scores them
                 continue
 
     def _probe(self, samples: Samples) -> Probe:

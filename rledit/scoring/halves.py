@@ -8,13 +8,14 @@ numbers, so the same results. Targets and the layers of a fused tail are really 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..targets import is_altered
-from .blocks import bias_rows, by_blocks, row_blocks
+from .blocks import bias_rows, by_blocks, convolve, row_blocks
 
 HALF = (torch.float16, torch.bfloat16)
 LEAST = 1 << 12  # values of a weight that is worth it
@@ -51,11 +52,7 @@ class _Conv2d(nn.Conv2d):
     weight = property(lambda self: weight_rows(self))
 
     def forward(self, input: Tensor) -> Tensor:
-        return by_blocks(
-            row_blocks(held_weight(self)) if self.groups == 1 else [slice(None)],
-            1,
-            lambda rows: self._conv_forward(input, weight_rows(self, rows), bias_rows(self.bias, rows)),
-        )
+        return convolve(self, input, held_weight(self), self.bias, lambda rows: weight_rows(self, rows))
 
 
 class _Embedding(nn.Embedding):
@@ -64,6 +61,16 @@ class _Embedding(nn.Embedding):
     def forward(self, input: Tensor) -> Tensor:
         with torch._C.DisableTorchFunction():
             return F.embedding(input, held_weight(self), self.padding_idx).float()
+
+
+def _of_plain(plain: type[nn.Module]) -> nn.Module:
+    wide = _WIDENING[plain]
+    return wide.__new__(wide)
+
+
+def _reduced(self: nn.Module, protocol: Any) -> tuple[Any, ...]:
+    """For pickle, which does not find these classes by their names: they are torch's."""
+    return _of_plain, (plain_type(self),), self.__dict__
 
 
 _WIDENING: dict[type[nn.Module], type[nn.Module]] = {
@@ -77,6 +84,7 @@ for _plain, _wide in _WIDENING.items():
         _plain.__qualname__,
         _plain.__module__,
     )
+    _wide.__reduce_ex__ = _reduced  # type: ignore[assignment,method-assign]
 
 
 def plain_type(module: nn.Module) -> type[nn.Module]:
@@ -95,10 +103,12 @@ def widen_lazily(model: nn.Module, fixed: Collection[int]) -> None:
     Args:
         fixed: ids of parameters that must be float32 themselves.
     """
+    if any(_converts_itself(module) for module in model.modules()):
+        model.float()
+        return
     held = _holdable(model) - set(fixed)
     for module in model.modules():
-        weight = module._parameters.get("weight")
-        if weight is not None and id(weight) in held:
+        if type(module) in _WIDENING and id(module._parameters["weight"]) in held:
             module.__class__ = _WIDENING[type(module)]
     _widen(model, held)
 
@@ -107,7 +117,7 @@ def widen(model: nn.Module) -> None:
     """Make all weights of the model float32, also those that :func:`widen_lazily` has left."""
     for module in model.modules():
         module.__class__ = plain_type(module)
-    _widen(model, set())
+    model.float()
 
 
 def widen_layers(modules: Iterable[nn.Module]) -> None:
@@ -115,7 +125,12 @@ def widen_layers(modules: Iterable[nn.Module]) -> None:
     for module in modules:
         if plain_type(module) is not type(module):
             module.__class__ = plain_type(module)
-            _widen(module, set())
+            module.float()
+
+
+def _converts_itself(module: nn.Module) -> bool:
+    """Whether a module converts more than its parameters and buffers, which nobody else can."""
+    return type(module)._apply is not nn.Module._apply and not isinstance(module, nn.RNNBase)
 
 
 def _holdable(model: nn.Module) -> set[int]:

@@ -18,7 +18,7 @@ from torch import Tensor, fx, nn
 from torch.backends import mha
 
 from ..targets import is_altered
-from .blocks import bias_rows, by_blocks, row_blocks
+from .blocks import convolve
 from .halves import HALF
 from .population import Population
 from .simplify import simplify
@@ -121,11 +121,7 @@ class _ByBlocks(fx.Interpreter):
         module: Any = self.submodules[target]
         if type(module) is nn.Conv2d and module.groups == 1 and not is_altered(module):
             x = args[0] if args else next(iter(kwargs.values()))
-            return by_blocks(
-                row_blocks(module.weight),
-                1,
-                lambda rows: module._conv_forward(x, module.weight[rows], bias_rows(module.bias, rows)),
-            )
+            return convolve(module, x, module.weight, module.bias, module.weight.__getitem__)
         return super().call_module(target, args, kwargs)
 
 

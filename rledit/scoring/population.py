@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from ..ops.backends import Backend
 from ..ops.rules import EditRule
 from ..targets import Target, as_matrix, is_plain
-from .blocks import BLOCK_BYTES, bias_rows, by_blocks, row_blocks
+from .blocks import BLOCK_BYTES, bias_rows, by_blocks, convolve, row_blocks
 
 
 @dataclass(frozen=True)
@@ -223,9 +223,8 @@ class Population:
         return by_blocks(blocks, 1, outputs)
 
     def _convolve(self, target: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        # _conv_forward knows the padding modes. By blocks, since torch copies weights into other layouts.
-        blocks = row_blocks(weight) if target.groups == 1 else [slice(0, len(weight))]
-        return by_blocks(blocks, 1, lambda rows: target._conv_forward(x, weight[rows], bias_rows(bias, rows)))
+        # By blocks, since torch copies weights into other layouts.
+        return convolve(target, x, weight, bias, weight.__getitem__)
 
 
 def _with_weight(target: Target, weight: Tensor) -> Target:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -16,7 +16,7 @@ from .network import calling_modules, logits_of
 
 
 class RandomEdits:
-    """A shift of rank 1 for each target, about as large as its weights, in a twin of the model.
+    """A shift of rank 1 for each target, about as large as its weights, really made in a model.
 
     Sizes are factors of the shifts: 0 is no edit.
 
@@ -46,17 +46,14 @@ class RandomEdits:
 
     def logits(self, sizes: Mapping[str, float], inputs: Tensor) -> Tensor:
         """The logits with the weights of these targets edited."""
-        try:
+        with self._taken_back(sizes):
             for name, size in sizes.items():
                 self._write(name, size)
             return logits_of(self._twin, inputs)
-        finally:
-            for name in sizes:
-                self._write(name, 0.0)
 
     def logits_edited_in_calls(self, sizes: Mapping[str, float], inputs: Tensor) -> Tensor:
         """The logits with these weights edited while their modules are being called, and at no other time."""
-        with self._edited_in_calls(sizes):
+        with self._taken_back(sizes), self._edited_in_calls(sizes):
             return logits_of(self._twin, inputs)
 
     def outputs(self, name: str, size: float, inputs: Tensor) -> list[Tensor]:
@@ -81,6 +78,15 @@ class RandomEdits:
                 weight.add_((size * left @ right).view_as(weight))
 
     @contextmanager
+    def _taken_back(self, names: Iterable[str]) -> Iterator[None]:
+        """However it ends: a forward may leave a target by an exception, and even catch it."""
+        try:
+            yield
+        finally:
+            for name in names:
+                self._write(name, 0.0)
+
+    @contextmanager
     def _edited_in_calls(self, sizes: Mapping[str, float]) -> Iterator[None]:
         hooks = []
         for name, size in sizes.items():
@@ -88,7 +94,7 @@ class RandomEdits:
             before, after = partial(self._while_called, name, size), partial(self._while_called, name, 0.0)
             hooks += [
                 target.register_forward_pre_hook(before, prepend=True),
-                target.register_forward_hook(after),
+                target.register_forward_hook(after, always_call=True),
             ]
         try:
             yield

@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from ..targets import is_altered
-from .blocks import by_blocks, row_blocks
+from .blocks import convolve
 from .halves import held_weight, plain_type, weight_rows
 
 
@@ -36,14 +36,10 @@ class Folded(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         convolution, factor = self.convolution, self.factor
-
-        def outputs(rows: slice) -> Tensor:
-            weight = weight_rows(convolution, rows) * factor[rows]
-            out: Tensor = convolution._conv_forward(x, weight, self.bias[rows])
-            return out
-
-        blocks = row_blocks(held_weight(convolution)) if convolution.groups == 1 else [slice(None)]
-        return by_blocks(blocks, 1, outputs)
+        held = held_weight(convolution)
+        return convolve(
+            convolution, x, held, self.bias, lambda rows: weight_rows(convolution, rows) * factor[rows]
+        )
 
 
 _FRESH_MODULES = (nn.Linear, nn.Conv2d, nn.BatchNorm1d, nn.BatchNorm2d, Folded)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 
 import pytest
@@ -125,3 +126,46 @@ def test_only_targets_and_fused_layers_are_held_in_float32(name: str) -> None:
 def test_a_forward_that_computes_in_half_precision_gets_float32_weights() -> None:
     task = Task(build("dtype of weights", torch.bfloat16), ["b"], samples(), Unlearning())
     assert {parameter.dtype for parameter in task.editable.model.parameters()} == {torch.float32}
+
+
+class Scaled(nn.Module):
+    """Converts a plain tensor as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.matrix = torch.randn(20, 20)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Scaled:
+        super()._apply(fn, recurse)
+        self.matrix = fn(self.matrix)
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.matrix
+
+
+@pytest.mark.parametrize("middle", [Scaled, lambda: torch.jit.script(nn.Linear(20, 20))])
+def test_modules_that_convert_themselves(middle: Callable[[], nn.Module]) -> None:
+    layers = [nn.Linear(12, 20), nn.ReLU(), middle(), nn.Linear(20, 20), nn.ReLU(), nn.Linear(20, 3)]
+    model, inputs = nn.Sequential(*layers).bfloat16(), torch.randn(60, 12).bfloat16()
+    labels = torch.arange(60) % 3
+    masks = {"forget": labels == 2, "retain": labels != 2}
+    counts = []
+    for dtype in (torch.bfloat16, torch.float32):
+        task = Task(model.to(dtype), ["3"], Samples(inputs.to(dtype), labels, masks), Unlearning())
+        counts.append(task.scorer().score({}, wanted=PARTS).counts)
+    for part in PARTS:
+        assert torch.equal(getattr(counts[0], part), getattr(counts[1], part))
+
+
+def test_a_task_can_be_pickled() -> None:
+    labels = torch.arange(60) % 3
+    samples = Samples(torch.randn(60, 12).half(), labels, {"forget": labels == 2, "retain": labels != 2})
+    model = nn.Sequential(nn.Linear(12, 20), nn.ReLU(), nn.Linear(20, 20), nn.ReLU(), nn.Linear(20, 3)).half()
+    task = Task(model, ["4"], samples, Unlearning())
+    assert halves.holds_half(task.editable.model)
+    there = pickle.loads(pickle.dumps(task))
+    assert halves.holds_half(there.editable.model)
+    for part in PARTS:
+        ours, theirs = (each.scorer().score({}, wanted=PARTS).counts for each in (task, there))
+        assert torch.equal(getattr(ours, part), getattr(theirs, part))

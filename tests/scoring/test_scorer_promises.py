@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import pickle
 import warnings
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.reduction import ForkingPickler
 
 import pytest
 import torch
@@ -339,3 +341,57 @@ def test_samples_that_a_task_does_not_know_are_checked_too(make: Callable[[], Ne
     with torch.no_grad():
         task.editable.model.out.bias += 1  # what was kept of it is not true any more
     Scorer(task.editable, task.samples, task.objective)
+
+
+def leaves_early(net: Net, x: Tensor) -> Tensor:
+    """Out of a target by an exception that the forward itself catches, as feature extractors do."""
+    try:
+        net.b(torch.relu(net.a(x)))
+    except LookupError as found:
+        x = found.args[0]
+    return net.out(torch.relu(x))
+
+
+def leave(module: nn.Module, arguments: object, output: Tensor) -> None:
+    raise LookupError(output)
+
+
+@pytest.mark.filterwarnings("ignore:the network cannot be traced")
+def test_checks_leave_no_edit_behind() -> None:
+    net = Net(leaves_early)
+    net.b.register_forward_hook(leave)
+    task = Task(net, ["b"], samples(), Unlearning())
+    assert torch.equal(task.weights()["b"], net.b.weight)
+    inputs = torch.cat(list(samples().batches(COUNT)))
+    expected = (net(inputs).argmax(1) == samples().labels)[samples().groups["forget"]].sum()
+    assert int(task.scorer().score({}).correct["forget"]) == int(expected)
+
+
+def test_a_task_and_its_weights_may_go_to_another_process() -> None:
+    """Torch moves the memory of the tensors that it sends; scorers read theirs where it is."""
+    task = Task(Net(), ["b"], samples(), Unlearning())
+    scorer = task.scorer()
+    edits = {"b": (torch.randn(4, 8, 2), torch.randn(4, 2, 8))}
+    expected = scorer.score(edits, "mask", wanted=PARTS)
+    sent = ForkingPickler.dumps(task), ForkingPickler.dumps(task.weights())
+    task.weights()["b"].zero_()  # the caller's own
+    assert not any(weight.is_shared() for weight in task.editable.weights().values())
+    again = scorer.score(edits, "mask", wanted=PARTS)
+    there = pickle.loads(sent[0]).scorer().score(edits, "mask", wanted=PARTS)
+    for part in PARTS:
+        for other in (again, there):
+            assert torch.equal(getattr(other.counts, part), getattr(expected.counts, part))
+
+
+class Itself(nn.Linear):
+    def __deepcopy__(self, memo: object) -> Itself:
+        return self
+
+
+def test_a_target_that_cannot_be_copied_is_left_alone() -> None:
+    net = Net()
+    net.b = Itself(8, 8)
+    before = net.b.weight.clone()
+    with pytest.raises(ValueError, match="'b' returns itself"):
+        Task(net, ["b"], samples(), Unlearning())
+    assert torch.equal(net.b.weight, before)

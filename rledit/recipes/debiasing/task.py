@@ -35,5 +35,5 @@ def make_task(config: DebiasConfig, classifier: Classifier, samples: Mapping[str
 
 def make_trainer(config: DebiasConfig, task: Task) -> PPO:
     """With as much of the config's rank as the smallest target has."""
-    smallest = min(min(weight.shape) for weight in task.weights().values())
+    smallest = min(min(weight.shape) for weight in task.editable.weights().values())
     return runs_config.make_trainer(replace(config, rank=min(config.rank, smallest)), task)
