@@ -86,6 +86,7 @@ def test_a_closed_world(world: World) -> None:
     assert "the world is closed" in in_child(lambda: bool(world.step(actions_for(world, 0))))
 
 
+@pytest.mark.usefixtures("one_thread")  # torch's own threads do not outlive a fork
 def test_a_child_of_a_thread_that_was_scoring_a_whole_network() -> None:
     """Nobody in the child finishes the edit, nor gives the lock back."""
     began, ended, other = threading.Event(), threading.Event(), []
