@@ -1,0 +1,139 @@
+"""What every method of unlearning is given, and what it gives back.
+
+A method is a function ``(problem, budget, seed) -> MethodResult`` with an entry in :data:`METHODS`, made by
+:func:`method`. Methods know nothing of audits, and never see the test split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, TypeAlias
+
+from torch import nn
+
+from ..edits.edit import Edit
+from ..samples import Samples
+from ..storage.files import Json
+from ..zoo.training import Hyperparameters
+
+Need: TypeAlias = Literal["gradients", "forget data", "retain data", "training"]
+"""What a method asks for beside the weights: gradients of the model; samples that are to be forgotten, or
+kept; the recipe that the model was trained with."""
+
+
+@dataclass(frozen=True, eq=False)
+class UnlearningProblem:
+    """One request to forget, as methods see it. All samples have the groups "forget" and "retain".
+
+    Attributes:
+        model: trained, in eval mode; methods leave it as it is.
+        train: all that the model was trained on.
+        reward: the part of it that candidates are scored on.
+        validation: never trained on, for choosing settings and edits.
+        classes: C of the logits.
+        targets: names of the modules that a low-rank edit may change.
+        forget: the classes to forget; empty where single samples are to be forgotten.
+        build: makes the same architecture with random weights; None where nobody can.
+        training: what the model was trained with; None where nobody knows.
+    """
+
+    model: nn.Module
+    train: Samples
+    reward: Samples
+    validation: Samples
+    classes: int
+    targets: tuple[str, ...]
+    forget: tuple[int, ...] = ()
+    build: Callable[[], nn.Module] | None = None
+    training: Hyperparameters | None = None
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a method may spend. None stands for the method's own default, as published.
+
+    Attributes:
+        candidates: evaluations, of searches for an edit.
+        epochs: passes over the data, of methods that train.
+    """
+
+    candidates: int = 6400
+    epochs: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class MethodResult:
+    """What a method made.
+
+    Attributes:
+        model: after forgetting, in eval mode; not the problem's.
+        edit: the low-rank edit that made it, where there is one.
+        evaluations: candidates that were scored, or settings that were tried, on samples.
+        steps: optimizer steps, or batches whose gradients were taken, of all settings that were tried.
+        settings: those that were chosen, for the record.
+    """
+
+    model: nn.Module
+    edit: Edit | None = None
+    evaluations: int = 0
+    steps: int = 0
+    settings: Mapping[str, Json] = field(default_factory=dict)
+
+
+class MethodFunction(Protocol):
+    def __call__(self, problem: UnlearningProblem, budget: Budget, seed: int) -> MethodResult: ...
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method with what tables say of it.
+
+    Attributes:
+        name: as the command line has it.
+        title: as tables have it.
+        source: paper, with its arXiv number or venue.
+        needs: see :data:`Need`.
+        run: the function.
+    """
+
+    name: str
+    title: str
+    source: str
+    needs: frozenset[Need]
+    run: MethodFunction
+
+    def __call__(self, problem: UnlearningProblem, budget: Budget, seed: int) -> MethodResult:
+        """Run the method.
+
+        Raises:
+            ValueError: if the problem lacks what the method needs.
+        """
+        if "training" in self.needs and (problem.build is None or problem.training is None):
+            raise ValueError(
+                f"{self.name}: expected a problem with build and training, since the method trains from "
+                "scratch; got none"
+            )
+        return self.run(problem, budget, seed)
+
+
+METHODS: dict[str, Method] = {}
+"""All methods by name, in the order of tables."""
+
+
+def method(
+    name: str, *, title: str, source: str, needs: Iterable[Need]
+) -> Callable[[MethodFunction], MethodFunction]:
+    """Enter a function into :data:`METHODS`.
+
+    Raises:
+        ValueError: for a name that is taken.
+    """
+
+    def enter(function: MethodFunction) -> MethodFunction:
+        if name in METHODS:
+            raise ValueError(f"name: {name!r} is taken")
+        METHODS[name] = Method(name, title, source, frozenset(needs), function)
+        return function
+
+    return enter
