@@ -16,6 +16,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import few_digits
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -26,7 +27,7 @@ from rledit.zoo.data import Dataset
 from rledit.zoo.models import MnistCNN, normalize
 from rledit.zoo.training import HYPERPARAMETERS, per_class_accuracy, train_classifier
 
-RLEDIT = [sys.executable, "-c", "from rledit.cli import main; main()"]
+RLEDIT = [sys.executable, few_digits.__file__]
 SMALL = ["--candidates", "1280", "--num-envs", "64", "--no-retrain"]
 
 
@@ -42,7 +43,12 @@ def rledit(*arguments: object, figures: bool = False) -> Done:
     so does drawing figures."""
     out, errors = io.StringIO(), io.StringIO()
     status = 0
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(errors):
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        few_digits.in_place(),
+        redirect_stdout(out),
+        redirect_stderr(errors),
+    ):
         patch.setenv("COLUMNS", "400")  # messages stay on one line
         patch.setattr(sys, "argv", ["rledit", *map(str, arguments)])
         patch.setattr(logging.root, "handlers", [])
@@ -53,6 +59,11 @@ def rledit(*arguments: object, figures: bool = False) -> Done:
         except SystemExit as end:
             status = int(end.code or 0)
     return Done(status, out.getvalue(), errors.getvalue())
+
+
+@pytest.fixture(scope="session")
+def mnist5k() -> Dataset:
+    return few_digits.few_digits()
 
 
 @pytest.fixture(scope="module")

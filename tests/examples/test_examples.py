@@ -1,12 +1,14 @@
-"""The examples run as a reader runs them, and print what their docstrings promise."""
+"""The examples run as scripts, and print what their docstrings promise."""
 
-import os
 import re
-import subprocess
-import sys
+import runpy
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from rledit.ops.rules import KINDS
 
 FOLDER = Path(__file__).parents[2] / "examples"
 PROMISED = {
@@ -42,19 +44,27 @@ def test_every_example_is_run() -> None:
     assert sorted(PROMISED) == sorted(path.stem for path in FOLDER.glob("[0-9]*.py"))
 
 
+@pytest.fixture
+def rules() -> Iterator[None]:
+    """The example that adds an edit rule adds it for everybody."""
+    before = dict(KINDS)
+    yield
+    KINDS.clear()
+    KINDS.update(before)
+
+
+# In this process: starting Python and torch takes as long as most examples.
 @pytest.mark.slow
+@pytest.mark.usefixtures("rules", "one_thread")
 @pytest.mark.parametrize("name", sorted(PROMISED))
-def test_example(name: str, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-W", "error::DeprecationWarning:__main__", str(FOLDER / f"{name}.py")],
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+def test_example(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", category=DeprecationWarning, module="__main__")
+        runpy.run_path(str(FOLDER / f"{name}.py"), run_name="__main__")
+    printed = capsys.readouterr().out
     for pattern in PROMISED[name]:
-        assert re.search(pattern, done.stdout), f"{pattern!r} not in:\n{done.stdout}"
+        assert re.search(pattern, printed), f"{pattern!r} not in:\n{printed}"
     assert not list(tmp_path.iterdir()), "an example has left files behind"
