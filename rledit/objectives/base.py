@@ -59,7 +59,7 @@ class Objective(ABC):
     def admissible(self, tally: Tally) -> Tensor | None:
         """Which candidates keep the objective's constraint, bool [N]; None where there is no constraint.
 
-        The edit that is returned keeps it on the validation split. The unedited model has to.
+        The edit that is returned keeps it on the validation split, if any does.
         """
         return None
 
@@ -67,6 +67,12 @@ class Objective(ABC):
     def constrained(self) -> bool:
         """Whether there is a constraint: by default, whether :meth:`admissible` is overridden."""
         return type(self).admissible is not Objective.admissible
+
+    @property
+    def unedited_admissible(self) -> bool:
+        """Whether the unedited model keeps the constraint by its very definition, and with it any edit that is
+        small enough, as is so of a budget for what may be lost. Not so of a level that has to be reached."""
+        return True
 
     def relative_to(self, unedited: Tally) -> Objective:
         """The objective that compares with the unedited model, whose tally on one split is given.

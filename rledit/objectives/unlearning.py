@@ -1,15 +1,29 @@
-"""Unlearning: forget one group, keep another."""
+"""Unlearning: forget one group, keep another, and keep what an auditor can find below a level."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from ..samples import Samples
+from ..storage.files import Json
 from ..tally import Tally
 from .base import Objective
+from .metric_names import METRIC_DISPLAYS, MetricDisplay
+
+LEVELS = {"probe": "recalled", "nearest": "nearest", "membership": "lower_loss"}
+"""What may be held to a level, and the part of the tally that it is counted in."""
+
+METRIC_DISPLAYS.update(
+    probe_recall=MetricDisplay("recall of a ridge probe", "ridge probe", percent=True, digits=2, direction=-1),
+    nearest_recall=MetricDisplay(
+        "recall by the nearest class mean", "nearest mean", percent=True, digits=2, direction=-1
+    ),
+    loss_auc=MetricDisplay("AUC of the loss attack", "loss attack", direction=0),
+)
 
 
 @dataclass(frozen=True)
@@ -19,27 +33,77 @@ class Unlearning(Objective):
     The sum of utility preservation and editing objective of S. Malik, "Reinforcement Learning for Neural
     Model Editing" (arXiv:2606.13461, 2026).
 
+    An accuracy of zero is cheap: suppressing one logit is enough, and the features go on telling the class.
+    So what auditors find may be held to a level, each counted anew for every candidate:
+
+    - ``probe``: the share of the forget group that a fresh ridge classifier on the features recalls, which
+      learns from one half of the samples and is judged on the other (:class:`rledit.ops.Probe`);
+    - ``nearest``: the same for the nearest class mean;
+    - ``membership``: the AUC of the attack that takes samples of a lower loss for samples that were trained
+      on, forget group against ``unseen`` (S. Yeom et al., "Privacy Risk in Machine Learning", CSF 2018). A
+      loss that is conspicuously high tells as much, so with a level of 0.55 the AUC is held to 0.45..0.55.
+
+    Levels are a constraint and never traded: the edit that is returned keeps them on the validation split, if
+    any does. Only to lead the search there, each excess over a level costs ``penalty`` times as much as
+    accuracy, and what lies below a level gains nothing. What a network that never saw the group would show is
+    the natural level: :func:`rledit.audits.levels_of`.
+
     Args:
         forget, retain: names of groups of the samples.
         forget_weight, retain_weight: of their accuracies.
+        probe, nearest: what may be recalled at most, 0 to 1; None for no such level.
+        membership: AUC at most, 0.5 to 1; None for no such level.
+        unseen: the group of samples that the model was never trained on, like those of the forget group in
+            everything else.
+        penalty: of each unit beyond a level.
 
     Raises:
-        ValueError: for a weight that is not finite.
+        ValueError: for a weight that is not finite, or a level or penalty out of range.
     """
 
     forget: str = "forget"
     retain: str = "retain"
     forget_weight: float = 1.0
     retain_weight: float = 1.0
+    probe: float | None = None
+    nearest: float | None = None
+    membership: float | None = None
+    unseen: str = "unseen"
+    penalty: float = 3.0
 
     def __post_init__(self) -> None:
         for name, weight in (("forget_weight", self.forget_weight), ("retain_weight", self.retain_weight)):
             if not math.isfinite(weight):
                 raise ValueError(f"{name}: expected a finite number, got {weight}")
+        for name, least in (("probe", 0.0), ("nearest", 0.0), ("membership", 0.5)):
+            level = getattr(self, name)
+            if level is not None and not least <= level <= 1:
+                raise ValueError(f"{name}: expected a level in {least:g}..1, or None; got {level}")
+        if not (math.isfinite(self.penalty) and self.penalty >= 0):
+            raise ValueError(f"penalty: expected a number of at least 0, got {self.penalty}")
+        parts = {LEVELS[name] for name in self.levels}
+        object.__setattr__(self, "needs", frozenset({"correct", *parts}))
+
+    @property
+    def levels(self) -> dict[str, float]:
+        """Those that are set, by name."""
+        given = {name: getattr(self, name) for name in LEVELS}
+        return {name: level for name, level in given.items() if level is not None}
+
+    @property
+    def constrained(self) -> bool:
+        return bool(self.levels)
+
+    @property
+    def unedited_admissible(self) -> bool:
+        return not self.levels
 
     def check(self, samples: Samples) -> None:
         """Raise ValueError for a missing group."""
-        for group in (self.forget, self.retain):
+        needed = [self.forget, self.retain]
+        if self.membership is not None:
+            needed.append(self.unseen)
+        for group in needed:
             if group not in samples.groups:
                 raise ValueError(
                     f"objective: Unlearning needs a group {group!r}; the samples have "
@@ -47,10 +111,49 @@ class Unlearning(Objective):
                 )
 
     def __call__(self, tally: Tally) -> Tensor:
-        return tally.weigh((self.retain, self.retain_weight), (self.forget, -self.forget_weight))
+        value = tally.weigh((self.retain, self.retain_weight), (self.forget, -self.forget_weight))
+        for excess in self._excesses(tally):
+            value = value - self.penalty * excess.clamp(min=0)
+        return value
+
+    def admissible(self, tally: Tally) -> Tensor | None:
+        """Whether every level is kept, bool [N]; None where there is none."""
+        if not self.levels:
+            return None
+        return (torch.stack(self._excesses(tally)) <= 0).all(0)
+
+    def _found(self, tally: Tally) -> dict[str, Tensor]:
+        """What auditors find, each float64 [N], by the name of its level."""
+        found = {}
+        if self.probe is not None:
+            found["probe"] = tally.recall(self.forget)
+        if self.nearest is not None:
+            found["nearest"] = tally.recall(self.forget, "nearest")
+        if self.membership is not None:
+            found["membership"] = tally.lower_loss_auc(self.forget, self.unseen)
+        return found
+
+    def _excesses(self, tally: Tally) -> list[Tensor]:
+        """Per level: by how much it is exceeded, float64 [N]; negative below it."""
+        found = self._found(tally)
+        if "membership" in found:
+            found["membership"] = torch.maximum(found["membership"], 1 - found["membership"])
+        return [found[name] - level for name, level in self.levels.items()]
 
     def metrics(self, tally: Tally) -> dict[str, Tensor]:
+        keys = {"probe": "probe_recall", "nearest": "nearest_recall", "membership": "loss_auc"}
         return {
             "forget_accuracy": tally.accuracy(self.forget),
             "retain_accuracy": tally.accuracy(self.retain),
+            **{keys[name]: figure for name, figure in self._found(tally).items()},
         }
+
+    def identity(self) -> dict[str, Json]:
+        """Without levels it is what it was before there were any: checkpoints of then still fit."""
+        identity = super().identity()
+        if not self.levels:
+            settings = identity.get("settings")
+            if isinstance(settings, dict):
+                for name in (*LEVELS, "unseen", "penalty"):
+                    settings.pop(name, None)
+        return identity
