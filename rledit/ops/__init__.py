@@ -1,41 +1,53 @@
-"""The three ops that everything else is built on.
+"""The ops that everything else is built on.
 
-``apply_lowrank_``, ``score_tail`` and ``tally_logits`` are registered torch ops (``torch.ops.rledit.*``).
-Each is defined by a reference in plain PyTorch, which stands beside its schema in the file of its name. A
-:class:`Backend` runs the three in one way: :mod:`~rledit.ops.reference`, :mod:`~rledit.ops.native` (C++ on
-the CPU), :mod:`~rledit.ops.cuda_backend` or :mod:`~rledit.ops.triton_backend`. :mod:`~rledit.ops.tail` and
-:mod:`~rledit.ops.counts` name what they take and give.
-"""
+``apply_lowrank_``, ``score_tail``, ``tally_logits`` and ``tally_features`` are registered torch ops
+(``torch.ops.rledit.*``). Each is defined by a reference in plain PyTorch, which stands beside its schema in
+the file of its name. A :class:`Backend` runs them in one way: :mod:`~rledit.ops.reference`,
+:mod:`~rledit.ops.native` (C++ on the CPU), :mod:`~rledit.ops.cuda_backend` or
+:mod:`~rledit.ops.triton_backend`. :mod:`~rledit.ops.tail` and :mod:`~rledit.ops.counts` name what they take
+and give."""
 
 from .apply_lowrank import apply_lowrank_, apply_lowrank_ref
-from .backends import BACKENDS, Backend, PreparedTail, PreparedTally, backend
+from .backends import BACKENDS, Backend, PreparedProbe, PreparedTail, PreparedTally, backend
 from .counts import TALLY_PARTS, Counts, Wanted, concordant_pairs
+from .loss_ranks import LOSS_BINS, loss_bins, lower_loss_pairs
+from .probe import PROBE_PARTS, Probe, halves
 from .rules import KINDS, EditRule
 from .score_tail import score_tail, score_tail_ref
 from .tail import NONLINEARITIES, PRECISIONS, Candidates, Layer, TailProblem
+from .tally_features import tally_features, tally_features_ref
 from .tally_logits import tally_logits, tally_logits_ref
 
 __all__ = [
     "BACKENDS",
     "KINDS",
+    "LOSS_BINS",
     "NONLINEARITIES",
     "PRECISIONS",
+    "PROBE_PARTS",
     "TALLY_PARTS",
     "Backend",
     "Candidates",
     "Counts",
     "EditRule",
     "Layer",
+    "PreparedProbe",
     "PreparedTail",
     "PreparedTally",
+    "Probe",
     "TailProblem",
     "Wanted",
     "apply_lowrank_",
     "apply_lowrank_ref",
     "backend",
     "concordant_pairs",
+    "halves",
+    "loss_bins",
+    "lower_loss_pairs",
     "score_tail",
     "score_tail_ref",
+    "tally_features",
+    "tally_features_ref",
     "tally_logits",
     "tally_logits_ref",
 ]

@@ -12,10 +12,12 @@ from torch import Tensor
 from . import cuda_backend, triton_backend
 from .counts import Counts, Wanted
 from .native import NativeBackend
+from .probe import Probe
 from .reference import ReferenceBackend
 from .rules import EditRule
 from .score_tail import from_schema
 from .tail import Candidates, TailProblem
+from .tally_features import check_features
 from .tally_logits import check_logits
 
 BACKENDS = ("auto", "reference", "native", "triton", "cuda")
@@ -47,8 +49,17 @@ class PreparedTally(Protocol):
         ...
 
 
+class PreparedProbe(Protocol):
+    """Labels [S], groups [G, S] and a :class:`Probe` made ready for features of many candidates."""
+
+    def count(self, features: Tensor, wanted: Wanted) -> tuple[Tensor, Tensor]:
+        """``recalled`` and ``nearest`` of features [N, S, D], see :func:`rledit.ops.tally_features_ref`;
+        parts of ``wanted`` that need no features are not looked at."""
+        ...
+
+
 class Backend(Protocol):
-    """One way to run the three ops. All give the same counts, but for rounding, as the references."""
+    """One way to run the ops. All give the same counts, but for rounding, as the references."""
 
     @property
     def name(self) -> str:
@@ -83,6 +94,14 @@ class Backend(Protocol):
 
     def prepare_tally(self, labels: Tensor, groups: Tensor, classes: int) -> PreparedTally:
         """The same for :meth:`PreparedTally.count`, from labels [S] and groups [G, S]."""
+        ...
+
+    def prepare_probe(self, labels: Tensor, groups: Tensor, classes: int, probe: Probe) -> PreparedProbe:
+        """The same for :meth:`PreparedProbe.count`.
+
+        Raises:
+            ValueError: for labels out of range, or a probe with nobody to learn from.
+        """
         ...
 
 
@@ -161,9 +180,19 @@ def _tally_logits(
     return tally.count(logits, slice(None), wanted)
 
 
+def _tally_features(
+    features: Tensor, labels: Tensor, groups: Tensor, fit: Tensor, ridge: float, parts: Sequence[str]
+) -> tuple[Tensor, Tensor]:
+    check_features(features, labels, groups, fit, ridge, parts)
+    classes = int(labels.max()) + 1 if len(labels) else 1
+    probe = _backend_for(features).prepare_probe(labels, groups, classes, Probe(fit, ridge))
+    return probe.count(features, Wanted(parts))
+
+
 for _name, _run in (
     ("apply_lowrank_", _apply_lowrank_),
     ("score_tail", _score_tail),
     ("tally_logits", _tally_logits),
+    ("tally_features", _tally_features),
 ):
     torch.library.impl(f"rledit::{_name}", "CompositeExplicitAutograd")(_run)

@@ -9,7 +9,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-TALLY_PARTS = ("correct", "predicted", "confusion", "loss", "histogram", "concordant")
+from .probe import PROBE_PARTS
+
+TALLY_PARTS = (
+    "correct",
+    "predicted",
+    "confusion",
+    "loss",
+    "histogram",
+    "concordant",
+    "recalled",
+    "nearest",
+    "lower_loss",
+)
 """Everything that can be counted."""
 
 INVALID_LOSS = 3.4028234663852886e38
@@ -38,6 +50,19 @@ class Wanted(NamedTuple):
         """Whether margins are counted in bins."""
         return "histogram" in self.parts or "concordant" in self.parts
 
+    @property
+    def probes(self) -> bool:
+        """Whether a probe of features is asked for, which logits alone do not answer."""
+        return any(part in PROBE_PARTS for part in self.parts)
+
+    def only(self, parts: Container[str]) -> Wanted:
+        """What is wanted of these parts alone."""
+        return self._replace(parts=[part for part in self.parts if part in parts])
+
+    def without(self, parts: Container[str]) -> Wanted:
+        """What is wanted beside these parts."""
+        return self._replace(parts=[part for part in self.parts if part not in parts])
+
     def check(self, classes: int) -> None:
         """Raise ValueError for an unknown part, margins of other than two classes, or bad bins."""
         for part in self.parts:
@@ -51,11 +76,15 @@ class Wanted(NamedTuple):
             )
 
 
+_NOTHING = torch.empty(0, dtype=torch.int64)
+
+
 class Counts(NamedTuple):
     """Counts per candidate (N), group (G) and class (C). A part that was not wanted has shape [0].
 
     A sample with a logit that is not finite is never correct and never predicted: it is missing from the
-    integer counts.
+    counts up to ``concordant``. A candidate whose features are not finite counts as if a probe knew
+    everything.
     """
 
     correct: Tensor  # [N, G] int64
@@ -64,10 +93,14 @@ class Counts(NamedTuple):
     loss: Tensor  # [N, G] float64, sum of cross-entropy, natural logarithm
     histogram: Tensor  # [N, G, 2 (label), bins] int64, of the margin logit[1] - logit[0]
     concordant: Tensor  # [N, G, G] int64, see concordant_pairs()
+    # Samples that a probe did not learn from and yet knows, see tally_features_ref(): a ridge probe, ...
+    recalled: Tensor = _NOTHING  # [N, G] int64
+    nearest: Tensor = _NOTHING  # [N, G] int64, ... and the nearest class mean
+    lower_loss: Tensor = _NOTHING  # [N, G, G] int64, see lower_loss_pairs()
 
     def __add__(self, other: object) -> Counts:
-        """Of the same candidates on other samples. ``concordant`` then lacks the pairs of a sample from each;
-        compute it from the summed histograms instead."""
+        """Of the same candidates on other samples. ``concordant`` and ``lower_loss`` then lack the pairs of a
+        sample from each; compute them from the summed histograms, or the bins of all losses, instead."""
         if not isinstance(other, Counts):
             return NotImplemented
         return Counts(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
@@ -118,6 +151,9 @@ def empty_counts(like: Tensor, candidates: int, groups: int, classes: int, wante
         "loss": (candidates, groups),
         "histogram": (candidates, groups, 2, wanted.bins),
         "concordant": (candidates, groups, groups),
+        "recalled": (candidates, groups),
+        "nearest": (candidates, groups),
+        "lower_loss": (candidates, groups, groups),
     }
     return Counts(
         *(
@@ -140,7 +176,8 @@ def counts_of(
     device: torch.device,
 ) -> Counts:
     """The wanted parts of a backend's tables, which may have any integer dtype; concordant pairs are computed
-    from the histogram."""
+    from the histogram. What takes features or the rank of losses is counted elsewhere, see
+    :func:`rledit.ops.general.GeneralTail`."""
     none = torch.empty(0, dtype=torch.int64, device=device)
 
     def part(name: str, table: Tensor | None) -> Tensor:
@@ -156,4 +193,7 @@ def counts_of(
         none.double() if loss is None or "loss" not in parts else loss,
         part("histogram", histogram),
         pairs,
+        none,
+        none,
+        none,
     )

@@ -16,6 +16,9 @@ from torch import Tensor
 
 from .apply_lowrank import check_factors
 from .counts import Counts, Wanted, check_labels
+from .general import GENERAL_PARTS, GeneralProbe, GeneralTail
+from .loss_ranks import loss_bins, lower_loss_pairs
+from .probe import Probe
 from .rules import EditRule
 from .tail import Candidates, Layer, TailProblem, score_formed
 from .tally_logits import check_logits
@@ -114,6 +117,10 @@ class GpuOps:
         """See :meth:`rledit.ops.Backend.prepare_tally`."""
         return GpuTally(self, labels, groups, classes)
 
+    def prepare_probe(self, labels: Tensor, groups: Tensor, classes: int, probe: Probe) -> GeneralProbe:
+        """See :meth:`rledit.ops.Backend.prepare_probe`: plain PyTorch."""
+        return GeneralProbe(labels, groups, classes, probe)
+
 
 class GpuTally:
     """Labels and groups, whose values are read once."""
@@ -131,9 +138,14 @@ class GpuTally:
         self._ops.check(logits=logits)
         _check_place(logits, labels=labels, groups=groups)
         with on_device(logits):
-            return Counts(
-                *self._ops.kernels().tally_logits(dense(logits), labels, members, len(groups), wanted)
+            counts = Counts(
+                *self._ops.kernels().tally_logits(
+                    dense(logits), labels, members, len(groups), wanted.without(GENERAL_PARTS)
+                )
             )
+        if "lower_loss" not in wanted.parts:
+            return counts
+        return counts._replace(lower_loss=lower_loss_pairs(loss_bins(logits, labels), groups))
 
 
 class GpuTail:
@@ -163,7 +175,9 @@ class GpuTail:
             problem.labels.contiguous(),
             problem.groups,
             problem.precision,
+            probe=problem.probe,
         )
+        self._general = GeneralTail(self._problem)
         self._members = member_bits(problem.groups)
 
     @property
@@ -177,7 +191,7 @@ class GpuTail:
         if not rule.fused:
             return score_formed(self.score, problem.layers, candidates, wanted)
         candidates.check(problem.layers)
-        wanted.check(problem.classes)
+        problem.check(wanted)
         self._ops.check(
             activations=problem.activations,
             **named("weights", weights),
@@ -186,7 +200,13 @@ class GpuTail:
         )
         laid = Candidates(size, rule, *map(optional_dense, (lefts, rights, weights)))
         with on_device(problem.activations):
-            return Counts(*self._ops.kernels().score_tail(problem, self._members, laid, wanted))
+            core = wanted.without(GENERAL_PARTS)
+            counts = (
+                Counts(*self._ops.kernels().score_tail(problem, self._members, laid, core))
+                if core.parts or not wanted.parts
+                else None
+            )
+            return self._general.add(counts, laid, wanted)
 
 
 def on_device(tensor: Tensor) -> AbstractContextManager[Any]:

@@ -17,6 +17,9 @@ from torch import Tensor
 from .. import _native
 from .apply_lowrank import check_factors
 from .counts import TALLY_PARTS, Counts, Wanted
+from .general import GENERAL_PARTS, GeneralProbe, GeneralTail
+from .loss_ranks import loss_bins, lower_loss_pairs
+from .probe import Probe
 from .rules import EditRule
 from .tail import Candidates, TailProblem, score_formed
 from .tally_logits import check_logits
@@ -45,7 +48,8 @@ def _optional(tensors: Iterable[Tensor | None]) -> list[np.ndarray[Any, Any] | N
     return [None if tensor is None else _array(tensor) for tensor in tensors]
 
 
-_UNWANTED = [torch.empty(0, dtype=torch.float64 if part == "loss" else torch.int64) for part in TALLY_PARTS]
+_CORE = TALLY_PARTS[:6]
+_UNWANTED = [torch.empty(0, dtype=torch.float64 if part == "loss" else torch.int64) for part in _CORE]
 """Shared by all counts: making tensors of what nobody wanted is a good part of a small call."""
 
 
@@ -94,6 +98,9 @@ class NativeBackend:
     def prepare_tally(self, labels: Tensor, groups: Tensor, classes: int) -> NativeTally:
         return NativeTally(labels, groups)
 
+    def prepare_probe(self, labels: Tensor, groups: Tensor, classes: int, probe: Probe) -> GeneralProbe:
+        return GeneralProbe(labels, groups, classes, probe)
+
 
 class NativeTail:
     """A tail that is packed once. The core owns what it needs of the problem but for weights that stay; rules
@@ -105,6 +112,7 @@ class NativeTail:
             activations=problem.activations, **_named("weights", weights), **_named("biases", biases)
         )
         self._layers = problem.layers
+        self._general = GeneralTail(problem)
         self._tail = _native.PreparedTail(
             _array(problem.activations),
             _arrays(weights),
@@ -125,7 +133,8 @@ class NativeTail:
         if not rule.fused:
             return score_formed(self.score, self._layers, candidates, wanted)
         # The binding checks shapes and dtypes; doing so here as well would cost more than a small call does.
-        return _counts(
+        core = wanted.without(GENERAL_PARTS)
+        counts = _counts(
             self._tail.score(
                 _optional(weights),
                 _optional(lefts),
@@ -133,11 +142,12 @@ class NativeTail:
                 size,
                 rule.kind,
                 rule.scale,
-                list(wanted.parts),
+                list(core.parts),
                 wanted.bins,
                 wanted.margin_limit,
             )
         )
+        return self._general.add(counts, candidates, wanted)
 
 
 class NativeTally:
@@ -151,13 +161,16 @@ class NativeTally:
         labels, groups = self._labels[rows], self._groups[:, rows]
         check_logits(logits, labels, groups, wanted)
         _check_float32(logits=logits)
-        return _counts(
+        counts = _counts(
             _native.tally_logits(
                 _array(logits),
                 _array(labels),
                 _array(groups),
-                list(wanted.parts),
+                list(wanted.without(GENERAL_PARTS).parts),
                 wanted.bins,
                 wanted.margin_limit,
             )
         )
+        if "lower_loss" not in wanted.parts:
+            return counts
+        return counts._replace(lower_loss=lower_loss_pairs(loss_bins(logits, labels), groups))

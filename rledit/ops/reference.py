@@ -6,6 +6,8 @@ from torch import Tensor
 
 from .apply_lowrank import apply_lowrank_ref
 from .counts import Counts, Wanted, check_labels
+from .general import GeneralProbe
+from .probe import Probe, check_fit
 from .rules import EditRule
 from .score_tail import score_tail_ref
 from .tail import Candidates, TailProblem
@@ -27,12 +29,17 @@ class ReferenceBackend:
     def prepare_tally(self, labels: Tensor, groups: Tensor, classes: int) -> ReferenceTally:
         return ReferenceTally(labels, groups, classes)
 
+    def prepare_probe(self, labels: Tensor, groups: Tensor, classes: int, probe: Probe) -> GeneralProbe:
+        return GeneralProbe(labels, groups, classes, probe)
+
 
 class ReferenceTail:
     """Keeps the problem and calls :func:`rledit.ops.score_tail_ref`."""
 
     def __init__(self, problem: TailProblem) -> None:
         check_labels(problem.labels, problem.classes)
+        if problem.probe is not None:
+            check_fit(problem.probe.fit, len(problem.labels))
         self._problem = problem
 
     @property

@@ -10,16 +10,18 @@ from torch import Tensor
 
 from .apply_lowrank import apply_lowrank_ref
 from .counts import Counts, Wanted, empty_counts
+from .probe import PROBE_PARTS, RIDGE, Probe
 from .rules import EditRule
 from .tail import NONLINEARITIES, Candidates, Layer, TailProblem
+from .tally_features import tally_features_ref
 from .tally_logits import tally_logits_ref
 
 SCHEMA = (
     "(Tensor activations, Tensor[] weights, Tensor?[] biases, str[] nonlinearities, Tensor labels, "
     "Tensor groups, Tensor?[] lefts, Tensor?[] rights, str world, float scale, str precision, "
-    "str[] wanted, int bins, float margin_limit) -> "
+    "str[] wanted, int bins, float margin_limit, Tensor? fit=None, float ridge=0.001) -> "
     "(Tensor correct, Tensor predicted, Tensor confusion, Tensor loss, Tensor histogram, "
-    "Tensor concordant)"
+    "Tensor concordant, Tensor recalled, Tensor nearest, Tensor lower_loss)"
 )
 
 
@@ -29,24 +31,42 @@ def score_tail_ref(problem: TailProblem, candidates: Candidates, wanted: Wanted)
     Raises:
         ValueError: for candidates that do not fit the problem, labels out of range, or an unknown part.
     """
+    problem.check(wanted)
+    features, logits = run_tail(problem, candidates)
+    counts = tally_logits_ref(logits, problem.labels, problem.groups, *wanted.without(PROBE_PARTS))
+    if problem.probe is None or not wanted.probes:
+        return counts
+    fit, ridge = problem.probe.fit, problem.probe.ridge
+    parts = wanted.only(PROBE_PARTS).parts
+    recalled, nearest = tally_features_ref(features, problem.labels, problem.groups, fit, ridge, parts)
+    return counts._replace(recalled=recalled, nearest=nearest)
+
+
+def run_tail(problem: TailProblem, candidates: Candidates) -> tuple[Tensor, Tensor]:
+    """What the last layer reads, [N, S, D], and the logits [N, S, C], in plain PyTorch.
+
+    Raises:
+        ValueError: for candidates that do not fit the problem.
+    """
     candidates.check(problem.layers)
     rule = candidates.rule
 
     def operand(x: Tensor) -> Tensor:
         return x.bfloat16().to(x.dtype) if problem.precision == "bfloat16" else x
 
-    x = problem.activations.expand(candidates.size, -1, -1)  # [N, S, I]
+    x = features = problem.activations.expand(candidates.size, -1, -1)  # [N, S, I]
     weights = candidates.weights_in(problem.layers)
     for layer, weight, left, right in zip(
         problem.layers, weights, candidates.lefts, candidates.rights, strict=True
     ):
+        features = x
         edited = weight.expand(candidates.size, -1, -1)  # [N, O, I]
         if left is not None and right is not None:
             edited = edited.clone()
             apply_lowrank_ref(edited, left, right, rule.kind, rule.scale)
         x = operand(x) @ operand(edited).transpose(1, 2)  # [N, S, O]
         x = NONLINEARITIES[layer.nonlinearity](x if layer.bias is None else x + layer.bias)
-    return tally_logits_ref(x, problem.labels, problem.groups, *wanted)
+    return features, x
 
 
 def score_tail(
@@ -64,6 +84,8 @@ def score_tail(
     wanted: Sequence[str],
     bins: int = 1024,
     margin_limit: float = 16.0,
+    fit: Tensor | None = None,
+    ridge: float = RIDGE,
 ) -> Counts:
     """The registered op: :func:`score_tail_ref`, in C++ for float32 CPU tensors.
 
@@ -82,6 +104,7 @@ def score_tail(
         world, scale: see :class:`rledit.ops.EditRule`.
         precision: see :class:`rledit.ops.TailProblem`.
         wanted, bins, margin_limit: see :class:`rledit.ops.Wanted`.
+        fit, ridge: see :class:`rledit.ops.Probe`; None: no probe.
 
     Raises:
         ValueError: for shapes that do not fit, or an unknown world, nonlinearity, precision or part.
@@ -90,7 +113,7 @@ def score_tail(
     return Counts(
         *torch.ops.rledit.score_tail(
             activations, weights, biases, nonlinearities, labels, groups, lefts, rights, world, scale,
-            precision, wanted, bins, margin_limit,
+            precision, wanted, bins, margin_limit, fit, ridge,
         )
     )  # fmt: skip
 
@@ -110,6 +133,8 @@ def from_schema(
     wanted: Sequence[str],
     bins: int,
     margin_limit: float,
+    fit: Tensor | None = None,
+    ridge: float = RIDGE,
 ) -> tuple[TailProblem, Candidates, Wanted]:
     """The op's flat arguments as objects, checked.
 
@@ -125,12 +150,13 @@ def from_schema(
     # Nobody reads a layer's own weights where candidates have theirs.
     shared = [weight.new_zeros(weight.shape[1:]) if weight.dim() == 3 else weight for weight in weights]
     layers = tuple(map(Layer, shared, biases, nonlinearities))
-    problem = TailProblem(activations, layers, labels, groups, precision)
+    probe = None if fit is None else Probe(fit, ridge)
+    problem = TailProblem(activations, layers, labels, groups, precision, probe=probe)
     sizes = [part.shape[0] for part in (*own, *lefts) if part is not None]
     candidates = Candidates(sizes[0] if sizes else 1, EditRule(world, scale), lefts, rights, own)
     candidates.check(layers)
     asked = Wanted(wanted, bins, margin_limit)
-    asked.check(problem.classes)
+    problem.check(asked)
     return problem, candidates, asked
 
 

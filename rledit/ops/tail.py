@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .counts import Counts, Wanted, check_samples
+from .probe import PROBE_PARTS, Probe, check_fit_shape
 from .rules import UNCHANGED, EditRule
 
 NONLINEARITIES: dict[str, Callable[[Tensor], Tensor]] = {
@@ -54,6 +55,9 @@ class TailProblem:
         precision: "bfloat16" rounds the operands of every product to bfloat16 and accumulates in the dtype of
             the activations.
         weights_stay: nobody will change the layers' weights, so they may be read where they lie.
+        probe: which samples the probes of the features learn from, or None: they cannot be asked for then.
+            The features are the input of the last layer, as it comes out of the nonlinearity before,
+            unrounded.
 
     Raises:
         ValueError: for shapes or dtypes that do not fit, or an unknown nonlinearity or precision.
@@ -65,6 +69,7 @@ class TailProblem:
     groups: Tensor
     precision: str = "float32"
     weights_stay: bool = False
+    probe: Probe | None = None
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -85,6 +90,15 @@ class TailProblem:
             if bias is not None and bias.shape != (inputs,):
                 raise ValueError(f"biases[{i}]: expected shape [{inputs}], got {list(bias.shape)}")
         check_samples(self.labels, self.groups, self.activations.shape[0])
+        if self.probe is not None:
+            check_fit_shape(self.probe.fit, self.activations.shape[0])
+
+    def check(self, wanted: Wanted) -> None:
+        """Raise ValueError for parts that cannot be counted. Reads no values."""
+        wanted.check(self.classes)
+        if self.probe is None and wanted.probes:
+            part = next(part for part in wanted.parts if part in PROBE_PARTS)
+            raise ValueError(f"wanted: {part} needs a probe, which the tail was prepared without")
 
     @property
     def classes(self) -> int:

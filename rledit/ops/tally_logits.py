@@ -16,11 +16,13 @@ from .counts import (
     concordant_pairs,
     empty_counts,
 )
+from .loss_ranks import loss_bins, lower_loss_pairs
+from .probe import PROBE_PARTS
 
 SCHEMA = (
     "(Tensor logits, Tensor labels, Tensor groups, str[] wanted, int bins, float margin_limit) -> "
     "(Tensor correct, Tensor predicted, Tensor confusion, Tensor loss, Tensor histogram, "
-    "Tensor concordant)"
+    "Tensor concordant, Tensor recalled, Tensor nearest, Tensor lower_loss)"
 )
 
 
@@ -39,7 +41,7 @@ def tally_logits_ref(
 
     Raises:
         ValueError: for shapes that do not fit, labels out of range, an unknown part, margins of other than
-            two classes, or bins and a margin_limit that are not positive.
+            two classes, what needs features, or bins and a margin_limit that are not positive.
     """
     check_logits(logits, labels, groups, Wanted(wanted, bins, margin_limit))
     n, samples, classes = logits.shape
@@ -73,7 +75,10 @@ def tally_logits_ref(
             histogram = binned
         if "concordant" in wanted:
             concordant = concordant_pairs(binned)
-    return Counts(correct, predictions, confusion, loss, histogram, concordant)
+    none = lower_loss = labels.new_empty(0)
+    if "lower_loss" in wanted:
+        lower_loss = lower_loss_pairs(loss_bins(logits, labels), groups)
+    return Counts(correct, predictions, confusion, loss, histogram, concordant, none, none, lower_loss)
 
 
 def bins_of(margins: Tensor, bins: int, margin_limit: float) -> Tensor:
@@ -102,6 +107,9 @@ def check_logits(logits: Tensor, labels: Tensor, groups: Tensor, wanted: Wanted)
     if logits.shape[2] < 1:
         raise ValueError(f"logits: expected at least one class, got shape {list(logits.shape)}")
     wanted.check(logits.shape[2])
+    if wanted.probes:
+        part = next(part for part in wanted.parts if part in PROBE_PARTS)
+        raise ValueError(f"wanted: {part} needs features, which tally_logits is not given")
 
 
 def _fake(

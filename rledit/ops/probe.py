@@ -1,0 +1,76 @@
+"""A probe: what a fresh classifier that learns from some of the samples makes of the others' features."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..checks import positive
+
+PROBE_PARTS = ("recalled", "nearest")
+"""What a probe counts, some of :data:`rledit.ops.TALLY_PARTS`."""
+
+RIDGE = 1e-3
+"""The usual penalty of a ridge probe, see :func:`rledit.ops.tally_features_ref`."""
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """Which samples a probe learns from; it is judged by the others.
+
+    Attributes:
+        fit: bool [S], the samples to learn from. See :func:`halves`.
+        ridge: the penalty of the ridge probe in mean variances of a feature.
+
+    Raises:
+        ValueError: for a mask of another shape or dtype, or a ridge that is not a finite number above 0.
+    """
+
+    fit: Tensor
+    ridge: float = RIDGE
+
+    def __post_init__(self) -> None:
+        if self.fit.dim() != 1 or self.fit.dtype != torch.bool:
+            raise ValueError(f"fit: expected bool [S], got {self.fit.dtype} {list(self.fit.shape)}")
+        object.__setattr__(self, "ridge", positive("ridge", self.ridge))
+
+    def judged(self, groups: Tensor) -> Tensor:
+        """How many samples of each group are judged, int64 [G], from groups [G, S]: what the counts are out
+        of."""
+        return (groups & ~self.fit).sum(1)
+
+
+def halves(labels: Tensor, groups: Tensor | None = None) -> Tensor:
+    """Every second sample of each label, the first among them: bool [S], for :attr:`Probe.fit`.
+
+    So each class is learned from as many samples as it is judged by, or one more. The same for the same
+    labels.
+
+    Args:
+        labels: int64 [S].
+        groups: bool [G, S]; then every second sample of each label within the same groups (stratum).
+    """
+    keys = labels[None] if groups is None else torch.cat([labels[None], groups.to(labels.dtype)])
+    _, stratum = torch.unique(keys, dim=1, return_inverse=True)
+    order = stratum.argsort(stable=True)
+    sizes = torch.bincount(stratum)
+    first = (sizes.cumsum(0) - sizes)[stratum[order]]  # where each one's stratum begins in the order
+    place = torch.arange(len(labels), device=labels.device) - first
+    fit = torch.empty_like(labels, dtype=torch.bool)
+    fit[order] = place % 2 == 0
+    return fit
+
+
+def check_fit(fit: Tensor, samples: int) -> None:
+    """Raise ValueError unless there is anybody to learn from. Reads values, so it waits for a GPU."""
+    check_fit_shape(fit, samples)
+    if samples and not bool(fit.any()):
+        raise ValueError(f"fit: expected at least one of {samples} samples to learn from, got none")
+
+
+def check_fit_shape(fit: Tensor, samples: int) -> None:
+    """Raise ValueError unless the mask is bool [S]."""
+    if fit.shape != (samples,) or fit.dtype != torch.bool:
+        raise ValueError(f"fit: expected bool [{samples}], got {fit.dtype} {list(fit.shape)}")
