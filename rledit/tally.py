@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NoReturn, TypeVar
+from typing import Any, Literal, NoReturn, TypeVar
 
 import torch
 from torch import Tensor
@@ -54,15 +54,21 @@ class LabelCount:
         labels: int64 [S].
         groups: bool [S] masks by name.
         classes: C.
+        fit: bool [S], the samples that probes learn from; None where there are no probes.
 
     Attributes:
         total: samples per group.
         classes: samples of each class, per group.
+        judged: samples per group that probes are judged by; empty where there are no probes.
     """
 
-    def __init__(self, labels: Tensor, groups: Mapping[str, Tensor], classes: int) -> None:
+    def __init__(
+        self, labels: Tensor, groups: Mapping[str, Tensor], classes: int, fit: Tensor | None = None
+    ) -> None:
         counted = [torch.bincount(labels[mask], minlength=classes).cpu() for mask in groups.values()]
         self._fill(torch.stack(counted), groups)
+        if fit is not None:
+            self.judged.update({name: int((mask & ~fit).sum()) for name, mask in groups.items()})
 
     @classmethod
     def of_table(cls, table: Tensor, groups: Sequence[str]) -> LabelCount:
@@ -75,6 +81,7 @@ class LabelCount:
         by_name = zip(groups, table.tolist(), strict=True)
         self.classes: dict[str, list[int]] = ByGroup(dict(by_name))
         self.total: dict[str, int] = ByGroup({name: sum(count) for name, count in self.classes.items()})
+        self.judged: dict[str, int] = ByGroup()
         self._index = ByGroup({name: i for i, name in enumerate(self.classes)})
         self._table = table  # [G, C]
         self._copies: dict[Any, Tensor] = {}
@@ -113,6 +120,10 @@ class Tally:
         histogram: ``histogram["forget"]``, int64 [N, 2, bins], label by bin of logit[1] - logit[0].
         concordant: ``concordant["a"]``, int64 [N, G], see :func:`rledit.ops.concordant_pairs`; :meth:`auc`
             is easier to read.
+        recalled, nearest: ``recalled["forget"]``, int64 [N], what probes of the features know, see
+            :func:`rledit.ops.tally_features_ref`; :meth:`recall` is easier to read.
+        lower_loss: ``lower_loss["a"]``, int64 [N, G], see :func:`rledit.ops.lower_loss_pairs`;
+            :meth:`lower_loss_auc` is easier to read.
 
     A part that was not asked for raises AttributeError, which says how to ask. Wherever a group is named, an
     unknown one raises KeyError, which lists the groups.
@@ -161,6 +172,18 @@ class Tally:
     @property
     def concordant(self) -> Grouped:
         return self._part("concordant")
+
+    @property
+    def recalled(self) -> Grouped:
+        return self._part("recalled")
+
+    @property
+    def nearest(self) -> Grouped:
+        return self._part("nearest")
+
+    @property
+    def lower_loss(self) -> Grouped:
+        return self._part("lower_loss")
 
     @property
     def candidates(self) -> int:
@@ -239,6 +262,36 @@ class Tally:
         concordant = self._of("concordant", positives)[:, column].double()
         pairs = self.labels_of(positives)[1] * self.labels_of(other)[0]
         return concordant / (2 * pairs) if pairs else torch.full_like(concordant, math.nan)
+
+    def recall(self, group: str, probe: Literal["recalled", "nearest"] = "recalled") -> Tensor:
+        """Share of the group's judged samples whose label a fresh probe of the features knows, float64 [N].
+
+        Args:
+            group: whose samples.
+            probe: "recalled" for the ridge probe, "nearest" for the nearest class mean.
+
+        Returns:
+            NaN for all candidates if none of the group's samples is judged.
+
+        Raises:
+            KeyError: for an unknown group.
+        """
+        known = self._of(probe, group).double()
+        judged = self._labels.judged[group]
+        return known / judged if judged else torch.full_like(known, math.nan)
+
+    def lower_loss_auc(self, members: str, others: str) -> Tensor:
+        """How well a low loss tells samples of one group from those of another, float64 [N], 0 to 1.
+
+        The chance that a sample of ``members`` has a lower loss than one of ``others``: the area under the
+        ROC curve of the loss attack of membership inference.
+
+        Raises:
+            KeyError: for an unknown group.
+        """
+        column = self.row(others)
+        pairs = 2 * self.count[members] * self.count[others]
+        return self._of("lower_loss", members)[:, column].double() / pairs
 
     def mean_loss(self, group: str) -> Tensor:
         """Mean cross-entropy of the group, float64 [N], nats."""

@@ -70,8 +70,8 @@ class Objective(ABC):
 
     @property
     def unedited_admissible(self) -> bool:
-        """Whether the unedited model keeps the constraint by its very definition, and with it any edit that is
-        small enough, as is so of a budget for what may be lost. Not so of a level that has to be reached."""
+        """Whether the unedited model keeps the constraint by its very definition, and any edit that is small
+        enough does, as with a budget for what may be lost. Not so with a level that has to be reached."""
         return True
 
     def relative_to(self, unedited: Tally) -> Objective:

@@ -18,7 +18,9 @@ LEVELS = {"probe": "recalled", "nearest": "nearest", "membership": "lower_loss"}
 """What may be held to a level, and the part of the tally that it is counted in."""
 
 METRIC_DISPLAYS.update(
-    probe_recall=MetricDisplay("recall of a ridge probe", "ridge probe", percent=True, digits=2, direction=-1),
+    probe_recall=MetricDisplay(
+        "recall of a ridge probe", "ridge probe", percent=True, digits=2, direction=-1
+    ),
     nearest_recall=MetricDisplay(
         "recall by the nearest class mean", "nearest mean", percent=True, digits=2, direction=-1
     ),

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..ops import Backend
+from ..ops import Backend, Probe
 from ..runtime import all_finite
 from ..samples import Samples
 from ..targets import check_rank
@@ -38,8 +38,17 @@ class Editable(ABC):
         ...
 
     @abstractmethod
-    def evaluator(self, samples: Samples, backend: Backend, precision: str) -> Evaluator:
-        """Of these samples."""
+    def evaluator(
+        self, samples: Samples, backend: Backend, precision: str, probe: Probe | None = None
+    ) -> Evaluator:
+        """Of these samples.
+
+        Args:
+            probe: of the features, where that is to be counted.
+
+        Raises:
+            ValueError: for a probe where there are no features that an edit can change.
+        """
         ...
 
     def check_factors(self, factors: Factors) -> dict[str, tuple[Tensor, Tensor]]:
@@ -123,7 +132,13 @@ class EditableFunction(Editable):
     def weights(self) -> dict[str, Tensor]:
         return dict(self._weights)
 
-    def evaluator(self, samples: Samples, backend: Backend, precision: str) -> Evaluator:
+    def evaluator(
+        self, samples: Samples, backend: Backend, precision: str, probe: Probe | None = None
+    ) -> Evaluator:
+        if probe is not None:
+            raise ValueError(
+                "objective: it needs probes of the features, which a black box does not show: it gives logits"
+            )
         if precision != "float32":
             raise ValueError(f"precision: a function is evaluated in 'float32', got {precision!r}")
         return FunctionEvaluator(

@@ -12,12 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..heads import find_head
 from ..ops import Backend
+from ..ops import Probe as FeatureProbe
 from ..runtime import plain_modes
 from ..samples import Samples
 from ..storage.fingerprint import fingerprint, fingerprints
 from ..targets import Target, find_targets, matrices
 from .checking import MismatchError, Probe
+from .collected import FeatureReader
 from .copies import private_copy
 from .editable import Editable
 from .evaluator import Evaluator
@@ -171,22 +174,48 @@ class EditableModel(Editable):
 
     # ------------------------------------------------------------------------------------ evaluators
 
-    def evaluator(self, samples: Samples, backend: Backend, precision: str) -> Evaluator:
+    def evaluator(
+        self, samples: Samples, backend: Backend, precision: str, probe: FeatureProbe | None = None
+    ) -> Evaluator:
         """Of these samples: what does not depend on an edit is computed here and kept.
 
         Raises:
-            ValueError: for a model that fails on these samples, or whose logits cannot be reproduced.
+            ValueError: for a model that fails on these samples, or whose logits cannot be reproduced; for a
+                probe where the head reads nothing that an edit can change.
         """
         with plain_modes():
+            if probe is not None:
+                self._check_features(samples)
             try:
                 if self.network is not None:
-                    return self._cut_evaluator(self.network, samples, backend, precision)
+                    return self._cut_evaluator(self.network, samples, backend, precision, probe)
             except RowsError as error:
                 warnings.warn(_runs_whole(str(error)), stacklevel=4)
-            return self._whole_evaluator(samples, backend)
+            return self._whole_evaluator(samples, backend, probe)
+
+    def _check_features(self, samples: Samples) -> None:
+        head = find_head(self.model, self.as_input(samples.head(CHECKED_SAMPLES)))
+        reaching = [name for name, target in self.targets.items() if target is not head.module]
+        if not reaching:
+            raise ValueError(
+                f"objective: it needs probes of the features, and the head {head.name!r} is the only target: "
+                "what it reads stays the same. Edit a layer before it"
+            )
+
+    def _reader(self, samples: Samples, backend: Backend, probe: FeatureProbe | None) -> FeatureReader | None:
+        if probe is None:
+            return None
+        head = find_head(self.model, self.as_input(samples.head(CHECKED_SAMPLES)))
+        labels, masks = samples.labels.to(self.device), samples.masks.to(self.device)
+        return FeatureReader(head, backend, labels, masks, self.classes, probe)
 
     def _cut_evaluator(
-        self, network: CutNetwork, samples: Samples, backend: Backend, precision: str
+        self,
+        network: CutNetwork,
+        samples: Samples,
+        backend: Backend,
+        precision: str,
+        features: FeatureProbe | None,
     ) -> Evaluator:
         cached = self._cache(network, samples)
         tail = self.tail
@@ -196,15 +225,16 @@ class EditableModel(Editable):
         if tail is not None:
             probe.check_population(lambda population: tail_logits(tail, few[0], population))
             del probe  # its edited weights, before the layers are packed
-            return TailWay(tail, cached[0], labels, masks, backend, precision)
+            return TailWay(tail, cached[0], labels, masks, backend, precision, features)
         probe.check_population(lambda population: network.suffix(few, population))
 
         def otherwise(error: RowsError) -> Evaluator:
             warnings.warn(_runs_whole(str(error)), stacklevel=5)
             with plain_modes():
-                return self._whole_evaluator(samples, backend)
+                return self._whole_evaluator(samples, backend, features)
 
-        return SuffixWay(network, cached, labels, masks, backend, self.classes, otherwise)
+        reader = self._reader(samples, backend, features)
+        return SuffixWay(network, cached, labels, masks, backend, self.classes, otherwise, reader)
 
     def _cache(self, network: CutNetwork, samples: Samples) -> tuple[Tensor, ...]:
         """Runs the prefix batch by batch; only what the suffix reads is kept."""
@@ -231,7 +261,9 @@ class EditableModel(Editable):
             sample = start + int(bad.nonzero()[0, 0])
             raise ValueError(f"inputs: the activations and logits of sample {sample} are not finite")
 
-    def _whole_evaluator(self, samples: Samples, backend: Backend) -> Evaluator:
+    def _whole_evaluator(
+        self, samples: Samples, backend: Backend, features: FeatureProbe | None
+    ) -> Evaluator:
         inputs: Tensor | None = None
         start = 0
         for batch in samples.batches(BATCH):
@@ -245,7 +277,8 @@ class EditableModel(Editable):
             del batch, values
         assert inputs is not None  # Samples has at least one
         labels, masks = samples.labels.to(self.device), samples.masks.to(self.device)
-        return WholeWay(self.model, self.targets, inputs, labels, masks, backend, self.classes)
+        reader = self._reader(samples, backend, features)
+        return WholeWay(self.model, self.targets, inputs, labels, masks, backend, self.classes, reader)
 
 
 def _runs_whole(reason: str) -> str:

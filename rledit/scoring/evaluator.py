@@ -14,7 +14,10 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from ..heads import Head
 from ..ops import Backend, Counts, Wanted, concordant_pairs
+from .collected import Collected, FeatureReader, hangs_on_all
+from .logits import ruled_out
 from .population import Population
 
 HISTOGRAM_BINS = 4096
@@ -43,19 +46,6 @@ class Evaluator(Protocol):
         """What is wanted of the population's counts, of all samples. Called within
         :func:`rledit.runtime.plain_modes`."""
         ...
-
-
-def ruled_out(logits: Tensor) -> Tensor:
-    """The logits with -inf, a class that the model rules out, replaced by a number below all others.
-
-    The ops count a sample with a logit that is not finite as neither correct nor predicted, since that is
-    what weights that blew up give. Where all logits of a sample are -inf no class is left, and they stay.
-    """
-    if logits.device.type == "cpu" and float(logits.min()) > -torch.inf:  # a GPU would have to be waited for
-        return logits
-    out = logits.isneginf()
-    out &= ~out.all(-1, keepdim=True)
-    return logits.masked_fill(out, torch.finfo(logits.dtype).min / 4)
 
 
 def add_up(passes: Iterator[Counts], wanted: Wanted) -> Counts:
@@ -87,11 +77,19 @@ class OneByOne(ABC):
         masks: of the groups, bool [G, S].
         classes: C of the logits.
         backend: makes the edits and counts.
+        reader: of the features, where probes of them will be wanted.
     """
 
     def __init__(
-        self, weights: Mapping[str, Tensor], labels: Tensor, masks: Tensor, classes: int, backend: Backend
+        self,
+        weights: Mapping[str, Tensor],
+        labels: Tensor,
+        masks: Tensor,
+        classes: int,
+        backend: Backend,
+        reader: FeatureReader | None = None,
     ) -> None:
+        self._reader = reader
         self._weights = dict(weights)
         self._tally = backend.prepare_tally(labels, masks, classes)
         entry_bytes = sum(weight.numel() * weight.element_size() for weight in self._weights.values())
@@ -115,6 +113,14 @@ class OneByOne(ABC):
         """
         ...
 
+    def outputs(
+        self, weights: dict[str, Tensor], precision: str, head: Head | None
+    ) -> Iterator[tuple[slice, Tensor, Tensor | None]]:
+        """The same, and what the head reads [s, D] if one is given."""
+        assert head is None
+        for samples, logits in self.logits(weights, precision):
+            yield samples, logits, None
+
     def count(self, population: Population, wanted: Wanted) -> Counts:
         edited = [name for name in self._weights if population.touches(name)]
         asked = countable(wanted)
@@ -126,9 +132,22 @@ class OneByOne(ABC):
             own = own or [{}] * part.size
             for first in range(0, part.size, self._together):
                 some = own[first : first + self._together]
-                rows.append(add_up(self._passes(some, population.precision, asked), wanted))
+                if hangs_on_all(wanted):
+                    rows.append(self._count_all(some, population.precision, wanted))
+                else:
+                    rows.append(add_up(self._passes(some, population.precision, asked), wanted))
             del weights, own, some  # before the next are made
         return Counts(*(torch.cat(column) for column in zip(*rows, strict=True)))
+
+    def _count_all(self, candidates: list[dict[str, Tensor]], precision: str, wanted: Wanted) -> Counts:
+        """What hangs on all samples at once."""
+        reader = self._reader if wanted.probes else None
+        collected = Collected(len(candidates), self._samples)
+        for n, weights in enumerate(candidates):
+            head = None if reader is None else reader.head
+            for samples, logits, features in self.outputs(weights, precision, head):
+                collected.add(slice(n, n + 1), samples, logits, features)
+        return collected.count(self._tally, reader, wanted)
 
     def _passes(
         self, candidates: list[dict[str, Tensor]], precision: str, wanted: Wanted

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.backends import mha
 
+from ..heads import Head, features_of
 from ..targets import is_altered
 from .blocks import convolve
 from .halves import HALF
@@ -91,6 +92,24 @@ class CutNetwork:
         result: Tensor = self._interpreter.of(population, folded).run(*shared, *extras)
         return result
 
+    def suffix_with_features(
+        self, cached: tuple[Tensor, ...], population: Population, head: Head | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """:meth:`suffix` as [n, s, C], and what the head reads, [n, s, D]; None without a head."""
+        samples = len(cached[0])
+        if head is None:
+            return self.suffix(cached, population).unflatten(0, (population.size, samples)), None
+        read: list[Any] = []
+        extras = self.cut.extras_at(samples * population.size)
+        shared = [_Shared(value, population.size, self._inplace) for value in cached]
+        run = self._interpreter.of(population, samples * population.size)
+        run.watch(head.module, read)
+        logits: Tensor = run.run(*shared, *extras)
+        logits = logits.unflatten(0, (population.size, samples))
+        folded = [x.folded() if isinstance(x, _Shared) else x for x in read]
+        features = features_of(head, folded, samples * population.size).to(logits.dtype)
+        return logits, features.unflatten(0, (population.size, samples))
+
 
 def _channels_last(value: Tensor) -> Tensor:
     return value.contiguous(memory_format=torch.channels_last) if value.dim() == 4 else value
@@ -142,6 +161,8 @@ class _Interpreter(_ByBlocks):
 
     _population: Population
     _rows: int  # of a folded value
+    _watched: nn.Module | None = None
+    _read: list[Any]  # what the watched module is called with
 
     def __init__(self, module: fx.GraphModule, targets: Mapping[str, str]) -> None:
         super().__init__(module)
@@ -154,6 +175,10 @@ class _Interpreter(_ByBlocks):
         own._population = population
         own._rows = rows
         return own
+
+    def watch(self, module: nn.Module, read: list[Any]) -> None:
+        """From now on what the module is called with is kept."""
+        self._watched, self._read = module, read
 
     def run_node(self, n: fx.Node) -> Any:
         if n.op == "placeholder":
@@ -183,6 +208,8 @@ class _Interpreter(_ByBlocks):
         return out.flatten(0, 1)
 
     def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
+        if self._watched is not None and self.submodules[target] is self._watched:
+            self._read.append(args[0] if args else next(iter(kwargs.values())))
         if target not in self._targets:
             return super().call_module(target, args, kwargs)
         x = args[0] if args else next(iter(kwargs.values()))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..objectives import Objective
-from ..ops import TALLY_PARTS, Backend, Wanted
+from ..ops import PROBE_PARTS, TALLY_PARTS, Backend, Probe, Wanted, halves
 from ..ops import backend as find_backend
 from ..ops.rules import UNCHANGED, EditRule
 from ..ops.tail import PRECISIONS
@@ -62,10 +62,13 @@ class Scorer:
         self.objective = objective
         self.precision = precision
         self._backend = self._choose_backend(backend)
+        self._probed = any(part in objective.needs for part in PROBE_PARTS)
+        fit = halves(samples.labels, samples.masks) if self._probed else None
         if evaluator is None:
-            evaluator = editable.evaluator(samples, self._backend, precision)
+            probe = None if fit is None else Probe(fit.to(editable.device))
+            evaluator = editable.evaluator(samples, self._backend, precision, probe)
         self.evaluator = evaluator
-        self._label_count = LabelCount(samples.labels, samples.groups, editable.classes)
+        self._label_count = LabelCount(samples.labels, samples.groups, editable.classes, fit)
         self._margin_limit = 0.0  # not known yet
         if objective.needs_unedited:  # compares with the unedited model, on this split
             self.objective = objective.relative_to(self.score({}))
@@ -110,6 +113,8 @@ class Scorer:
             raise ValueError(f"wanted: expected some of {', '.join(TALLY_PARTS)}; got none")
         if unknown := set(parts) - set(TALLY_PARTS):
             raise ValueError(f"wanted: expected some of {', '.join(TALLY_PARTS)}; got {sorted(unknown)}")
+        if not self._probed and (probes := [part for part in parts if part in PROBE_PARTS]):
+            raise ValueError(f"wanted: {probes[0]} needs an objective that has it among its needs")
         return parts
 
     def score(

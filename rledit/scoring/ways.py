@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from threading import Lock
 from typing import Any
@@ -13,10 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..ops import NONLINEARITIES, Backend, Candidates, Counts, Layer, TailProblem, Wanted
+from ..heads import Head, features_of, head_inputs
+from ..ops import NONLINEARITIES, Backend, Candidates, Counts, Layer, Probe, TailProblem, Wanted
 from ..targets import as_matrix, find_targets
+from .collected import Collected, FeatureReader, candidates_at_once, hangs_on_all
 from .copies import twin_of
-from .evaluator import Evaluator, OneByOne, add_up, countable, ruled_out
+from .evaluator import Evaluator, OneByOne, add_up, countable
+from .logits import ruled_out
 from .network import CutNetwork
 from .population import Population
 from .tail import Tail
@@ -37,7 +41,14 @@ class TailWay:
     way = "tail"
 
     def __init__(
-        self, tail: Tail, activations: Tensor, labels: Tensor, masks: Tensor, backend: Backend, precision: str
+        self,
+        tail: Tail,
+        activations: Tensor,
+        labels: Tensor,
+        masks: Tensor,
+        backend: Backend,
+        precision: str,
+        probe: Probe | None = None,
     ) -> None:
         self._names = tail.names
         layers = tuple(
@@ -45,7 +56,7 @@ class TailWay:
             for layer, nonlinearity in zip(tail.layers, tail.nonlinearities, strict=True)
         )
         # They are those of the private copy, which nobody changes.
-        problem = TailProblem(activations, layers, labels, masks, precision, weights_stay=True)
+        problem = TailProblem(activations, layers, labels, masks, precision, weights_stay=True, probe=probe)
         self._tail = backend.prepare_tail(problem)
         # The reference holds the logits of all candidates at once, the native op those of a few samples.
         self._at_once = max(1, MOST_ROWS // len(labels)) if backend.name == "reference" else 0
@@ -95,9 +106,13 @@ class SuffixWay:
         backend: Backend,
         classes: int,
         otherwise: Callable[[RowsError], Evaluator],
+        reader: FeatureReader | None = None,
     ) -> None:
-        """``otherwise``: another way, should a candidate's rows turn out to be routed inside forward."""
+        """``otherwise``: another way, should a candidate's rows turn out to be routed inside forward;
+        ``reader``: of the features, where probes of them will be wanted."""
         self._network = network
+        self._classes = classes
+        self._reader = reader
         self._cached = cached
         self._samples = len(labels)
         self._tally = backend.prepare_tally(labels, masks, classes)
@@ -115,6 +130,8 @@ class SuffixWay:
     def count(self, population: Population, wanted: Wanted) -> Counts:
         if self._instead is None:
             try:
+                if hangs_on_all(wanted):
+                    return self._count_all(population, wanted)
                 return add_up(self._passes(population, countable(wanted)), wanted)
             except RowsError as error:
                 self._instead = self._otherwise(error)
@@ -134,6 +151,26 @@ class SuffixWay:
     ) -> Counts:
         logits = ruled_out(self._network.suffix(values, part)).unflatten(0, (part.size, -1))
         return self._tally.count(logits, rows, wanted)
+
+    def _count_all(self, population: Population, wanted: Wanted) -> Counts:
+        """What hangs on all samples at once: for as many candidates as their logits and features may take."""
+        reader = self._reader if wanted.probes else None
+        at_once = candidates_at_once(self._samples, self._classes, reader)
+        return _in_parts(population, at_once, partial(self._count_some, wanted, reader))
+
+    def _count_some(self, wanted: Wanted, reader: FeatureReader | None, population: Population) -> Counts:
+        samples, candidates = self._pass_size(population)
+        collected = Collected(population.size, self._samples)
+        for start in range(0, self._samples, samples):
+            rows = slice(start, min(start + samples, self._samples))
+            values = tuple(value[rows] for value in self._cached)
+            whole = population.afresh()
+            for first in range(0, population.size, candidates):
+                part = whole.part(first, min(first + candidates, population.size))
+                head = None if reader is None else reader.head
+                logits, features = self._network.suffix_with_features(values, part, head)
+                collected.add(slice(first, first + part.size), rows, logits, features)
+        return collected.count(self._tally, reader, wanted)
 
     def _pass_size(self, population: Population) -> tuple[int, int]:
         """How many samples of how many candidates run at once, so that activations stay in cache."""
@@ -180,10 +217,11 @@ class WholeWay(OneByOne):
         masks: Tensor,
         backend: Backend,
         classes: int,
+        reader: FeatureReader | None = None,
     ) -> None:
         found = find_targets(model, list(targets))
         weights = {name: as_matrix(target.weight).detach() for name, target in found.items()}
-        super().__init__(weights, labels, masks, classes, backend)
+        super().__init__(weights, labels, masks, classes, backend, reader)
         self._twin = twin_of(model, views=[target.weight for target in found.values()])
         self._targets = find_targets(self._twin, list(targets))
         self._unedited = {name: target.weight.data for name, target in self._targets.items()}
@@ -228,6 +266,19 @@ class WholeWay(OneByOne):
                 hook.remove()
             for name in weights:  # nobody holds the candidate's any longer
                 self._targets[name].weight.data = self._unedited[name]
+
+    def outputs(
+        self, weights: dict[str, Tensor], precision: str, head: Head | None
+    ) -> Iterator[tuple[slice, Tensor, Tensor | None]]:
+        if head is None:
+            yield from super().outputs(weights, precision, head)
+            return
+        module = self._twin.get_submodule(head.name)
+        assert isinstance(module, nn.Linear)
+        with head_inputs(own := replace(head, module=module)) as read:
+            for samples, logits in self.logits(weights, precision):
+                yield samples, logits, features_of(own, read, len(logits)).to(self._dtype)
+                read.clear()
 
 
 def _round_inputs(module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
