@@ -1,0 +1,178 @@
+"""The rows of a comparison as CSV and Markdown, and who stands on the front."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..methods import METHODS
+from ..objectives.metric_names import direction, label, shown
+from ..storage.files import write_text
+from .cells import UNEDITED
+
+Row = Mapping[str, Any]
+
+COLUMNS = {
+    "forget_accuracy": "forget_accuracy",
+    "retain_accuracy": "retain_accuracy",
+    "forget_probe_accuracy": "probe_recall",
+    "forget_mlp_probe_accuracy": "mlp_probe_recall",
+    "forget_1_shot_accuracy": "one_shot_recall",
+    "membership_auc": "membership_auc",
+    "relearn_steps": "relearn_steps",
+    "seconds": "seconds",
+    "evaluations": "evaluations",
+    "steps": "steps",
+}
+"""Figures of the first columns, and what the CSV calls them; all others follow under their own names."""
+
+FRONT = ("forget_accuracy", "retain_accuracy", "forget_probe_accuracy")
+"""What a method must be better in, all at once, to be ahead of another."""
+
+DEVIATIONS = 2.0
+"""How many standard deviations of the difference it must be better by."""
+
+NEEDS = ("gradients", "forget data", "retain data", "training")
+
+
+def write_tables(folder: Path, rows: Sequence[Row], command: str = "") -> None:
+    """Leave ``table.csv``, one line per cell, and ``table.md``, means and standard deviations over seeds."""
+    write_text(folder / "table.csv", as_csv(rows))
+    write_text(folder / "table.md", as_markdown(rows, command))
+
+
+def as_csv(rows: Sequence[Row]) -> str:
+    """One line for each cell; empty where a figure is unknown."""
+    known = {"task", "method", "seed", "settings", "intervals", *COLUMNS}
+    others = list(dict.fromkeys(key for row in rows for key in row if key not in known))
+    text = io.StringIO()
+    out = csv.writer(text, lineterminator="\n")
+    needs = [f"needs_{need.replace(' ', '_')}" for need in NEEDS]
+    out.writerow(["task", "method", "seed", *COLUMNS.values(), *others, *needs])
+    for row in rows:
+        method = METHODS.get(row["method"])
+        out.writerow(
+            [
+                *(row[key] for key in ("task", "method", "seed")),
+                *("" if row.get(key) is None else row[key] for key in (*COLUMNS, *others)),
+                *(int(method is not None and need in method.needs) for need in NEEDS),
+            ]
+        )
+    return text.getvalue()
+
+
+def as_markdown(rows: Sequence[Row], command: str = "") -> str:
+    """A table for each task, what each method needs, and what stands ahead of what."""
+    parts = []
+    for task in dict.fromkeys(row["task"] for row in rows):
+        own = [row for row in rows if row["task"] == task]
+        parts += [f"## {task}", _table(own), _ahead(own)]
+    parts.append(_methods(rows))
+    if command:
+        parts.append(f"Made by\n\n```\n{command}\n```")
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def summary(rows: Sequence[Row], key: str) -> tuple[float, float, int]:
+    """Mean, sample standard deviation and number of the known values; NaN for a mean of none, or a deviation
+    of one."""
+    values = [float(row[key]) for row in rows if row.get(key) is not None]
+    n = len(values)
+    mean = sum(values) / n if n else math.nan
+    spread = math.sqrt(sum((v - mean) ** 2 for v in values) / (n - 1)) if n > 1 else math.nan
+    return mean, spread, n
+
+
+def by_method(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """The rows of one task, in the order of tables."""
+    order = [UNEDITED, *METHODS]
+    found: dict[str, list[Row]] = {}
+    for row in sorted(rows, key=lambda row: (order.index(row["method"]), row["seed"])):
+        found.setdefault(row["method"], []).append(row)
+    return found
+
+
+def ahead_of(rows: Sequence[Row], method: str) -> list[str]:
+    """The methods that are better in all of :data:`FRONT` at once, by more than :data:`DEVIATIONS` standard
+    deviations of the difference. Neither the unedited nor the retrained network takes part."""
+    groups = by_method(rows)
+    return [
+        other
+        for other, theirs in groups.items()
+        if other not in (method, UNEDITED, "retrain")
+        and all(_better(theirs, groups[method], key) for key in FRONT)
+    ]
+
+
+def _better(rows: Sequence[Row], than: Sequence[Row], key: str) -> bool:
+    (a, spread_a, n_a), (b, spread_b, n_b) = summary(rows, key), summary(than, key)
+    if not (n_a and n_b):
+        return False
+    spreads = [0.0 if math.isnan(spread) else spread for spread in (spread_a, spread_b)]
+    return direction(key) * (a - b) > DEVIATIONS * math.hypot(*spreads)
+
+
+def _cell(rows: Sequence[Row], key: str) -> str:
+    mean, spread, n = summary(rows, key)
+    if not n:
+        return "n/a"
+    if key in ("seconds", "evaluations", "steps"):
+        return f"{mean:,.1f}" if key == "seconds" else f"{mean:,.0f}"
+    text = shown(key, mean, unit=False)
+    return text if math.isnan(spread) else f"{text} ± {shown(key, spread, unit=False)}"
+
+
+def _table(rows: Sequence[Row]) -> str:
+    keys = [key for key in COLUMNS if any(row.get(key) is not None for row in rows)]
+    head = ["method", *(_head(key) for key in keys)]
+    lines = [_line(head), _line(["---", *("---:" for _ in keys)])]
+    for method, own in by_method(rows).items():
+        lines.append(_line([_title(method), *(_cell(own, key) for key in keys)]))
+    seeds = sorted({row["seed"] for row in rows})
+    note = f"Means of seeds {', '.join(map(str, seeds))} on the test split, ± one standard deviation."
+    return "\n".join([*lines, "", note])
+
+
+def _ahead(rows: Sequence[Row]) -> str:
+    """In words: for each of rledit's own methods, whether any is ahead of it."""
+    lines = []
+    for method in by_method(rows):
+        if not method.startswith("rledit"):
+            continue
+        better = ahead_of(rows, method)
+        what = "lower forget accuracy, higher retain accuracy and lower probe recall"
+        lines.append(
+            f"- {_title(method)}: "
+            + (
+                f"{', '.join(map(_title, better))} has {what} beyond {DEVIATIONS:g} standard deviations."
+                if better
+                else f"no method has at once {what} beyond {DEVIATIONS:g} standard deviations."
+            )
+        )
+    return "\n".join(lines)
+
+
+def _methods(rows: Sequence[Row]) -> str:
+    names = [name for name in METHODS if any(row["method"] == name for row in rows)]
+    lines = [_line(["method", "source", *NEEDS]), _line(["---", "---", *(":---:" for _ in NEEDS)])]
+    for name in names:
+        method = METHODS[name]
+        marks = ["x" if need in method.needs else "" for need in NEEDS]
+        lines.append(_line([method.title, method.source, *marks]))
+    return "\n".join(["## What each method needs", "", *lines])
+
+
+def _title(method: str) -> str:
+    return METHODS[method].title if method in METHODS else method
+
+
+def _head(key: str) -> str:
+    return {"seconds": "seconds", "evaluations": "evaluations", "steps": "steps"}.get(key) or label(key)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
