@@ -54,15 +54,20 @@ class LabelCount:
         labels: int64 [S].
         groups: bool [S] masks by name.
         classes: C.
+        fit: bool [S], the samples that a probe learns from (:class:`rledit.ops.Probe`); None: no probe.
 
     Attributes:
         total: samples per group.
         classes: samples of each class, per group.
+        judged: samples per group that a probe is judged by; None: no probe.
     """
 
-    def __init__(self, labels: Tensor, groups: Mapping[str, Tensor], classes: int) -> None:
+    def __init__(
+        self, labels: Tensor, groups: Mapping[str, Tensor], classes: int, fit: Tensor | None = None
+    ) -> None:
         counted = [torch.bincount(labels[mask], minlength=classes).cpu() for mask in groups.values()]
-        self._fill(torch.stack(counted), groups)
+        judged = None if fit is None else {name: int((mask & ~fit).sum()) for name, mask in groups.items()}
+        self._fill(torch.stack(counted), groups, judged)
 
     @classmethod
     def of_table(cls, table: Tensor, groups: Sequence[str]) -> LabelCount:
@@ -71,8 +76,9 @@ class LabelCount:
         made._fill(table, groups)
         return made
 
-    def _fill(self, table: Tensor, groups: Iterable[str]) -> None:
+    def _fill(self, table: Tensor, groups: Iterable[str], judged: Mapping[str, int] | None = None) -> None:
         by_name = zip(groups, table.tolist(), strict=True)
+        self.judged: dict[str, int] | None = None if judged is None else ByGroup(judged)
         self.classes: dict[str, list[int]] = ByGroup(dict(by_name))
         self.total: dict[str, int] = ByGroup({name: sum(count) for name, count in self.classes.items()})
         self._index = ByGroup({name: i for i, name in enumerate(self.classes)})
@@ -113,6 +119,11 @@ class Tally:
         histogram: ``histogram["forget"]``, int64 [N, 2, bins], label by bin of logit[1] - logit[0].
         concordant: ``concordant["a"]``, int64 [N, G], see :func:`rledit.ops.concordant_pairs`; :meth:`auc`
             is easier to read.
+        recalled: ``recalled["forget"]``, int64 [N], see :func:`rledit.ops.tally_features_ref`;
+            :meth:`probe_recall` is easier to read.
+        nearest: ``nearest["forget"]``, int64 [N], the same for :meth:`nearest_recall`.
+        lower_loss: ``lower_loss["forget"]``, int64 [N, G], see :func:`rledit.ops.lower_loss_pairs`;
+            :meth:`membership_auc` is easier to read.
 
     A part that was not asked for raises AttributeError, which says how to ask. Wherever a group is named, an
     unknown one raises KeyError, which lists the groups.
@@ -161,6 +172,18 @@ class Tally:
     @property
     def concordant(self) -> Grouped:
         return self._part("concordant")
+
+    @property
+    def recalled(self) -> Grouped:
+        return self._part("recalled")
+
+    @property
+    def nearest(self) -> Grouped:
+        return self._part("nearest")
+
+    @property
+    def lower_loss(self) -> Grouped:
+        return self._part("lower_loss")
 
     @property
     def candidates(self) -> int:
@@ -239,6 +262,55 @@ class Tally:
         concordant = self._of("concordant", positives)[:, column].double()
         pairs = self.labels_of(positives)[1] * self.labels_of(other)[0]
         return concordant / (2 * pairs) if pairs else torch.full_like(concordant, math.nan)
+
+    def membership_auc(self, members: str, others: str) -> Tensor:
+        """How well a low loss gives a group's samples away, float64 [N]: the AUC of the loss attack.
+
+        The share of pairs of a member and another in which the member's loss is lower, those in the same bin
+        counted by half (:func:`rledit.ops.lower_loss_pairs`). 0.5: the losses tell nothing.
+
+        Args:
+            members: the group whose samples are said to have the lower losses.
+            others: the group that they are compared with.
+
+        Returns:
+            NaN for all candidates if either group is empty.
+
+        Raises:
+            KeyError: for an unknown group.
+        """
+        column = self.row(others)
+        lower = self._of("lower_loss", members)[:, column].double()
+        pairs = self.count[members] * self.count[others]
+        return lower / (2 * pairs) if pairs else torch.full_like(lower, math.nan)
+
+    def probe_recall(self, group: str) -> Tensor:
+        """Share of the group's judged samples whose class a fresh ridge probe on the features knows, float64
+        [N], 0 to 1; NaN for all candidates if none of the group is judged. See :class:`rledit.ops.Probe`.
+
+        Raises:
+            KeyError: for an unknown group.
+        """
+        return self._share_of_judged("recalled", group)
+
+    def nearest_recall(self, group: str) -> Tensor:
+        """The same share of samples whose features' nearest class mean is that of their class."""
+        return self._share_of_judged("nearest", group)
+
+    def _share_of_judged(self, part: str, group: str) -> Tensor:
+        known = self._of(part, group).double()
+        if self._labels.judged is None:
+            raise ValueError(f"{part}: this tally does not know which samples were judged: no LabelCount.fit")
+        judged = self._labels.judged[group]
+        return known / judged if judged else torch.full_like(known, math.nan)
+
+    def judged(self, group: str) -> int:
+        """How many of the group's samples a probe is judged by; all of them where nothing was probed.
+
+        Raises:
+            KeyError: for an unknown group.
+        """
+        return (self.count if self._labels.judged is None else self._labels.judged)[group]
 
     def mean_loss(self, group: str) -> Tensor:
         """Mean cross-entropy of the group, float64 [N], nats."""
