@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 from torch import Tensor
@@ -54,21 +54,20 @@ class LabelCount:
         labels: int64 [S].
         groups: bool [S] masks by name.
         classes: C.
-        fit: bool [S], the samples that probes learn from; None where there are no probes.
+        fit: bool [S], the samples that a probe learns from (:class:`rledit.ops.Probe`); None: no probe.
 
     Attributes:
         total: samples per group.
         classes: samples of each class, per group.
-        judged: samples per group that probes are judged by; empty where there are no probes.
+        judged: samples per group that a probe is judged by; None: no probe.
     """
 
     def __init__(
         self, labels: Tensor, groups: Mapping[str, Tensor], classes: int, fit: Tensor | None = None
     ) -> None:
         counted = [torch.bincount(labels[mask], minlength=classes).cpu() for mask in groups.values()]
-        self._fill(torch.stack(counted), groups)
-        if fit is not None:
-            self.judged.update({name: int((mask & ~fit).sum()) for name, mask in groups.items()})
+        judged = None if fit is None else {name: int((mask & ~fit).sum()) for name, mask in groups.items()}
+        self._fill(torch.stack(counted), groups, judged)
 
     @classmethod
     def of_table(cls, table: Tensor, groups: Sequence[str]) -> LabelCount:
@@ -77,11 +76,11 @@ class LabelCount:
         made._fill(table, groups)
         return made
 
-    def _fill(self, table: Tensor, groups: Iterable[str]) -> None:
+    def _fill(self, table: Tensor, groups: Iterable[str], judged: Mapping[str, int] | None = None) -> None:
         by_name = zip(groups, table.tolist(), strict=True)
+        self.judged: dict[str, int] | None = None if judged is None else ByGroup(judged)
         self.classes: dict[str, list[int]] = ByGroup(dict(by_name))
         self.total: dict[str, int] = ByGroup({name: sum(count) for name, count in self.classes.items()})
-        self.judged: dict[str, int] = ByGroup()
         self._index = ByGroup({name: i for i, name in enumerate(self.classes)})
         self._table = table  # [G, C]
         self._copies: dict[Any, Tensor] = {}
@@ -120,10 +119,11 @@ class Tally:
         histogram: ``histogram["forget"]``, int64 [N, 2, bins], label by bin of logit[1] - logit[0].
         concordant: ``concordant["a"]``, int64 [N, G], see :func:`rledit.ops.concordant_pairs`; :meth:`auc`
             is easier to read.
-        recalled, nearest: ``recalled["forget"]``, int64 [N], what probes of the features know, see
-            :func:`rledit.ops.tally_features_ref`; :meth:`recall` is easier to read.
-        lower_loss: ``lower_loss["a"]``, int64 [N, G], see :func:`rledit.ops.lower_loss_pairs`;
-            :meth:`lower_loss_auc` is easier to read.
+        recalled: ``recalled["forget"]``, int64 [N], see :func:`rledit.ops.tally_features_ref`;
+            :meth:`probe_recall` is easier to read.
+        nearest: ``nearest["forget"]``, int64 [N], the same for :meth:`nearest_recall`.
+        lower_loss: ``lower_loss["forget"]``, int64 [N, G], see :func:`rledit.ops.lower_loss_pairs`;
+            :meth:`membership_auc` is easier to read.
 
     A part that was not asked for raises AttributeError, which says how to ask. Wherever a group is named, an
     unknown one raises KeyError, which lists the groups.
@@ -263,35 +263,54 @@ class Tally:
         pairs = self.labels_of(positives)[1] * self.labels_of(other)[0]
         return concordant / (2 * pairs) if pairs else torch.full_like(concordant, math.nan)
 
-    def recall(self, group: str, probe: Literal["recalled", "nearest"] = "recalled") -> Tensor:
-        """Share of the group's judged samples whose label a fresh probe of the features knows, float64 [N].
+    def membership_auc(self, members: str, others: str) -> Tensor:
+        """How well a low loss gives a group's samples away, float64 [N]: the AUC of the loss attack.
+
+        The share of pairs of a member and another in which the member's loss is lower, those in the same bin
+        counted by half (:func:`rledit.ops.lower_loss_pairs`). 0.5: the losses tell nothing.
 
         Args:
-            group: whose samples.
-            probe: "recalled" for the ridge probe, "nearest" for the nearest class mean.
+            members: the group whose samples are said to have the lower losses.
+            others: the group that they are compared with.
 
         Returns:
-            NaN for all candidates if none of the group's samples is judged.
-
-        Raises:
-            KeyError: for an unknown group.
-        """
-        known = self._of(probe, group).double()
-        judged = self._labels.judged[group]
-        return known / judged if judged else torch.full_like(known, math.nan)
-
-    def lower_loss_auc(self, members: str, others: str) -> Tensor:
-        """How well a low loss tells samples of one group from those of another, float64 [N], 0 to 1.
-
-        The chance that a sample of ``members`` has a lower loss than one of ``others``: the area under the
-        ROC curve of the loss attack of membership inference.
+            NaN for all candidates if either group is empty.
 
         Raises:
             KeyError: for an unknown group.
         """
         column = self.row(others)
-        pairs = 2 * self.count[members] * self.count[others]
-        return self._of("lower_loss", members)[:, column].double() / pairs
+        lower = self._of("lower_loss", members)[:, column].double()
+        pairs = self.count[members] * self.count[others]
+        return lower / (2 * pairs) if pairs else torch.full_like(lower, math.nan)
+
+    def probe_recall(self, group: str) -> Tensor:
+        """Share of the group's judged samples whose class a fresh ridge probe on the features knows, float64
+        [N], 0 to 1; NaN for all candidates if none of the group is judged. See :class:`rledit.ops.Probe`.
+
+        Raises:
+            KeyError: for an unknown group.
+        """
+        return self._share_of_judged("recalled", group)
+
+    def nearest_recall(self, group: str) -> Tensor:
+        """The same share of samples whose features' nearest class mean is that of their class."""
+        return self._share_of_judged("nearest", group)
+
+    def _share_of_judged(self, part: str, group: str) -> Tensor:
+        known = self._of(part, group).double()
+        if self._labels.judged is None:
+            raise ValueError(f"{part}: this tally does not know which samples were judged: no LabelCount.fit")
+        judged = self._labels.judged[group]
+        return known / judged if judged else torch.full_like(known, math.nan)
+
+    def judged(self, group: str) -> int:
+        """How many of the group's samples a probe is judged by; all of them where nothing was probed.
+
+        Raises:
+            KeyError: for an unknown group.
+        """
+        return (self.count if self._labels.judged is None else self._labels.judged)[group]
 
     def mean_loss(self, group: str) -> Tensor:
         """Mean cross-entropy of the group, float64 [N], nats."""

@@ -99,3 +99,38 @@ def test_repr_is_short() -> None:
     many = Tally(counts, list(masks), LabelCount(torch.zeros(9, dtype=torch.int64), masks, 2))
     assert repr(many).endswith("group 3: 9, 36 more}, correct)")
     assert repr(full().correct) == "Grouped(a, b; [2, 2])"
+
+
+def probed() -> Tally:
+    """The samples of :func:`tally`, of which a probe learned from the first of each label."""
+    labels = torch.tensor([0, 0, 1, 1, 0, 2, 2, 2, 2])
+    masks = {"a": torch.arange(9) < 4, "b": torch.arange(9) >= 4, "nobody": torch.arange(9) > 9}
+    fit = torch.tensor([1, 0, 1, 0, 0, 1, 0, 0, 0]) > 0
+    counts = {
+        "recalled": torch.tensor([[2, 1, 0], [0, 4, 0]]),
+        "nearest": torch.tensor([[1, 2, 0], [1, 3, 0]]),
+        "lower_loss": torch.tensor([[[16, 10, 0], [30, 25, 0], [0, 0, 0]]] * 2),
+    }
+    none = torch.empty(0, dtype=torch.int64)
+    made = Counts(**{name: counts.get(name, none) for name in TALLY_PARTS})
+    return Tally(made, list(masks), LabelCount(labels, masks, 3, fit))
+
+
+def test_what_probes_know_is_out_of_the_judged_samples() -> None:
+    counted = probed()
+    assert [counted.judged(group) for group in counted.groups] == [2, 4, 0]
+    assert counted.probe_recall("a").tolist() == [1.0, 0.0]
+    assert counted.probe_recall("b").tolist() == [0.25, 1.0]
+    assert counted.nearest_recall("b").tolist() == [0.5, 0.75]
+    assert counted.probe_recall("nobody").isnan().all()
+    assert counted.membership_auc("a", "b").tolist() == [0.25, 0.25]
+    assert counted.membership_auc("b", "a").tolist() == [0.75, 0.75]
+    assert counted.membership_auc("a", "nobody").isnan().all()
+    with pytest.raises(KeyError, match="expected one of a, b, nobody"):
+        counted.probe_recall("c")
+    with pytest.raises(AttributeError, match="recalled was not counted"):
+        full().probe_recall("a")
+    unknown = tally(recalled=torch.ones(2, 2, dtype=torch.int64))
+    assert unknown.judged("b") == 5
+    with pytest.raises(ValueError, match="does not know which samples were judged"):
+        unknown.probe_recall("a")

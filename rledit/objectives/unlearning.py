@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..ops import halves
 from ..samples import Samples
 from ..storage.files import Json
 from ..tally import Tally
@@ -101,7 +102,7 @@ class Unlearning(Objective):
         return not self.levels
 
     def check(self, samples: Samples) -> None:
-        """Raise ValueError for a missing group."""
+        """Raise ValueError for a missing group, or one too small for a probe to learn from and be judged by."""
         needed = [self.forget, self.retain]
         if self.membership is not None:
             needed.append(self.unseen)
@@ -110,6 +111,13 @@ class Unlearning(Objective):
                 raise ValueError(
                     f"objective: Unlearning needs a group {group!r}; the samples have "
                     f"{', '.join(samples.groups)}"
+                )
+        if (self.probe, self.nearest) != (None, None):
+            judged = int((samples.groups[self.forget] & ~halves(samples.labels, samples.masks)).sum())
+            if judged == 0:
+                raise ValueError(
+                    f"groups[{self.forget!r}]: expected at least two samples of a label, half of which probes "
+                    "learn from; got one of each"
                 )
 
     def __call__(self, tally: Tally) -> Tensor:
@@ -128,11 +136,11 @@ class Unlearning(Objective):
         """What auditors find, each float64 [N], by the name of its level."""
         found = {}
         if self.probe is not None:
-            found["probe"] = tally.recall(self.forget)
+            found["probe"] = tally.probe_recall(self.forget)
         if self.nearest is not None:
-            found["nearest"] = tally.recall(self.forget, "nearest")
+            found["nearest"] = tally.nearest_recall(self.forget)
         if self.membership is not None:
-            found["membership"] = tally.lower_loss_auc(self.forget, self.unseen)
+            found["membership"] = tally.membership_auc(self.forget, self.unseen)
         return found
 
     def _excesses(self, tally: Tally) -> list[Tensor]:

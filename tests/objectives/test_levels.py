@@ -75,7 +75,7 @@ def test_without_levels_an_old_checkpoint_fits() -> None:
 
 def test_excess_is_punished_and_what_lies_below_gains_nothing() -> None:
     found = make_task(Unlearning(probe=1.0)).scorer().score({})
-    recall = float(found.recall("forget")[0])
+    recall = float(found.probe_recall("forget")[0])
     plain = float(values_of(Unlearning(), found)[0])
     for level in (recall, (1 + recall) / 2, 1.0):
         assert float(values_of(Unlearning(probe=level), found)[0]) == plain
@@ -87,7 +87,7 @@ def test_excess_is_punished_and_what_lies_below_gains_nothing() -> None:
 
 def test_a_loss_that_is_conspicuously_high_is_no_better() -> None:
     found = make_task(Unlearning(membership=1.0)).scorer().score({})
-    auc = float(found.lower_loss_auc("forget", "unseen")[0])
+    auc = float(found.membership_auc("forget", "unseen")[0])
     level = max(auc, 1 - auc)
     swapped = Unlearning(forget="unseen", unseen="forget", membership=level - 0.01)
     for objective in (Unlearning(membership=level - 0.01), swapped):

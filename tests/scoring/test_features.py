@@ -72,9 +72,9 @@ def test_they_are_those_of_the_edited_model(way: str, rule: str) -> None:
         losses = F.cross_entropy(model(INPUTS).double(), LABELS, reduction="none")
         ours, theirs = losses[GROUPS["forget"]], losses[GROUPS["unseen"]]
         auc = (ours[:, None] < theirs).double().mean() + (ours[:, None] == theirs).double().mean() / 2
-        assert float(tally.lower_loss_auc("forget", "unseen")[n]) == pytest.approx(float(auc), abs=5e-3)
+        assert float(tally.membership_auc("forget", "unseen")[n]) == pytest.approx(float(auc), abs=5e-3)
     judged = int((GROUPS["forget"] & ~fit).sum())
-    assert torch.equal(tally.recall("forget"), tally.recalled["forget"].double() / judged)
+    assert torch.equal(tally.probe_recall("forget"), tally.recalled["forget"].double() / judged)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -92,7 +92,7 @@ def test_a_candidate_that_blows_up_has_forgotten_nothing() -> None:
     left, right = (factor.clone() for factor in FACTORS["first"])
     left[1] *= 1e30
     right[1] *= 1e30
-    assert scorer.count({"first": (left, right)}, rledit.ops.EditRule("shift")).recall("forget")[1] == 1
+    assert scorer.count({"first": (left, right)}, rledit.ops.EditRule("shift")).probe_recall("forget")[1] == 1
 
 
 def test_a_head_alone_has_no_features_to_edit() -> None:
