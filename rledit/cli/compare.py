@@ -12,7 +12,8 @@ import tyro
 from rich.console import Console
 from rich.markdown import Markdown
 
-from ..comparison import TaskSource, compare as run
+from ..comparison import TaskSource
+from ..comparison import compare as run
 from ..experiments.console import say, standard_console
 from ..methods import METHODS, Budget
 

@@ -133,9 +133,7 @@ def _lacks(cells: Cells, cell: Cell) -> bool:
     return cell.method == RETRAIN and not retrained_path(cells.path, cell).is_file()
 
 
-def _ordered(
-    missing: Iterable[Cell], folder: Path
-) -> tuple[list[Cell], dict[tuple[str, int], list[Cell]]]:
+def _ordered(missing: Iterable[Cell], folder: Path) -> tuple[list[Cell], dict[tuple[str, int], list[Cell]]]:
     """Cells that can start at once, retraining before all; and those that wait for it, by task and seed."""
     missing = list(missing)
     retraining = {(cell.task, cell.seed) for cell in missing if cell.method == RETRAIN}

@@ -15,8 +15,8 @@ from torch import nn
 
 from ..audits import Audit, run_audits
 from ..audits.base import AuditData, intervals
-from ..audits.unlearning import AGAINST_RETRAINED, AUDITS, THOROUGH
 from ..audits.mlp_probe import MLPProbe
+from ..audits.unlearning import AGAINST_RETRAINED, AUDITS, THOROUGH
 from ..methods import METHODS, Budget
 from ..storage.files import Json, read_tensors, write_tensors
 from .cells import UNEDITED, Cell

@@ -47,7 +47,7 @@ class ComparisonTask:
     def __post_init__(self) -> None:
         if self.audit.classes != self.problem.classes:
             raise ValueError(
-                f"audit: expected {self.problem.classes} classes, as the problem has; got {self.audit.classes}"
+                f"audit: expected {self.problem.classes} classes, as in the problem; got {self.audit.classes}"
             )
         for name, samples in (("train", self.audit.train), ("test", self.audit.test)):
             if missing := [group for group in ("forget", "retain") if group not in samples.groups]:

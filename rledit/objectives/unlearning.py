@@ -102,7 +102,7 @@ class Unlearning(Objective):
         return not self.levels
 
     def check(self, samples: Samples) -> None:
-        """Raise ValueError for a missing group, or one too small for a probe to learn from and be judged by."""
+        """Raise ValueError for a missing group, or one too small to teach a probe and to judge it."""
         needed = [self.forget, self.retain]
         if self.membership is not None:
             needed.append(self.unseen)
@@ -116,8 +116,8 @@ class Unlearning(Objective):
             judged = int((samples.groups[self.forget] & ~halves(samples.labels, samples.masks)).sum())
             if judged == 0:
                 raise ValueError(
-                    f"groups[{self.forget!r}]: expected at least two samples of a label, half of which probes "
-                    "learn from; got one of each"
+                    f"groups[{self.forget!r}]: expected at least two samples of a label, since probes learn "
+                    "from half of them; got one of each"
                 )
 
     def __call__(self, tally: Tally) -> Tensor:
