@@ -19,6 +19,8 @@ class PreparedTail:
         groups: _Array,
         precision: str,
         weights_stay: bool = False,
+        fit: _Array | None = None,
+        ridge: float = 1e-3,
     ) -> None: ...
     def score(
         self,
@@ -39,6 +41,15 @@ class PreparedTail:
 def tally_logits(
     logits: _Array, labels: _Array, groups: _Array, wanted: list[str], bins: int, margin_limit: float
 ) -> tuple[_Array, ...]: ...
+def tally_features(
+    features: _Array,
+    labels: _Array,
+    groups: _Array,
+    fit: _Array,
+    ridge: float,
+    classes: int,
+    wanted: list[str],
+) -> tuple[_Array, _Array]: ...
 def weigh_shares(counts: _Array, shares: list[tuple[int, float, float]]) -> _Array: ...
 def available_isas() -> list[str]: ...
 def active_isa() -> str: ...

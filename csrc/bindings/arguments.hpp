@@ -85,19 +85,31 @@ inline Samples samples_of(const Integers& labels, const Booleans& groups, int64_
   return {labels.data(), reinterpret_cast<const uint8_t*>(groups.data()), count, groups.shape(0)};
 }
 
+inline Probe probe_of(const std::optional<Booleans>& fit, double ridge, int64_t count) {
+  if (!fit) return {};
+  expect_shape("fit", *fit, {count});
+  if (!(ridge > 0.0 && ridge < 1e30))
+    throw py::value_error("ridge: expected a positive number below 1e30, got " + std::to_string(ridge));
+  return {reinterpret_cast<const uint8_t*>(fit->data()), ridge};
+}
+
 // The counts of one call as NumPy arrays; what is not wanted has size 0.
 struct Counts {
-  Integers correct, predicted, confusion, histogram, concordant;
+  Integers correct, predicted, confusion, histogram, concordant, recalled, nearest, lower_loss;
   Doubles loss;
   Tally tally;
 
-  Counts(int64_t n, int64_t g, int64_t c, const Wanted& wanted, int64_t bins, float limit) {
+  // probes: whether features are at hand.
+  Counts(int64_t n, int64_t g, int64_t c, const Wanted& wanted, int64_t bins, float limit, bool probes) {
     const std::vector<py::ssize_t> none = {0};
     correct = Integers(none);
     predicted = Integers(none);
     confusion = Integers(none);
     histogram = Integers(none);
     concordant = Integers(none);
+    recalled = Integers(none);
+    nearest = Integers(none);
+    lower_loss = Integers(none);
     loss = Doubles(none);
     for (const std::string& name : wanted) {
       if (name == "correct") {
@@ -114,19 +126,35 @@ struct Counts {
       } else if (name == "concordant") {
         expect_bins(name, c, bins, limit, int64_t{1} << 13);
         tally.concordant = zeroed(concordant, {n, g, g});
+      } else if (name == "recalled") {
+        expect_probe(name, probes);
+        tally.recalled = zeroed(recalled, {n, g});
+      } else if (name == "nearest") {
+        expect_probe(name, probes);
+        tally.nearest = zeroed(nearest, {n, g});
+      } else if (name == "lower_loss") {
+        tally.lower_loss = zeroed(lower_loss, {n, g, g});
       } else {
         throw py::value_error(
-            "wanted: expected correct, predicted, confusion, loss, histogram or concordant, got '" + name +
-            "'");
+            "wanted: expected correct, predicted, confusion, loss, histogram, concordant, recalled, nearest or "
+            "lower_loss, got '" +
+            name + "'");
       }
     }
     tally.bins = bins;
     tally.margin_limit = limit;
   }
 
-  py::tuple tuple() const { return py::make_tuple(correct, predicted, confusion, loss, histogram, concordant); }
+  py::tuple tuple() const {
+    return py::make_tuple(correct, predicted, confusion, loss, histogram, concordant, recalled, nearest,
+                          lower_loss);
+  }
 
  private:
+  static void expect_probe(const std::string& part, bool probes) {
+    if (!probes) throw py::value_error("wanted: " + part + " needs a probe of features, got none");
+  }
+
   static void expect_bins(const std::string& part, int64_t classes, int64_t bins, float limit, int64_t most) {
     if (classes != 2)
       throw py::value_error("wanted: " + part + " needs 2 classes, got " + std::to_string(classes));

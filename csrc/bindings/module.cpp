@@ -32,9 +32,11 @@ struct Prepared {
 
 Prepared prepare(const Floats& activations, const PerLayer& weights, const PerLayer& biases,
                  const std::vector<std::string>& nonlinearities, const Integers& labels, const Booleans& groups,
-                 const std::string& precision, bool weights_stay) {
+                 const std::string& precision, bool weights_stay, const std::optional<Booleans>& fit,
+                 double ridge) {
   rledit::Tail tail = tail_of(activations, weights, biases, nonlinearities, labels, groups, precision);
   tail.weights_stay = weights_stay;
+  tail.probe = probe_of(fit, ridge, tail.samples.count);
   PerLayer kept;
   if (weights_stay) kept = weights;
   auto make = [&] {
@@ -50,7 +52,7 @@ py::tuple score_prepared(const Prepared& prepared, const PerLayer& weights, cons
   const rledit::PreparedTail& tail = prepared.tail;
   const rledit::Candidates population =
       candidates_of(tail.layers(), weights, lefts, rights, candidates, world, scale, algebra);
-  Counts counts(candidates, tail.group_count(), tail.classes(), wanted, bins, margin_limit);
+  Counts counts(candidates, tail.group_count(), tail.classes(), wanted, bins, margin_limit, tail.has_probe());
   {
     const py::gil_scoped_release release;
     tail.score(population, counts.tally);
@@ -64,12 +66,32 @@ py::tuple tally_logits(const Floats& logits, const Integers& labels, const Boole
   const int64_t n = logits.shape(0), s = logits.shape(1), c = logits.shape(2);
   if (c < 1) throw py::value_error("logits: expected at least one class, got shape " + shape_of(logits));
   const rledit::Samples samples = samples_of(labels, groups, s);
-  Counts counts(n, groups.shape(0), c, wanted, bins, margin_limit);
+  Counts counts(n, groups.shape(0), c, wanted, bins, margin_limit, false);
   {
     const py::gil_scoped_release release;
     rledit::tally_logits(logits.data(), n, c, samples, counts.tally);
   }
   return counts.tuple();
+}
+
+py::tuple tally_features(const Floats& features, const Integers& labels, const Booleans& groups,
+                         const Booleans& fit, double ridge, int64_t classes, const Wanted& wanted) {
+  expect_shape("features", features, {-1, -1, -1});
+  const int64_t n = features.shape(0), s = features.shape(1), width = features.shape(2);
+  if (width < 1) throw py::value_error("features: expected at least one, got shape " + shape_of(features));
+  if (classes < 1 || classes > 1 << 24)
+    throw py::value_error("classes: expected 1..16777216, got " + std::to_string(classes));
+  for (const std::string& name : wanted)
+    if (name != "recalled" && name != "nearest")
+      throw py::value_error("wanted: expected recalled or nearest, got '" + name + "'");
+  const rledit::Samples samples = samples_of(labels, groups, s);
+  const rledit::Probe probe = probe_of(fit, ridge, s);
+  Counts counts(n, groups.shape(0), classes, wanted, 1, 1.0F, true);
+  {
+    const py::gil_scoped_release release;
+    rledit::tally_features(features.data(), n, width, classes, samples, probe, counts.tally);
+  }
+  return py::make_tuple(counts.recalled, counts.nearest);
 }
 
 double probe_peak(const std::string& precision, double seconds) {
@@ -128,7 +150,7 @@ PYBIND11_MODULE(_native, module) {
   py::class_<Prepared>(module, "PreparedTail", py::module_local(), "A tail packed for many calls of score().")
       .def(py::init(&prepare), "activations"_a.noconvert(), "weights"_a.noconvert(), "biases"_a.noconvert(),
            "nonlinearities"_a, "labels"_a.noconvert(), "groups"_a.noconvert(), "precision"_a,
-           "weights_stay"_a = false)
+           "weights_stay"_a = false, "fit"_a.noconvert() = py::none(), "ridge"_a = 1e-3)
       .def("score", &score_prepared, "weights"_a.noconvert(), "lefts"_a.noconvert(), "rights"_a.noconvert(),
            "candidates"_a, "world"_a, "scale"_a, "wanted"_a, "bins"_a, "margin_limit"_a,
            "algebra"_a = "automatic")
@@ -136,6 +158,8 @@ PYBIND11_MODULE(_native, module) {
           "bytes", [](const Prepared& prepared) { return prepared.tail.bytes(); }, "Memory that it owns.");
   module.def("tally_logits", &tally_logits, "logits"_a.noconvert(), "labels"_a.noconvert(),
              "groups"_a.noconvert(), "wanted"_a, "bins"_a, "margin_limit"_a);
+  module.def("tally_features", &tally_features, "features"_a.noconvert(), "labels"_a.noconvert(),
+             "groups"_a.noconvert(), "fit"_a.noconvert(), "ridge"_a, "classes"_a, "wanted"_a);
   module.def("weigh_shares", &weigh_shares, "counts"_a.noconvert(), "shares"_a,
              "Per row of counts, the sum of weight * counts[group] / total over (group, weight, total).");
   module.def("available_isas", &rledit::available_isas, "Instruction sets of this machine, best first.");

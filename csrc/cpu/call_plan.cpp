@@ -50,7 +50,7 @@ bool can_fuse(const PreparedTail::State& tail, const Candidates& candidates) {
 // Candidates whose edited first layers fit into one panel.
 int64_t rows_fit(const PreparedTail::State& tail) { return tail.kernels.panel_rows / tail.first().outputs; }
 
-Route choose_route(const PreparedTail::State& tail, const Candidates& candidates) {
+Route choose_route(const PreparedTail::State& tail, const Candidates& candidates, bool keeps_features) {
   const Layer& first = tail.first();
   const LayerEdit& edit = candidates.edits.front();
   const bool automatic = candidates.algebra == Algebra::automatic;
@@ -64,10 +64,11 @@ Route choose_route(const PreparedTail::State& tail, const Candidates& candidates
   if (automatic)
     for (size_t l = corrects ? 1 : 0; l < tail.layers.size(); ++l)
       once = once || formed_once_is_cheaper(tail, candidates, l);
-  if (corrects && can_fuse(tail, candidates)) return Route::fused;
+  if (corrects && !keeps_features && can_fuse(tail, candidates)) return Route::fused;
   if (corrects) return once ? Route::corrected_once : Route::corrected;
   if (once) return Route::formed_once;
   const bool stacks = only_first_is_edited(candidates) && rows_fit(tail) > 1 && candidates.count > 1;
+  if (keeps_features) return Route::formed;
   return stacks ? Route::stacked : Route::formed;
 }
 
@@ -99,8 +100,8 @@ bool keeps_packed(const PreparedTail::State& tail, const Candidates& candidates,
   return !candidates.edits[l].touches() && !(large && nothing_is_edited(candidates));
 }
 
-Plan::Plan(const PreparedTail::State& tail, const Candidates& candidates)
-    : route(choose_route(tail, candidates)),
+Plan::Plan(const PreparedTail::State& tail, const Candidates& candidates, bool keeps_features)
+    : route(choose_route(tail, candidates, keeps_features)),
       threads(useful_threads(tail, candidates)),
       stack(stack_of(route, tail, candidates)),
       left_operands(corrects() ? operands_of_left(tail, candidates) : Operands::float32) {}

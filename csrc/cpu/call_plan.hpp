@@ -34,7 +34,8 @@ enum class Route {
 bool keeps_packed(const PreparedTail::State& tail, const Candidates& candidates, size_t l);
 
 struct Plan {
-  Plan(const PreparedTail::State& tail, const Candidates& candidates);
+  // keeps_features: a chunk's inputs of the last layer are wanted, so no route may pass over them.
+  Plan(const PreparedTail::State& tail, const Candidates& candidates, bool keeps_features);
 
   Route route;
   int threads;

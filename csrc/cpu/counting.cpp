@@ -6,37 +6,72 @@
 
 namespace rledit::cpu {
 
-PackedSamples::PackedSamples(const Samples& samples, int64_t classes)
-    : count_(samples.count),
-      groups_(samples.group_count),
-      tiles_((samples.count + kTile - 1) / kTile),
-      labels_(tiles_ * kTile, 0),
-      membership_(tiles_ * kTile, 0),
-      planes_(tiles_ * groups_, 0),
-      positives_(tiles_, 0) {
+PackedSamples::PackedSamples(const Samples& samples, int64_t classes, const uint8_t* fit)
+    : count_(samples.count), groups_(samples.group_count), tiles_((samples.count + kTile - 1) / kTile) {
+  std::vector<int32_t> labels(count_);
   for (int64_t i = 0; i < count_; ++i) {
     const int64_t label = samples.labels[i];
     if (label < 0 || label >= classes)
       throw std::invalid_argument("labels: expected values in 0.." + std::to_string(classes - 1) + ", got " +
                                   std::to_string(label) + " at index " + std::to_string(i));
-    labels_[i] = static_cast<int32_t>(label);
-    if (label == 1) positives_[i / kTile] |= uint64_t{1} << (i % kTile);
+    labels[i] = static_cast<int32_t>(label);
   }
-  for (int64_t g = 0; g < groups_; ++g)
-    for (int64_t i = 0; i < count_; ++i) {
+  if (fit != nullptr) reorder(labels, fit);
+  labels_.resize(slots(), 0);
+  membership_.resize(slots(), 0);
+  planes_.resize(tiles_ * groups_, 0);
+  positives_.resize(tiles_, 0);
+  for (int64_t slot = 0; slot < slots(); ++slot) {
+    const int64_t i = sample(slot);
+    if (i < 0) continue;
+    const uint64_t bit = uint64_t{1} << (slot % kTile);
+    labels_[slot] = labels[i];
+    if (labels[i] == 1) positives_[slot / kTile] |= bit;
+    for (int64_t g = 0; g < groups_; ++g) {
       if (samples.groups[g * count_ + i] == 0) continue;
-      membership_[i] |= uint64_t{1} << g;
-      planes_[i / kTile * groups_ + g] |= uint64_t{1} << (i % kTile);
+      membership_[slot] |= uint64_t{1} << g;
+      planes_[slot / kTile * groups_ + g] |= bit;
     }
+  }
+}
+
+void PackedSamples::reorder(const std::vector<int32_t>& labels, const uint8_t* fit) {
+  std::vector<int32_t> judged;
+  for (int64_t i = 0; i < count_; ++i) (fit[i] != 0 ? order_ : judged).push_back(static_cast<int32_t>(i));
+  fit_count_ = static_cast<int64_t>(order_.size());
+  std::stable_sort(order_.begin(), order_.end(), [&](int32_t a, int32_t b) { return labels[a] < labels[b]; });
+  order_.resize(fit_tiles() * kTile, -1);
+  order_.insert(order_.end(), judged.begin(), judged.end());
+  tiles_ = (static_cast<int64_t>(order_.size()) + kTile - 1) / kTile;
+  order_.resize(slots(), -1);
+}
+
+int64_t PackedSamples::sample(int64_t slot) const {
+  if (reordered()) return order_[slot];
+  return slot < count_ ? slot : -1;
+}
+
+const float* PackedSamples::rows(const float* values, int64_t depth, int64_t tile,
+                                 std::vector<float>& memory) const {
+  if (!reordered()) return values + tile * kTile * depth;
+  memory.resize(kTile * depth);
+  for (int i = 0; i < valid(tile); ++i) {
+    const float* row = values + order_[tile * kTile + i] * depth;
+    std::copy(row, row + depth, memory.data() + i * depth);
+  }
+  return memory.data();
 }
 
 int64_t PackedSamples::bytes() const {
   return static_cast<int64_t>(labels_.size() * sizeof(int32_t) + membership_.size() * sizeof(uint64_t) +
-                              planes_.size() * sizeof(uint64_t) + positives_.size() * sizeof(uint64_t));
+                              planes_.size() * sizeof(uint64_t) + positives_.size() * sizeof(uint64_t) +
+                              order_.size() * sizeof(int32_t));
 }
 
 int PackedSamples::valid(int64_t tile) const {
-  return static_cast<int>(std::min<int64_t>(kTile, count_ - tile * kTile));
+  const bool fits = tile < fit_tiles();
+  const int64_t left = fits ? fit_count_ - tile * kTile : count_ - fit_count_ - (tile - fit_tiles()) * kTile;
+  return static_cast<int>(std::min<int64_t>(kTile, left));
 }
 
 TileSamples PackedSamples::tile(int64_t index) const {

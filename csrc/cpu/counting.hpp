@@ -14,20 +14,35 @@ constexpr int64_t kMaxTilesPerChunk = 8;
 
 // Labels and groups in the tile layout, padded with samples that belong to no group. Labels are checked as
 // they are copied, because whoever owns the array may still write to it.
+//
+// Where a probe learns from some of them, those come first, sorted by label, in whole tiles of their own; the
+// others follow. A slot is a sample's place in all tiles.
 class PackedSamples {
  public:
-  PackedSamples(const Samples& samples, int64_t classes);  // throws std::invalid_argument for a label outside
+  // fit: [count] or nullptr. Throws std::invalid_argument for a label outside.
+  PackedSamples(const Samples& samples, int64_t classes, const uint8_t* fit = nullptr);
 
   int64_t count() const { return count_; }
   int64_t groups() const { return groups_; }
   int64_t tiles() const { return tiles_; }
+  int64_t slots() const { return tiles_ * kTile; }
+  int64_t fit_count() const { return fit_count_; }
+  int64_t fit_tiles() const { return (fit_count_ + kTile - 1) / kTile; }
   int64_t bytes() const;
-  int valid(int64_t tile) const;  // samples of the tile that are not padding
+  int valid(int64_t tile) const;  // samples of the tile that are not padding, which comes last
+  bool reordered() const { return !order_.empty(); }
+  int64_t sample(int64_t slot) const;  // -1 for padding
+  // Of values [count, depth] the rows of a tile's samples, gathered in memory where they do not lie together.
+  const float* rows(const float* values, int64_t depth, int64_t tile, std::vector<float>& memory) const;
   TileSamples tile(int64_t index) const;
 
  private:
+  void reorder(const std::vector<int32_t>& labels, const uint8_t* fit);
+
   int64_t count_;
   int64_t groups_;
+  int64_t fit_count_ = 0;
+  std::vector<int32_t> order_;  // [slots], empty where samples lie as they came
   int64_t tiles_;
   std::vector<int32_t> labels_;       // [tiles, kTile]
   std::vector<uint64_t> membership_;  // [tiles, kTile]

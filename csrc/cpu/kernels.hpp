@@ -105,6 +105,7 @@ struct TileTally {
   int64_t* confusion;  // [groups, classes, classes]
   double* loss;        // [groups], never shared
   float* margins;      // [kTile], of two classes: logit[1] - logit[0], NaN where a logit is not finite
+  float* odds;  // [kTile], sum of exp(z_j - z_label) over j != label, infinite where a logit is not finite
   bool shared;
 };
 
@@ -112,6 +113,29 @@ struct TileTally {
 struct Binning {
   int64_t bins;
   float limit;  // bins divide [-limit, limit] evenly; the outermost take the rest
+};
+
+// A tile of features made ready for sums: out[depth][kTile] = values - pivot, 0 behind the valid samples.
+struct Centering {
+  const float* values;  // [depth][kTile]
+  const float* pivot;   // [depth]
+  float* out;           // or nullptr: values are only looked at
+  int64_t depth;
+  int valid;
+  float limit;
+};
+
+// Of the valid samples.
+struct Extent {
+  bool within;    // every |value| <= limit; false where one is NaN
+  float largest;  // |value - pivot|, if they are written
+};
+
+// Successive samples of one label in a tile.
+struct LabelRun {
+  int32_t label;
+  int32_t first;
+  int32_t last;
 };
 
 struct Kernels {
@@ -137,18 +161,31 @@ struct Kernels {
   void (*count)(const float* logits, int64_t classes, const TileSamples& samples, const TileTally& tally);
   // The bin of each margin, -1 where it is NaN; count is a multiple of kTile.
   void (*place)(const float* margins, int64_t count, const Binning& binning, int32_t* places);
+  // The bin of each sample's odds, of kLossBins, the highest for the lowest odds: rledit/ops/loss_ranks.py.
+  void (*place_odds)(const float* odds, int64_t count, int32_t* places);
   // From counts table[bins, columns] to twice the counts of lower bins plus those of the same, in place; at
   // most kMostCounted of a column, columns is a multiple of kColumns.
   void (*pass)(uint16_t* table, int64_t bins, int64_t columns);
   // out[columns] = sum of table[places[samples[i]]] over i, without those whose place is -1.
   void (*sum_rows)(const uint16_t* table, int64_t columns, const int32_t* places, const int32_t* samples,
                    int64_t count, int32_t* out);
+  Extent (*center)(const Centering& centering);
+  // Adds sum of tile[i][s] * tile[j][s] over all samples to moments[i][j], [depth, depth], for i <= j. Tiles
+  // are [depth + kMomentsPadding][kTile], the last rows 0.
+  void (*add_moments)(const float* tiles, int64_t count, int64_t depth, double* moments);
+  // Adds the sum of each run to sums[depth][labels].
+  void (*add_runs)(const float* tile, int64_t depth, const LabelRun* runs, int64_t count, int64_t labels,
+                   double* sums);
+  // The samples, as bits, whose label has the first of the largest scores [classes][kTile], which are finite.
+  uint64_t (*recall)(const float* scores, int64_t classes, const int32_t* labels);
   // Operations (two for each multiply-add) of one call, which does nothing else.
   int64_t (*peak)(Operands operands);
   // Reads [from, from + count) and returns something that depends on all of it.
   float (*read)(const float* from, int64_t count);
 };
 
+constexpr int64_t kMomentsPadding = 5;  // rows that a block of products may reach beyond the last
+constexpr int64_t kLossBins = 4096;
 constexpr int64_t kColumns = 32;         // the most 16-bit lanes of a vector
 constexpr int64_t kMostCounted = 32767;  // twice as many still fit into 16 bits
 

@@ -28,6 +28,9 @@ class Layers {
   void share_chunk(Range stack, Range tiles, Scratch& scratch) const;
   const float* logits_of_chunk(Range stack, int64_t i, Range tiles, Scratch& scratch) const;
 
+  // What the last of several layers read when the logits of a chunk were made, [tiles][inputs][kTile].
+  const float* features_of_chunk(const Scratch& scratch) const;
+
   // By tile: the same for one tile.
   void share_tile(Range stack, int64_t tile, Scratch& scratch) const;
   const float* logits_of_tile(int64_t i, int64_t tile, Scratch& scratch) const;
@@ -71,6 +74,10 @@ class Layers {
 };
 
 inline float* floats(const Buffer& buffer) { return reinterpret_cast<float*>(buffer.get()); }
+
+inline const float* Layers::features_of_chunk(const Scratch& scratch) const {
+  return floats(scratch.outputs[layers() % 2]);
+}
 
 // Here because a layer of two outputs has less to do on a tile than a call or two that lead nowhere.
 inline const float* Layers::logits_of_tile(int64_t i, int64_t tile, Scratch& scratch) const {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "parallel.hpp"
+#include "probe_features.hpp"
 #include "product_scope.hpp"
 
 namespace rledit {
@@ -20,7 +21,7 @@ PreparedTail::State::State(const Tail& tail)
     : kernels(cpu::kernels(tail.precision)),
       precision(tail.precision),
       layers(tail.layers),
-      samples(tail.samples, tail.classes()) {
+      samples(tail.samples, tail.classes(), tail.probe.fit) {
   for (Layer& layer : layers) {
     operands.push_back(kernels.operands(precision, layer.inputs));
     panels_.push_back(std::make_unique<LazyPanels>());
@@ -35,13 +36,26 @@ PreparedTail::State::State(const Tail& tail)
   }
   chunk_tiles = std::clamp<int64_t>(samples.tiles(), 1, cpu::kMaxTilesPerChunk);
   activations_ = cpu::allocate(samples.tiles() * tile_bytes());
-  cpu::parallel_for(samples.tiles(), num_threads(), [&](int64_t t, int) {
-    kernels.pack_tile(tail.activations + t * cpu::kTile * first().inputs, samples.valid(t), first().inputs,
-                      operands.front(), activations_.get() + t * tile_bytes());
-  });
+  pack_activations(tail.activations);
   // Only where a dense product would give the same bits: a split or rounded one does not.
   if (operands.front() == cpu::Operands::float32)
-    sparse = cpu::SparseRows(tail.activations, samples.count(), first().inputs);
+    sparse = cpu::SparseRows(tail.activations, samples, first().inputs);
+  if (tail.probe.fit == nullptr) return;
+  probe.emplace(samples, classes(), tail.probe.ridge);
+  if (layers.size() > 1) return;
+  recalled.resize(samples.groups());
+  nearest.resize(samples.groups());
+  cpu::probe_features(*probe, tail.activations, 1, features(), recalled.data(), nearest.data());
+}
+
+void PreparedTail::State::pack_activations(const float* activations) {
+  const int64_t inputs = first().inputs;
+  const int workers = num_threads();
+  std::vector<std::vector<float>> rows(workers);  // where the order of samples is another
+  cpu::parallel_for(samples.tiles(), workers, [&](int64_t t, int worker) {
+    kernels.pack_tile(samples.rows(activations, inputs, t, rows[worker]), samples.valid(t), inputs,
+                      operands.front(), activations_.get() + t * tile_bytes());
+  });
 }
 
 int64_t PreparedTail::State::bytes() const {
@@ -67,9 +81,10 @@ const cpu::Panels& PreparedTail::State::unedited(size_t layer) const {
   return *lazy.panels;
 }
 
-const cpu::Pairs& PreparedTail::State::pairs() const {
-  std::call_once(pairs_once_, [&] { pairs_ = std::make_unique<cpu::Pairs>(samples); });
-  return *pairs_;
+const cpu::Pairs& PreparedTail::State::pairs(cpu::Pairs::Of of) const {
+  const int which = of == cpu::Pairs::Of::labels ? 0 : 1;
+  std::call_once(pairs_once_[which], [&] { pairs_[which] = std::make_unique<cpu::Pairs>(samples, of); });
+  return *pairs_[which];
 }
 
 const float* PreparedTail::State::outputs(int64_t tile, int64_t count, int threads) const {
@@ -129,6 +144,7 @@ PreparedTail& PreparedTail::operator=(PreparedTail&&) noexcept = default;
 const std::vector<Layer>& PreparedTail::layers() const { return state_->layers; }
 int64_t PreparedTail::sample_count() const { return state_->samples.count(); }
 int64_t PreparedTail::group_count() const { return state_->samples.groups(); }
+bool PreparedTail::has_probe() const { return state_->probe.has_value(); }
 int64_t PreparedTail::bytes() const { return state_->bytes(); }
 
 }  // namespace rledit

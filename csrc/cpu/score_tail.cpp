@@ -1,7 +1,9 @@
 // score_tail on the CPU: the walk of one call over candidates and chunks of samples, and the counting. How the
 // logits of a chunk or tile come about is told in layers.cpp.
 #include <algorithm>
+#include <stdexcept>
 
+#include "feature_probe.hpp"
 #include "layers.hpp"
 #include "parallel.hpp"
 #include "product_scope.hpp"
@@ -12,7 +14,22 @@ namespace rledit {
 namespace cpu {
 namespace {
 
-constexpr int64_t kMarginBytes = int64_t{64} << 20;  // of the candidates that are worked on together
+constexpr int64_t kWaitingBytes = int64_t{64} << 20;  // of the candidates that are worked on together
+
+// Whether anything is learned in this call: of a single layer everything is known before.
+bool learns(const PreparedTail::State& tail, const Tally& tally) {
+  return (tally.recalled != nullptr || tally.nearest != nullptr) && tail.layers.size() > 1;
+}
+
+// What waits until a candidate has passed over all samples.
+int64_t waiting_bytes(const PreparedTail::State& tail, const Tally& tally) {
+  const int64_t ranked = tail.samples.slots() * int64_t{sizeof(float)};
+  int64_t bytes = 0;
+  if (tally.histogram != nullptr || tally.concordant != nullptr) bytes += ranked;
+  if (tally.lower_loss != nullptr) bytes += ranked;
+  if (learns(tail, tally)) bytes += FeatureProbe::bytes(*tail.probe, tail.features());
+  return bytes;
+}
 
 class Call {
  public:
@@ -21,47 +38,69 @@ class Call {
         candidates_(candidates),
         tally_(tally),
         kernels_(tail.kernels),
-        plan_(tail, candidates),
+        learns_(learns(tail, tally)),
+        plan_(tail, candidates, learns_),
         layers_(tail, candidates, plan_),
         span_(tail.span_chunks(plan_.corrects())),
-        schedule_(candidates.count, std::min(span_, tail.chunks()), plan_.threads, plan_.stack),
+        // No two threads learn from one candidate: sums of floats would depend on who is how fast.
+        schedule_(candidates.count, learns_ ? 1 : std::min(span_, tail.chunks()), plan_.threads, plan_.stack),
         losses_(tally, candidates.count, tail.samples.groups(), span_, schedule_.shares_candidates()) {
     scratch_.reserve(plan_.threads);
     for (int thread = 0; thread < plan_.threads; ++thread) scratch_.emplace_back(plan_, tail, candidates);
+    if (!learns_) return;
+    const bool ridge = tally.recalled != nullptr, means = tally.nearest != nullptr;
+    probes_.reserve(candidates.count);
+    for (int64_t n = 0; n < candidates.count; ++n)
+      probes_.emplace_back(kernels_, *tail.probe, tail.features(), ridge, means);
+    probe_scratch_.reserve(plan_.threads);
+    for (int thread = 0; thread < plan_.threads; ++thread)
+      probe_scratch_.emplace_back(kernels_, *tail.probe, tail.features(), tail.chunk_tiles);
   }
 
   void run() {
-    Ranking ranking(kernels_, tail_.samples, tally_.concordant != nullptr ? &tail_.pairs() : nullptr, tally_,
+    const bool pairs = tally_.concordant != nullptr;
+    Ranking ranking(kernels_, tail_.samples, pairs ? &tail_.pairs(Pairs::Of::labels) : nullptr,
+                    tally_.lower_loss != nullptr ? &tail_.pairs(Pairs::Of::all) : nullptr, tally_,
                     plan_.threads);
-    const int64_t margins = tail_.samples.tiles() * kTile;  // of a candidate
-    if (ranking.wanted()) {
-      const int64_t bytes = candidates_.count * margins * int64_t{sizeof(float)};
-      margins_ = reinterpret_cast<float*>(recycled<1>(bytes));
-    }
-    for (int64_t start = 0; start < tail_.chunks(); start += span_) {
-      const int64_t chunks = std::min(span_, tail_.chunks() - start);
-      span_tiles_.first = start * tail_.chunk_tiles;
-      span_tiles_.last = std::min(span_tiles_.first + chunks * tail_.chunk_tiles, tail_.samples.tiles());
+    const int64_t slots = tail_.samples.slots();
+    const int64_t bytes = candidates_.count * slots * int64_t{sizeof(float)};
+    if (ranking.margins_wanted()) margins_ = reinterpret_cast<float*>(recycled<1>(bytes));
+    if (ranking.odds_wanted()) odds_ = reinterpret_cast<float*>(recycled<2>(bytes));
+    const int64_t learned = learns_ ? tail_.fit_chunks() : 0;
+    pass({0, learned});
+    if (learns_) parallel_for(candidates_.count, plan_.threads, [&](int64_t n, int) { probes_[n].solve(); });
+    pass({learned, tail_.chunks()});
+    for (int64_t n = 0; n < candidates_.count; ++n) finish(n);
+    if (!ranking.margins_wanted() && !ranking.odds_wanted()) return;
+    parallel_for(candidates_.count, plan_.threads, [&](int64_t n, int worker) {
+      ranking.count(n, of_candidate(margins_, n), of_candidate(odds_, n), worker);
+    });
+  }
+
+ private:
+  // All candidates on some chunks, a span at a time.
+  void pass(Range chunks) {
+    for (int64_t start = chunks.first; start < chunks.last; start += span_) {
+      const int64_t count = std::min(span_, chunks.last - start);
+      span_chunk_ = start;
+      span_tiles_ = {tail_.first_tile(start), tail_.first_tile(start + count)};
       layers_.enter(span_tiles_);
       parallel_for(schedule_.items(), plan_.threads, [&](int64_t item, int worker) {
         const int64_t part = item / schedule_.blocks;
         const int64_t first = item % schedule_.blocks * schedule_.block;
         const ProductScope products(kernels_);
         walk({first, std::min(first + schedule_.block, candidates_.count)},
-             {part * chunks / schedule_.parts, (part + 1) * chunks / schedule_.parts}, scratch_[worker]);
+             {part * count / schedule_.parts, (part + 1) * count / schedule_.parts}, worker);
       });
-      losses_.add_all(tally_, chunks);
+      losses_.add_all(tally_, count);
     }
-    if (!ranking.wanted()) return;
-    parallel_for(candidates_.count, plan_.threads,
-                 [&](int64_t n, int worker) { ranking.count(n, margins_ + n * margins, worker); });
   }
 
- private:
-  void walk(Range candidates, Range chunks, Scratch& scratch) {
+  void walk(Range candidates, Range chunks, int worker) {
+    Scratch& scratch = scratch_[worker];
     if (plan_.route == Route::formed) {  // nothing of a candidate outlives a chunk, so a chunk comes in once
       for (int64_t chunk = chunks.first; chunk < chunks.last; ++chunk)
-        for (int64_t n = candidates.first; n < candidates.last; ++n) score_chunk({n, n + 1}, chunk, scratch);
+        for (int64_t n = candidates.first; n < candidates.last; ++n) score_chunk({n, n + 1}, chunk, worker);
       return;
     }
     for (int64_t n = candidates.first; n < candidates.last; n += plan_.stack) {
@@ -71,19 +110,20 @@ class Call {
         if (plan_.by_tile())
           score_tiles(stack, chunk, scratch);
         else
-          score_chunk(stack, chunk, scratch);
+          score_chunk(stack, chunk, worker);
       }
     }
   }
 
   // Of the present span, and counted from its first.
   Range tiles_of(int64_t chunk) const {
-    const int64_t first = chunk * tail_.chunk_tiles;
-    return {first, std::min(first + tail_.chunk_tiles, span_tiles_.count())};
+    return {tail_.first_tile(span_chunk_ + chunk) - span_tiles_.first,
+            tail_.first_tile(span_chunk_ + chunk + 1) - span_tiles_.first};
   }
 
   // A stack on one chunk, one candidate after the other.
-  void score_chunk(Range stack, int64_t chunk, Scratch& scratch) {
+  void score_chunk(Range stack, int64_t chunk, int worker) {
+    Scratch& scratch = scratch_[worker];
     const Range tiles = tiles_of(chunk);
     layers_.share_chunk(stack, tiles, scratch);
     for (int64_t i = 0; i < stack.count(); ++i) {
@@ -93,7 +133,36 @@ class Call {
       for (int64_t t = tiles.first; t < tiles.last; ++t, logits += tail_.classes() * kTile)
         count(stack.first + i, t, samples_of(t), logits, counters);
       losses_.add_chunk(tally_, stack.first + i, own);
+      if (learns_) probe(stack.first + i, tiles, worker);
     }
+  }
+
+  // What a candidate made of a chunk is learned from, or judged.
+  void probe(int64_t n, Range tiles, int worker) {
+    const float* features = layers_.features_of_chunk(scratch_[worker]);
+    const int64_t first = span_tiles_.first + tiles.first;
+    if (first < tail_.samples.fit_tiles())
+      probes_[n].learn(first, tiles.count(), features, probe_scratch_[worker]);
+    else
+      probes_[n].judge(first, tiles.count(), features, probe_scratch_[worker], recalled_of(n), nearest_of(n));
+  }
+
+  void finish(int64_t n) {
+    if (learns_) return probes_[n].finish(recalled_of(n), nearest_of(n));
+    for (int64_t g = 0; g < tail_.samples.groups(); ++g) {
+      if (tally_.recalled != nullptr) recalled_of(n)[g] = tail_.recalled[g];
+      if (tally_.nearest != nullptr) nearest_of(n)[g] = tail_.nearest[g];
+    }
+  }
+
+  int64_t* recalled_of(int64_t n) const {
+    return tally_.recalled != nullptr ? tally_.recalled + n * tail_.samples.groups() : nullptr;
+  }
+  int64_t* nearest_of(int64_t n) const {
+    return tally_.nearest != nullptr ? tally_.nearest + n * tail_.samples.groups() : nullptr;
+  }
+  float* of_candidate(float* values, int64_t n) const {
+    return values != nullptr ? values + n * tail_.samples.slots() : nullptr;
   }
 
   // A stack on one chunk, tile by tile.
@@ -120,8 +189,9 @@ class Call {
 
   void count(int64_t n, int64_t tile, const TileSamples& samples, const float* logits,
              TileTally& counters) const {
-    if (margins_ != nullptr)
-      counters.margins = margins_ + (n * tail_.samples.tiles() + span_tiles_.first + tile) * kTile;
+    const int64_t slot = (span_tiles_.first + tile) * kTile;
+    if (margins_ != nullptr) counters.margins = of_candidate(margins_, n) + slot;
+    if (odds_ != nullptr) counters.odds = of_candidate(odds_, n) + slot;
     kernels_.count(logits, tail_.classes(), samples, counters);
   }
 
@@ -129,13 +199,18 @@ class Call {
   const Candidates& candidates_;
   const Tally tally_;
   const Kernels& kernels_;
+  const bool learns_;
   const Plan plan_;
   Layers layers_;
   const int64_t span_;  // chunks
   const Schedule schedule_;
   LossPartials losses_;
+  int64_t span_chunk_ = 0;    // the first of the present span
   Range span_tiles_{0, 0};    // of the present span
   float* margins_ = nullptr;  // [candidates, tiles, kTile], if wanted
+  float* odds_ = nullptr;     // the same
+  std::vector<FeatureProbe> probes_;
+  std::vector<ProbeScratch> probe_scratch_;
   std::vector<Scratch> scratch_;
 };
 
@@ -144,9 +219,11 @@ class Call {
 
 void PreparedTail::score(const Candidates& candidates, const Tally& tally) const {
   if (state_->samples.count() == 0) return;
-  const int64_t margins = state_->samples.tiles() * cpu::kTile * int64_t{sizeof(float)};
-  const bool ranks = tally.histogram != nullptr || tally.concordant != nullptr;
-  const int64_t at_once = ranks ? std::max<int64_t>(1, cpu::kMarginBytes / margins) : candidates.count;
+  if ((tally.recalled != nullptr || tally.nearest != nullptr) && !state_->probe)
+    throw std::invalid_argument(
+        "wanted: recalled and nearest need a probe, which the tail was prepared without");
+  const int64_t waiting = cpu::waiting_bytes(*state_, tally);
+  const int64_t at_once = waiting > 0 ? std::max<int64_t>(1, cpu::kWaitingBytes / waiting) : candidates.count;
   for (int64_t n = 0; n < candidates.count; n += at_once) {
     const int64_t count = std::min(at_once, candidates.count - n);
     const Candidates some = cpu::slice(candidates, n, count, state_->layers);

@@ -27,6 +27,9 @@ inline Tally slice(const Tally& all, int64_t first, int64_t groups, int64_t clas
   if (some.loss != nullptr) some.loss += offset;
   if (some.histogram != nullptr) some.histogram += offset * 2 * all.bins;
   if (some.concordant != nullptr) some.concordant += offset * groups;
+  if (some.recalled != nullptr) some.recalled += offset;
+  if (some.nearest != nullptr) some.nearest += offset;
+  if (some.lower_loss != nullptr) some.lower_loss += offset * groups;
   return some;
 }
 

@@ -4,15 +4,16 @@
 #include <cstdint>
 #include <vector>
 
-#include "kernels.hpp"
+#include "counting.hpp"
 
 namespace rledit::cpu {
 
 class SparseRows {
  public:
   SparseRows() = default;
-  // Of activations [samples, inputs]. Stays empty unless so few are not zero that skipping the others pays.
-  SparseRows(const float* activations, int64_t samples, int64_t inputs);
+  // Of activations [samples, inputs], in the order of the packed samples. Stays empty unless so few are not
+  // zero that skipping the others pays.
+  SparseRows(const float* activations, const PackedSamples& samples, int64_t inputs);
 
   bool empty() const { return starts_.empty(); }
   int64_t bytes() const;

@@ -27,10 +27,12 @@ class LogitsCall {
         threads_(num_threads()),
         schedule_(candidates, chunks_, threads_),
         losses_(tally, candidates, samples.groups(), chunks_, schedule_.shares_candidates()),
-        pairs_(tally.concordant != nullptr ? std::make_unique<Pairs>(samples) : nullptr),
-        ranking_(kernels_, samples, pairs_.get(), tally, threads_),
+        by_label_(tally.concordant != nullptr ? std::make_unique<Pairs>(samples, Pairs::Of::labels) : nullptr),
+        all_(tally.lower_loss != nullptr ? std::make_unique<Pairs>(samples, Pairs::Of::all) : nullptr),
+        ranking_(kernels_, samples, by_label_.get(), all_.get(), tally, threads_),
         tiles_(threads_, std::vector<float>(classes * kTile)),
-        margins_(ranking_.wanted() ? candidates * samples.tiles() * kTile : 0) {}
+        margins_(ranking_.margins_wanted() ? candidates * samples.slots() : 0),
+        odds_(ranking_.odds_wanted() ? candidates * samples.slots() : 0) {}
 
   void run(int64_t candidates) {
     parallel_for(schedule_.items(), threads_, [&](int64_t item, int worker) {
@@ -41,14 +43,16 @@ class LogitsCall {
         count(n, part * chunks_ / schedule_.parts, (part + 1) * chunks_ / schedule_.parts, worker);
     });
     losses_.add_all(tally_, chunks_);
-    if (!ranking_.wanted()) return;
-    parallel_for(candidates, threads_,
-                 [&](int64_t n, int worker) { ranking_.count(n, margins_of(n, 0), worker); });
+    if (!ranking_.margins_wanted() && !ranking_.odds_wanted()) return;
+    parallel_for(candidates, threads_, [&](int64_t n, int worker) {
+      ranking_.count(n, at(margins_, n, 0), at(odds_, n, 0), worker);
+    });
   }
 
  private:
-  float* margins_of(int64_t candidate, int64_t tile) {
-    return margins_.data() + (candidate * samples_.tiles() + tile) * kTile;
+  // Or nullptr where they are not wanted.
+  float* at(std::vector<float>& values, int64_t candidate, int64_t tile) {
+    return values.empty() ? nullptr : values.data() + (candidate * samples_.tiles() + tile) * kTile;
   }
 
   // One candidate on some chunks.
@@ -62,7 +66,8 @@ class LogitsCall {
       for (int64_t t = chunk * kMaxTilesPerChunk; t < end; ++t) {
         const float* rows = logits_ + (n * samples_.count() + t * kTile) * classes_;
         kernels_.pack_tile(rows, samples_.valid(t), classes_, Operands::float32, tile);
-        if (ranking_.wanted()) counters.margins = margins_of(n, t);
+        counters.margins = at(margins_, n, t);
+        counters.odds = at(odds_, n, t);
         kernels_.count(tile, classes_, samples_.tile(t), counters);
       }
       losses_.add_chunk(tally_, n, own);
@@ -78,10 +83,12 @@ class LogitsCall {
   int threads_;
   Schedule schedule_;
   LossPartials losses_;
-  std::unique_ptr<Pairs> pairs_;
+  std::unique_ptr<Pairs> by_label_;
+  std::unique_ptr<Pairs> all_;
   Ranking ranking_;
   std::vector<std::vector<float>> tiles_;  // per thread [classes][kTile]
   std::vector<float> margins_;             // [candidates, tiles, kTile], if wanted
+  std::vector<float> odds_;                // the same
 };
 
 }  // namespace

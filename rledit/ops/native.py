@@ -16,12 +16,11 @@ from torch import Tensor
 
 from .. import _native
 from .apply_lowrank import check_factors
-from .counts import TALLY_PARTS, Counts, Wanted
-from .general import GENERAL_PARTS, GeneralProbe, GeneralTail
-from .loss_ranks import loss_bins, lower_loss_pairs
-from .probe import Probe
+from .counts import TALLY_PARTS, Counts, Wanted, check_labels
+from .probe import PROBE_PARTS, RIDGE, Probe, check_fit
 from .rules import EditRule
 from .tail import Candidates, TailProblem, score_formed
+from .tally_features import check_features
 from .tally_logits import check_logits
 
 if forced := os.environ.get("RLEDIT_CPU_ISA"):
@@ -48,8 +47,7 @@ def _optional(tensors: Iterable[Tensor | None]) -> list[np.ndarray[Any, Any] | N
     return [None if tensor is None else _array(tensor) for tensor in tensors]
 
 
-_CORE = TALLY_PARTS[:6]
-_UNWANTED = [torch.empty(0, dtype=torch.float64 if part == "loss" else torch.int64) for part in _CORE]
+_UNWANTED = [torch.empty(0, dtype=torch.float64 if part == "loss" else torch.int64) for part in TALLY_PARTS]
 """Shared by all counts: making tensors of what nobody wanted is a good part of a small call."""
 
 
@@ -98,8 +96,8 @@ class NativeBackend:
     def prepare_tally(self, labels: Tensor, groups: Tensor, classes: int) -> NativeTally:
         return NativeTally(labels, groups)
 
-    def prepare_probe(self, labels: Tensor, groups: Tensor, classes: int, probe: Probe) -> GeneralProbe:
-        return GeneralProbe(labels, groups, classes, probe)
+    def prepare_probe(self, labels: Tensor, groups: Tensor, classes: int, probe: Probe) -> NativeProbe:
+        return NativeProbe(labels, groups, classes, probe)
 
 
 class NativeTail:
@@ -112,7 +110,7 @@ class NativeTail:
             activations=problem.activations, **_named("weights", weights), **_named("biases", biases)
         )
         self._layers = problem.layers
-        self._general = GeneralTail(problem)
+        probe = problem.probe
         self._tail = _native.PreparedTail(
             _array(problem.activations),
             _arrays(weights),
@@ -122,6 +120,8 @@ class NativeTail:
             _array(problem.groups),
             problem.precision,
             problem.weights_stay,
+            None if probe is None else _array(probe.fit),
+            RIDGE if probe is None else probe.ridge,
         )
 
     @property
@@ -133,8 +133,7 @@ class NativeTail:
         if not rule.fused:
             return score_formed(self.score, self._layers, candidates, wanted)
         # The binding checks shapes and dtypes; doing so here as well would cost more than a small call does.
-        core = wanted.without(GENERAL_PARTS)
-        counts = _counts(
+        return _counts(
             self._tail.score(
                 _optional(weights),
                 _optional(lefts),
@@ -142,12 +141,11 @@ class NativeTail:
                 size,
                 rule.kind,
                 rule.scale,
-                list(core.parts),
+                list(wanted.parts),
                 wanted.bins,
                 wanted.margin_limit,
             )
         )
-        return self._general.add(counts, candidates, wanted)
 
 
 class NativeTally:
@@ -161,16 +159,33 @@ class NativeTally:
         labels, groups = self._labels[rows], self._groups[:, rows]
         check_logits(logits, labels, groups, wanted)
         _check_float32(logits=logits)
-        counts = _counts(
+        return _counts(
             _native.tally_logits(
                 _array(logits),
                 _array(labels),
                 _array(groups),
-                list(wanted.without(GENERAL_PARTS).parts),
+                list(wanted.parts),
                 wanted.bins,
                 wanted.margin_limit,
             )
         )
-        if "lower_loss" not in wanted.parts:
-            return counts
-        return counts._replace(lower_loss=lower_loss_pairs(loss_bins(logits, labels), groups))
+
+
+class NativeProbe:
+    """Keeps labels, groups and who fits; each call sorts the samples anew."""
+
+    def __init__(self, labels: Tensor, groups: Tensor, classes: int, probe: Probe) -> None:
+        check_labels(labels, classes)
+        check_fit(probe.fit, len(labels))
+        self._samples = labels, groups, probe.fit, probe.ridge
+        self._classes = classes
+
+    def count(self, features: Tensor, wanted: Wanted) -> tuple[Tensor, Tensor]:
+        labels, groups, fit, ridge = self._samples
+        parts = list(wanted.only(PROBE_PARTS).parts)
+        check_features(features, labels, groups, fit, ridge, parts)
+        _check_float32(features=features)
+        recalled, nearest = _native.tally_features(
+            _array(features), _array(labels), _array(groups), _array(fit), ridge, self._classes, parts
+        )
+        return torch.from_numpy(recalled), torch.from_numpy(nearest)

@@ -16,7 +16,7 @@ SCHEMA = (
     "(Tensor recalled, Tensor nearest)"
 )
 
-LARGEST = 2.0**60
+LARGEST = 2.0**40
 SMALLEST = 2.0**-40
 """Features that a probe can be trusted with: beyond the one the core's float32 sums overflow, and differences
 that are all below the other, though not zero, vanish in them."""
@@ -49,7 +49,7 @@ def tally_features_ref(
     Euclidean distance. A class without fit samples has none.
 
     Of equal scores or distances the first class wins. A candidate counts as badly as can be, with all judged
-    samples, where a feature of any sample is not finite or beyond 2^60, where the fit samples' features
+    samples, where a feature of any sample is not finite or beyond 2^40, where the fit samples' features
     differ but by less than 2^-40, or where A + ridge * tr(A) / D * I is not positive definite: a network that
     has blown up must not look as if it had forgotten.
 

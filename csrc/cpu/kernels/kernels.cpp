@@ -14,6 +14,7 @@
 #include "vector_math.hpp"
 // The parts, in the order of a call.
 #include "editing.hpp"
+#include "moments.hpp"
 #include "packing.hpp"
 #include "products.hpp"
 #include "ranking.hpp"
@@ -101,8 +102,13 @@ const Kernels table = {RLEDIT_STRING(RLEDIT_ISA),
                        correct,
                        count,
                        place,
+                       place_odds,
                        pass,
                        sum_rows,
+                       center,
+                       add_moments,
+                       add_runs,
+                       recall,
                        peak,
                        read};
 

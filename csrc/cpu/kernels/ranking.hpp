@@ -22,6 +22,18 @@ void place(const float* margins, int64_t count, const Binning& binning, int32_t*
   }
 }
 
+// The exponent and the upper 6 bits of the mantissa, 64 bins an octave from 2^-40 on.
+void place_odds(const float* odds, int64_t count, int32_t* places) {
+  constexpr int32_t kLowest = (127 - 40) * 64;
+  const vint last = vint{} + static_cast<int32_t>(kLossBins - 1);
+  for (int64_t i = 0; i < count; i += kLanes) {
+    vint bin = ((vint)load(odds + i) >> 17) - kLowest;
+    bin = select(bin > 0, bin, vint{});
+    bin = select(bin < last, bin, last);
+    store(places + i, last - bin);
+  }
+}
+
 typedef uint16_t vcounts __attribute__((vector_size(4 * RLEDIT_LANES)));
 typedef uint16_t vhalf_counts __attribute__((vector_size(2 * RLEDIT_LANES)));
 

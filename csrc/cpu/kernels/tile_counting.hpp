@@ -83,6 +83,30 @@ inline void cross_entropy(const float* logits, int64_t classes, const TileSample
   }
 }
 
+// exp(z_j - z_label) summed over the other classes, which rises with the loss and stays precise near 0.
+void write_odds(const float* logits, int64_t classes, const int32_t* labels, float* odds) {
+  alignas(64) float own[kTile];
+  for (int i = 0; i < kTile; ++i) own[i] = logits[labels[i] * kTile + i];
+  for (int i = 0; i < kTile; i += kLanes) {
+    const vfloat base = load(own + i);
+    const vint label = load(labels + i);
+    vfloat sum = broadcast(0.0F);
+    vfloat nothing = broadcast(0.0F);  // becomes NaN with the first logit that is not finite
+    for (int64_t c = 0; c < classes; ++c) {
+      const vfloat logit = load(logits + c * kTile + i);
+      const vint others = label != vint{} + static_cast<int32_t>(c);
+      sum += select(others, exponential(logit - base), broadcast(0.0F));
+      nothing += logit * 0.0F;
+    }
+    store(odds + i, select(nothing == 0.0F, sum, broadcast(__builtin_inff())));
+  }
+}
+
+uint64_t recall(const float* scores, int64_t classes, const int32_t* labels) {
+  Predictions unused;
+  return predict<false>(scores, classes, labels, unused);
+}
+
 // Two classes: everything but the loss from a few machine words, one bit a sample.
 inline void count_two(const float* logits, const TileSamples& samples, const TileTally& tally) {
   uint64_t finite = 0;
@@ -116,6 +140,7 @@ inline void count_two(const float* logits, const TileSamples& samples, const Til
 
 void count(const float* logits, int64_t classes, const TileSamples& samples, const TileTally& tally) {
   const bool two = classes == 2;
+  if (tally.odds != nullptr) write_odds(logits, classes, samples.labels, tally.odds);
   if (two) {
     count_two(logits, samples, tally);
     if (tally.loss == nullptr) return;

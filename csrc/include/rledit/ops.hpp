@@ -1,4 +1,4 @@
-// The three ops. rledit/ops/*.py holds the definition of each in plain PyTorch; these must agree with it.
+// The ops. rledit/ops/*.py holds the definition of each in plain PyTorch; these must agree with it.
 #pragma once
 
 #include <memory>
@@ -17,7 +17,7 @@ void apply_lowrank(float* weight, int64_t candidates, int64_t outputs, int64_t i
 // threads may score at once.
 class PreparedTail {
  public:
-  // Throws std::invalid_argument for a label outside 0..classes-1.
+  // Throws std::invalid_argument for a label outside 0..classes-1, or a probe with nobody to learn from.
   explicit PreparedTail(const Tail& tail);
   ~PreparedTail();
   PreparedTail(PreparedTail&&) noexcept;
@@ -30,6 +30,7 @@ class PreparedTail {
   const std::vector<Layer>& layers() const;
   int64_t sample_count() const;
   int64_t group_count() const;
+  bool has_probe() const;
   int64_t classes() const { return layers().back().outputs; }
   int64_t bytes() const;  // of all that it owns
 
@@ -42,6 +43,11 @@ class PreparedTail {
 // Counts finished logits [N, samples.count, classes]. Throws as PreparedTail does.
 void tally_logits(const float* logits, int64_t candidates, int64_t classes, const Samples& samples,
                   const Tally& tally);
+
+// Teaches probes on features [N, samples.count, width] and counts, as recalled and nearest, which of the other
+// samples they know. Throws std::invalid_argument for a label outside 0..classes-1, or nobody to learn from.
+void tally_features(const float* features, int64_t candidates, int64_t width, int64_t classes,
+                    const Samples& samples, const Probe& probe, const Tally& tally);
 
 // One term of an objective: weight * counts[n][group] / total.
 struct Share {

@@ -48,12 +48,20 @@ struct Samples {
   int64_t group_count = 0;
 };
 
+// Which samples fresh classifiers of the features learn from; the others judge them. See tally_features in
+// rledit/ops for what they are.
+struct Probe {
+  const uint8_t* fit = nullptr;  // [samples], 0 or 1; nullptr: no probe
+  double ridge = 0.0;            // in mean variances of a feature
+};
+
 // The end of a network: what stays the same from call to call.
 struct Tail {
   const float* activations = nullptr;  // [samples.count, layers[0].inputs]
   std::vector<Layer> layers;
   Samples samples;
   Precision precision = Precision::float32;
+  Probe probe;                // of the input of the last layer
   bool weights_stay = false;  // the layers' weights outlive the prepared tail, unchanged: it needs no copy
 
   int64_t classes() const { return layers.back().outputs; }
@@ -85,8 +93,12 @@ struct Tally {
   double* loss = nullptr;        // [N, G], sum of cross-entropy, natural logarithm
   int64_t* histogram = nullptr;  // [N, G, 2 (label), bins] of the margin logit[1] - logit[0]; C = 2
   int64_t* concordant =
-      nullptr;  // [N, G, G], of pairs of a positive (label 1) of the first group and a
-                // negative of the second: 2 if its margin is in a higher bin, 1 if in the same
+      nullptr;                  // [N, G, G], of pairs of a positive (label 1) of the first group and a
+                                // negative of the second: 2 if its margin is in a higher bin, 1 if in the same
+  int64_t* recalled = nullptr;  // [N, G], judged samples that a ridge probe knows
+  int64_t* nearest = nullptr;   // [N, G], judged samples nearest to the mean of their class
+  int64_t* lower_loss = nullptr;  // [N, G, G], of pairs of a sample of the first group and one of the second: 2
+                                  // if its loss is in a lower bin, 1 if in the same
   int64_t bins = 0;
   float margin_limit = 0.0F;  // bins divide [-limit, limit] evenly; the outermost take the rest
 };
