@@ -25,7 +25,5 @@ def altered_accuracies(
 def weights_of(model: nn.Module) -> list[Tensor]:
     """The weights of Linear and Conv layers, those that layers share once."""
     kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-    found = {
-        id(module.weight): module.weight for module in model.modules() if isinstance(module, kinds)
-    }
+    found = {id(module.weight): module.weight for module in model.modules() if isinstance(module, kinds)}
     return list(found.values())

@@ -109,7 +109,7 @@ class Relearning:
                 batch, labels = next(batches)
                 optimizer.zero_grad()
                 loss = F.cross_entropy(logits_of(model(batch)), labels.to(batch.device))
-                if not math.isfinite(float(loss)):
+                if not math.isfinite(loss.item()):
                     return math.nan
                 loss.backward()
                 optimizer.step()

@@ -40,7 +40,7 @@ AGAINST_RETRAINED: tuple[Audit, ...] = (Agreement(),)
 THOROUGH: tuple[Audit, ...] = (
     LinearProbe(layers=True),
     ClassMean(layers=True),
-    MLPProbe(layers=True),
+    MLPProbe(),
     FewShot(),
     Relearning(),
     Membership(whole=True),
