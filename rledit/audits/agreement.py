@@ -39,9 +39,8 @@ class Agreement:
 
     Figures: ``<group>_agreement_rate``, the share that gets the same class from both; and
     ``<group>_divergence``, the mean Jensen-Shannon divergence of what both say, in nats, 0 to log 2 (J. Lin,
-    "Divergence Measures Based on the Shannon Entropy", IEEE Trans. Information Theory 37, 1991; the activation
-    distance of Golatkar et al., CVPR 2020, asks the same with another distance). NaN without a retrained
-    network.
+    "Divergence Measures Based on the Shannon Entropy", IEEE Transactions on Information Theory 37, 1991).
+    NaN without a retrained network.
     """
 
     note: ClassVar[str] = (
@@ -77,4 +76,5 @@ def jensen_shannon(first: Tensor, second: Tensor) -> Tensor:
     def entropy(values: Tensor) -> Tensor:
         return -torch.special.xlogy(values, values).sum(1)
 
-    return (entropy(middle) - (entropy(p) + entropy(q)) / 2).clamp(min=0)
+    divergence: Tensor = entropy(middle) - (entropy(p) + entropy(q)) / 2
+    return divergence.clamp(min=0)  # rounding

@@ -57,8 +57,7 @@ class AuditData:
 
     def group(self, name: str) -> Tensor:
         """Mask of a group among the test samples, bool [S]; all false where there is none."""
-        masks = self.test.groups
-        return masks[name] if name in masks else self.test.labels < 0
+        return self.test.groups.get(name, self.test.labels < 0)
 
 
 class Audit(Protocol):

@@ -39,9 +39,9 @@ class Membership:
     Figures: ``membership_auc`` (loss), ``membership_confidence_auc``, ``membership_entropy_auc``; the loss
     attack's true positive rate at 1% false positives, ``membership_true_positive_rate`` (N. Carlini et al.,
     "Membership Inference Attacks From First Principles", IEEE S&P 2022, section III); and
-    ``membership_attack_accuracy``: score, threshold and its side are chosen on a half of both kinds, drawn from
-    the data's seed, and judged on the other half, where each kind weighs 1/2. An area far below 1/2 gives
-    members away, too: compare with the retrained network.
+    ``membership_attack_accuracy``: score, threshold and its side are chosen on a half of both kinds, drawn
+    from the data's seed, and judged on the other half, where each kind weighs 1/2. An area far below 1/2
+    gives members away, too: compare with the retrained network.
 
     Args:
         whole: ask all samples to forget that the model was trained on, not only those that probes learn from.
@@ -51,8 +51,8 @@ class Membership:
 
     note: ClassVar[str] = (
         "The membership figures say how well samples to forget that the network was trained on can be told "
-        "from test samples of their classes: 0.5 is chance, further below tells as much as further above, and "
-        "the retrained network shows what the two sets differ by themselves."
+        "from test samples of their classes: 0.5 is chance, further below tells as much as further above. "
+        "How much the two sets differ by themselves, the retrained network shows."
     )
 
     def __call__(self, model: nn.Module, data: AuditData) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -53,7 +54,7 @@ class Pruning:
         figures: dict[str, float] = {}
         for percentage in self.percentages:
             name = f"pruned_{percentage}"
-            figures |= altered_accuracies(name, lambda copy, p=percentage: prune_(copy, p / 100), model, data)
+            figures |= altered_accuracies(name, partial(prune_, portion=percentage / 100), model, data)
         return figures
 
 

@@ -29,11 +29,11 @@ METRIC_DISPLAYS.update(
 class Relearning:
     """Steps of fine-tuning until the class is back at half of its unedited accuracy: ``relearn_steps``.
 
-    The relearn time of A. Golatkar, A. Achille, S. Soatto, "Eternal Sunshine of the Spotless Net", CVPR 2020,
-    and of the anamnesis index of V. Chundawat et al., "Zero-Shot Machine Unlearning", IEEE TIFS 2023, in steps
-    instead of epochs: the whole network, cross-entropy, Adam (D. Kingma, J. Ba, ICLR 2015) at its default
-    rate 1e-3, batches of 64 of the training samples as they come, those to forget among them; batch norms
-    keep their statistics. The accuracy is that of forgotten test samples after each step.
+    The relearn time of A. Golatkar, A. Achille, S. Soatto, "Eternal Sunshine of the Spotless Net", CVPR
+    2020, and of the anamnesis index of V. Chundawat et al., "Zero-Shot Machine Unlearning", IEEE TIFS 2023,
+    in steps instead of epochs: the whole network, cross-entropy, Adam (D. Kingma, J. Ba, ICLR 2015) at its
+    default rate 1e-3, batches of 64 of the training samples as they come, those to forget among them; batch
+    norms keep their statistics. The accuracy is that of forgotten test samples after each step.
 
     A logit that was masked costs an attacker nothing: before the first step, the head's bias of a forgotten
     class is raised until the class's mean logit over a batch is no lower than the lowest of the others.

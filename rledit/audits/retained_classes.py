@@ -25,9 +25,9 @@ METRIC_DISPLAYS.update(
 class RetainedClasses:
     """Figures of the worst retained class on the test samples.
 
-    ``worst_retained_accuracy`` is its accuracy; ``worst_retained_change`` the most negative change of a retained
-    class against the unedited model, as a share (-0.02: two points lost), NaN without that model. Intervals
-    are those of a class named beforehand: that it is the worst of several is not accounted for.
+    ``worst_retained_accuracy`` is its accuracy; ``worst_retained_change`` the most negative change of a
+    retained class against the unedited model, as a share (-0.02: two points lost), NaN without that model.
+    Intervals are those of a class named beforehand: that it is the worst of several is not accounted for.
     """
 
     note: ClassVar[str] = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, Literal
 
 import torch
@@ -57,7 +58,7 @@ class Rounding:
     def __call__(self, model: nn.Module, data: AuditData) -> dict[str, float]:
         figures: dict[str, float] = {}
         for precision in self.precisions:
-            figures |= altered_accuracies(precision, lambda copy, p=precision: round_(copy, p), model, data)
+            figures |= altered_accuracies(precision, partial(round_, precision=precision), model, data)
         return figures
 
 
@@ -80,4 +81,5 @@ def rounded(weight: Tensor, bits: int) -> Tensor:
     rows = weight.detach().flatten(1).double()
     step = rows.abs().amax(1, keepdim=True) / levels
     step[step == 0] = 1
-    return ((rows / step).round().clamp(-levels, levels) * step).to(weight.dtype).view_as(weight)
+    whole: Tensor = (rows / step).round().clamp(-levels, levels) * step
+    return whole.to(weight.dtype).view_as(weight)

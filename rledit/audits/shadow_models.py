@@ -59,7 +59,7 @@ def shadow_confidences(
         samples: S samples that are attacked; their groups do not matter.
 
     Returns:
-        Confidences, float64 [M, S], and membership, bool [M, S], as :func:`likelihood_ratio_attack` takes them.
+        Confidences, float64 [M, S], and membership, bool [M, S], for :func:`likelihood_ratio_attack`.
 
     Raises:
         ValueError: if the members do not fit the samples.
@@ -134,7 +134,7 @@ def likelihood_ratio_attack(
         shared_spread: see :func:`likelihood_ratios`.
 
     Returns:
-        ``shadow_auc`` and ``shadow_true_positive_rate`` (at 1% false positives), means over the attacked models.
+        ``shadow_auc`` and ``shadow_true_positive_rate`` (at 1% false positives), means over attacked models.
         The intervals are those of these means; models that share shadow models are not quite independent.
 
     Raises:

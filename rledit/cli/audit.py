@@ -31,7 +31,8 @@ def audit(
             relearning in several draws, all members, rounding and pruning. Up to a minute or two for each
             network.
         retrained: Safetensors file of the network trained without the class. Default: the run's own.
-        data_root: Folder with the data; else the environment variable RLEDIT_DATA, else the user's cache folder.
+        data_root: Folder with the data; else the environment variable RLEDIT_DATA, else the user's cache
+            folder.
         out: JSON file for the figures. Default: audits.json in the run folder.
     """
     audited = audit_run(run, thorough=thorough, retrained=retrained, data_root=data_root, out=out)
