@@ -46,7 +46,7 @@ def last_features(model: nn.Module, inputs: Tensor | Samples, batch_size: int = 
         ValueError: see :func:`find_head`; also if the head's input does not have one row per sample.
     """
     # not inference mode: what it makes could not be learned from
-    with torch.inference_mode(False), torch.no_grad(), _eval_mode(model):
+    with torch.inference_mode(False), torch.no_grad(), eval_mode(model):
         parts = inputs.batches(batch_size) if isinstance(inputs, Samples) else inputs.split(batch_size)
         head: Head | None = None
         features = []
@@ -92,8 +92,9 @@ def find_head(model: nn.Module, inputs: Tensor) -> Head:
     return Head(names[module], module, -later)
 
 
-def _read(model: nn.Module, head: Head, inputs: Tensor) -> Tensor:
-    """The head's input for one batch, float64 [s, D]."""
+@contextmanager
+def head_inputs(head: Head) -> Iterator[list[Tensor]]:
+    """What the head's module reads, call after call, while the model runs inside."""
     read: list[Tensor] = []
 
     def keep(_: nn.Module, arguments: tuple[Any, ...], keywords: Mapping[str, Any]) -> None:
@@ -101,18 +102,29 @@ def _read(model: nn.Module, head: Head, inputs: Tensor) -> Tensor:
 
     handle = head.module.register_forward_pre_hook(keep, with_kwargs=True)
     try:
-        model(inputs.clone())
+        yield read
     finally:
         handle.remove()
+
+
+def features_of(head: Head, read: list[Tensor], count: int) -> Tensor:
+    """Of what :func:`head_inputs` saw for one batch, float64 [count, D]; ValueError where it does not fit."""
     if len(read) < -head.call:
         raise ValueError(f"model: {head.name or 'it'} runs for some inputs and not for others")
     features = read[head.call]
-    if features.dim() < 2 or len(features) != len(inputs):
+    if features.dim() < 2 or len(features) != count:
         raise ValueError(
-            f"model: expected {head.name or 'its Linear'} to read one row per sample, [{len(inputs)}, ...], "
+            f"model: expected {head.name or 'its Linear'} to read one row per sample, [{count}, ...], "
             f"got {list(features.shape)}"
         )
     return features.flatten(1).to(torch.float64, copy=True)
+
+
+def _read(model: nn.Module, head: Head, inputs: Tensor) -> Tensor:
+    """The head's input for one batch, float64 [s, D]."""
+    with head_inputs(head) as read:
+        model(inputs.clone())
+    return features_of(head, read, len(inputs))
 
 
 def _run(
@@ -129,7 +141,7 @@ def _run(
 
     handles = [module.register_forward_hook(hook) for module in linears]
     try:
-        return _logits(model(inputs.clone()))
+        return logits_of(model(inputs.clone()))
     finally:
         for handle in handles:
             handle.remove()
@@ -158,7 +170,7 @@ def _same(output: Tensor, logits: Tensor) -> bool:
     return output is logits or torch.equal(output.to(logits.dtype).flatten(), logits.flatten())
 
 
-def _logits(output: object) -> Tensor:
+def logits_of(output: object) -> Tensor:
     """Of what a model returns: a tensor, a mapping with "logits", or a tuple that begins with them."""
     if isinstance(output, Mapping):
         output = output.get("logits")
@@ -170,7 +182,8 @@ def _logits(output: object) -> Tensor:
 
 
 @contextmanager
-def _eval_mode(model: nn.Module) -> Iterator[None]:
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Inside; afterwards each module's own mode again."""
     before = {module: module.training for module in model.modules()}
     model.eval()
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,9 +11,9 @@ from torch.nn import functional as F
 
 from ..objectives.metric_names import METRIC_DISPLAYS, MetricDisplay
 from ..runtime import plain_modes
-from ..samples import Samples
 from .base import AuditData
 from .features import last_features
+from .probing import check_labels, probe, standardized
 
 WEIGHT_DECAY = 1e-4
 STEPS = 100
@@ -34,10 +33,12 @@ class LinearProbe:
     Args:
         groups: which; by default all that the test samples have.
         batch_size: samples per forward pass.
+        layers: also probe what each edited layer makes: ``<layer>_<group>_probe_accuracy``.
     """
 
     groups: tuple[str, ...] = ()
     batch_size: int = 1000
+    layers: bool = False
 
     note: ClassVar[str] = (
         "The probe accuracy is what a fresh linear classifier on the last features still recalls of the "
@@ -45,17 +46,8 @@ class LinearProbe:
     )
 
     def __call__(self, model: nn.Module, data: AuditData) -> dict[str, float]:
-        labels = data.test.labels
-        hits = labels == _predict(
-            model, data.train, data.train.labels, data.test, labels, data.classes, self.batch_size
-        )
-        masks = data.test.groups
-        return {
-            f"{group}_probe_accuracy": float(hits[masks[group]].double().mean())
-            if group in masks
-            else math.nan
-            for group in self.groups or masks
-        }
+        options = {"groups": self.groups, "layers": self.layers, "batch_size": self.batch_size}
+        return probe("probe", logistic_regression, model, data, **options)  # type: ignore[arg-type]
 
 
 def linear_probe(
@@ -91,44 +83,38 @@ def linear_probe(
         ValueError: if no Linear makes the model's logits, its features are not finite, or labels do not fit
             the inputs or the classes.
     """
-    predicted = _predict(model, train_inputs, train_labels, test_inputs, test_labels, classes, batch_size).to(
-        test_labels.device
-    )
-    hits = torch.bincount(test_labels[predicted == test_labels], minlength=classes)
-    return hits.double() / torch.bincount(test_labels, minlength=classes).double()
-
-
-def _predict(
-    model: nn.Module,
-    train_inputs: Tensor | Samples,
-    train_labels: Tensor,
-    test_inputs: Tensor | Samples,
-    test_labels: Tensor,
-    classes: int,
-    batch_size: int,
-) -> Tensor:
-    """The classes that the probe predicts, int64 [S] on the CPU."""
-    _check_labels("train_labels", train_labels, len(train_inputs), classes)
-    _check_labels("test_labels", test_labels, len(test_inputs), classes)
-    if len(train_inputs) < 2:
-        raise ValueError(f"train_inputs: expected at least 2 samples, got {len(train_inputs)}")
+    check_labels("train_labels", train_labels, len(train_inputs), classes)
+    check_labels("test_labels", test_labels, len(test_inputs), classes)
     train = last_features(model, train_inputs, batch_size)
     test = last_features(model, test_inputs, batch_size)
     if not bool(train.isfinite().all() and test.isfinite().all()):
         raise ValueError("model: its features are not finite")
+    predicted = logistic_regression(train, train_labels, test, classes).to(test_labels.device)
+    hits = torch.bincount(test_labels[predicted == test_labels], minlength=classes)
+    return hits.double() / torch.bincount(test_labels, minlength=classes).double()
+
+
+def logistic_regression(train: Tensor, labels: Tensor, test: Tensor, classes: int) -> Tensor:
+    """The classes that multinomial logistic regression on standardized features predicts.
+
+    Args:
+        train: float64 [S, D], finite.
+        labels: int64 [S].
+        test: float64 [T, D], on the same device.
+        classes: C.
+
+    Returns:
+        Int64 [T].
+
+    Raises:
+        ValueError: for fewer than 2 samples to learn from.
+    """
+    if len(train) < 2:
+        raise ValueError(f"train_inputs: expected at least 2 samples, got {len(train)}")
     with plain_modes():
-        mean, std = train.mean(0), train.std(0).clamp(min=1e-6)
-        probe = _fit((train - mean) / std, train_labels.to(train.device), classes)
-        return ((test - mean) / std @ probe[:-1] + probe[-1]).argmax(1).cpu()
-
-
-def _check_labels(name: str, labels: Tensor, count: int, classes: int) -> None:
-    if labels.shape != (count,):
-        raise ValueError(f"{name}: expected shape [{count}], one per input, got {list(labels.shape)}")
-    if labels.dtype != torch.int64:
-        raise ValueError(f"{name}: expected int64, got {labels.dtype}")
-    if len(unknown := labels[(labels < 0) | (labels >= classes)]):
-        raise ValueError(f"{name}: expected classes 0..{classes - 1}, got {int(unknown[0])}")
+        train, test = standardized(train, test)
+        weights = _fit(train, labels.to(train.device), classes)
+        return (test @ weights[:-1] + weights[-1]).argmax(1)
 
 
 def _fit(features: Tensor, labels: Tensor, classes: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""The command ``rledit``: unlearn, debias, apply, demo.
+"""The command ``rledit``: unlearn, debias, audit, apply, demo.
 
 The command itself and ``rledit apply`` need nothing but rledit's own dependencies; the others need the extra
 ``cli`` and say so. A command's module is imported when it is asked for.
@@ -20,6 +20,7 @@ from .plain import call, summary
 COMMANDS = {
     "unlearn": "make a network forget a class, and leave a run folder with the edit and a report",
     "debias": "make a toxicity classifier fairer across identity groups, and leave such a folder",
+    "audit": "ask what an edit has left of a class, beside the unedited and the retrained network",
     "apply": "apply an edit to a model file",
     "demo": "forget a digit with a small CNN, in both worlds, without a download",
 }
@@ -37,7 +38,7 @@ def main() -> None:
     try:
         _run(command, arguments)
     except KeyboardInterrupt:
-        if command == "apply":
+        if command in ("apply", "audit"):
             say(console, "rledit: interrupted; nothing was written")
         else:
             say(console, "rledit: interrupted; --resume goes on with the run")

@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.table import Table
 
 from ..experiments import RunResult
-from ..experiments.report import scalars
 from ..objectives.metric_names import label, shown
 from ..recipes.unlearning import UnlearningConfig, run
+from ..recipes.unlearning.report import headline
 from .closing import close
 from .flags import RunFlags
 
@@ -35,7 +35,7 @@ def unlearn(
 
 
 def table(title: str, runs: Mapping[str, RunResult]) -> Table:
-    """Before, after each run's edit, and the baselines: accuracies and audits on one test split."""
+    """Before, after each run's edit, and the baselines: what counts most, on one test split."""
     first = next(iter(runs.values()))
     models = {
         "before": first.test.before,
@@ -46,7 +46,7 @@ def table(title: str, runs: Mapping[str, RunResult]) -> Table:
             if baseline
         },
     }
-    keys = scalars(models)
+    keys = headline(models)
     out = Table("model", title=title, title_justify="left")
     for key in keys:
         out.add_column(label(key), justify="right")

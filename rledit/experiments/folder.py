@@ -23,6 +23,8 @@ _OUTPUTS = (
     "metrics.json",
     "checkpoint.safetensors",
     "layers.json",
+    "retrained.safetensors",
+    "audits.json",
 )
 _FOLDERS = {"tensorboard": "events.out.tfevents.*", "plots": "*.png"}
 _VERSION_KEY = "rledit_version"  # tells our config.json from that of any other program
@@ -192,6 +194,11 @@ class RunFolder:
     def layers(self) -> Path:
         """What came of trying several sets of layers."""
         return self.path / "layers.json"
+
+    @property
+    def retrained(self) -> Path:
+        """The model trained without what was to be forgotten, as a state dict."""
+        return self.path / "retrained.safetensors"
 
     @property
     def tensorboard(self) -> Path:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ...audits import Audit, AuditData, run_audits
+from ...audits import Audit, AuditData, intervals, run_audits
+from ...audits.estimates import proportion
 from ...audits.unlearning import AUDITS
 from ...samples import Samples, forget_groups
 from ...storage.files import Json
@@ -29,6 +30,7 @@ class UnlearningData:
         rest = len(dataset.train) - defaults.validation
         held_out, trained = split(dataset.train.labels, [defaults.validation, rest], seed)
         self.name = dataset.name
+        self.seed = seed
         self.classes = dataset.classes
         self.train = dataset.train.subset(trained)
         self.validation = dataset.train.subset(held_out)
@@ -42,8 +44,22 @@ class UnlearningData:
     def samples(self, images: LabeledImages, forget: tuple[int, ...]) -> Samples:
         return Samples(self.inputs(images), images.labels, forget_groups(images.labels, forget))
 
-    def audit_data(self, forget: tuple[int, ...]) -> AuditData:
-        """The reward and the test split. A group without test images is left out."""
+    def audit_data(
+        self,
+        forget: tuple[int, ...],
+        *,
+        layers: tuple[str, ...] = (),
+        unedited: nn.Module | None = None,
+        retrained: nn.Module | None = None,
+        whole: bool = False,
+    ) -> AuditData:
+        """The reward and the test split. A group without test images is left out.
+
+        Args:
+            forget: the forgotten classes.
+            layers, unedited, retrained: see :class:`AuditData`.
+            whole: with all images that the model was trained on, of which the reward split is a part.
+        """
         forgotten = torch.isin(self.test.labels, torch.tensor(forget))
         groups = {"forget": forgotten, "retain": ~forgotten}
         present = {name: mask for name, mask in groups.items() if bool(mask.any())}
@@ -51,6 +67,11 @@ class UnlearningData:
             train=self.samples(self.reward, forget),
             test=Samples(self.inputs(self.test), self.test.labels, present),
             classes=len(self.classes),
+            layers=layers,
+            trained=self.samples(self.train, forget) if whole else None,
+            unedited=unedited,
+            retrained=retrained,
+            seed=self.seed,
         )
 
     def check(self, forget: tuple[int, ...]) -> None:
@@ -63,21 +84,36 @@ class UnlearningData:
 
 
 def evaluate(
-    model: nn.Module, data: UnlearningData, forget: tuple[int, ...], audits: Sequence[Audit] = AUDITS
+    model: nn.Module,
+    data: UnlearningData,
+    forget: tuple[int, ...],
+    audits: Sequence[Audit] = AUDITS,
+    asked: AuditData | None = None,
 ) -> dict[str, Json]:
     """Accuracies on the test split, from the model itself, as fractions, and the figures of audits, which
-    learn what they have to from the reward split."""
+    learn what they have to from the reward split; "intervals", by key, at 95%.
+
+    Args:
+        model: who is asked.
+        data: the splits.
+        forget: the forgotten classes.
+        audits: what it is asked beside its accuracies.
+        asked: what audits read; by default :meth:`UnlearningData.audit_data` without other models.
+    """
     recall = per_class_accuracy(model, data.inputs(data.test), data.test.labels, len(data.classes))
-    counts = torch.bincount(data.test.labels, minlength=len(data.classes)).double()
+    counts = torch.bincount(data.test.labels, minlength=len(data.classes))
+    hits = (recall.nan_to_num() * counts).round().long()
     forgotten = torch.zeros(len(data.classes), dtype=torch.bool)
     forgotten[list(forget)] = True
 
     def over(mask: Tensor) -> float:
-        return float((recall * counts)[mask].sum() / counts[mask].sum())
+        return proportion(int(hits[mask].sum()), int(counts[mask].sum()))
 
-    return {
-        "forget_accuracy": over(forgotten),
-        "retain_accuracy": over(~forgotten),
-        **run_audits(audits, model, data.audit_data(forget)),
-        "per_class_accuracy": recall.tolist(),
-    }
+    accuracies = {"forget_accuracy": over(forgotten), "retain_accuracy": over(~forgotten)}
+    figures = accuracies | run_audits(audits, model, asked or data.audit_data(forget))
+    return plain_figures(figures) | {"per_class_accuracy": recall.tolist()}
+
+
+def plain_figures(figures: dict[str, float]) -> dict[str, Json]:
+    """As metrics.json has them: numbers, and "intervals" at 95%, by key."""
+    return {key: float(figure) for key, figure in figures.items()} | {"intervals": intervals(figures)}

@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...audits import Audit
-from ...audits.unlearning import AUDITS, limits
+from ...audits import Audit, AuditData, run_audits
+from ...audits.unlearning import AGAINST_RETRAINED, AUDITS, limits
 from ...experiments.config import make_trainer, placed
 from ...experiments.console import Console, supervised_bar
 from ...experiments.folder import RunFolder
@@ -33,7 +33,8 @@ from ...zoo import models
 from ...zoo.data import load
 from ...zoo.training import HYPERPARAMETERS, train_classifier
 from .config import UnlearningConfig
-from .data import UnlearningData, evaluate
+from .data import UnlearningData, evaluate, plain_figures
+from .report import audit_section, audited_models, headline
 
 logger = logging.getLogger("rledit")
 
@@ -146,23 +147,34 @@ class UnlearningRecipe(Recipe):
         self._known = known or {}
         self._audits = audits
         self._before: nn.Module | None = None
+        self._after: nn.Module | None = None
+        self._asked: AuditData | None = None
+        self._keep: Path | None = None
         _check(config, with_weights)
 
     def prepare(self, folder: RunFolder, console: Console) -> Prepared:
         config = self.config
         model, seconds = _model(config, self._data, folder, console)
-        self._before = model
+        self._before, self._keep = model, folder.retrained
         task = make_task(config, model, self._data)
         what = f"{', '.join(config.layers)} of {config.model_name}, scored on {len(task.samples):,} samples"
         return Prepared(config, model, task, make_trainer(config, task), what, seconds)
 
     def evaluate(self, edited: nn.Module) -> dict[str, Any]:
+        config = self.config
         assert self._before is not None
-        models = {"before": self._before, "after": edited}
+        self._after = edited
+        asked = self._data.audit_data(config.forget, layers=config.layers, unedited=self._before)
+        self._asked = asked.remembering()
         return {
-            when: evaluate(model, self._data, self.config.forget, self._audits)
-            for when, model in models.items()
+            when: evaluate(model, self._data, config.forget, self._audits, self._asked)
+            for when, model in self._evaluated().items()
         }
+
+    def _evaluated(self) -> dict[str, nn.Module]:
+        assert self._before is not None
+        assert self._after is not None
+        return {"before": self._before, "after": self._after}
 
     def drawings(self, finished: Finished) -> list[Drawing]:
         metrics = finished.metrics
@@ -177,15 +189,40 @@ class UnlearningRecipe(Recipe):
         config, classes = self.config, self._data.classes
         forgotten = ", ".join(classes[label] for label in config.forget)
         title = f"Forgetting {forgotten} of {config.dataset}: {config.world}, rank {config.rank}"
-        return Page(title, classes, limits(self._audits))
+        audits = (*self._audits, *AGAINST_RETRAINED)
+        models = audited_models(finished.metrics)
+        return Page(
+            title, classes, limits(audits), headline=headline(models), sections=[audit_section(models)]
+        )
 
     def known_baselines(self) -> Mapping[str, Any]:
-        return self._known
+        # how far the retrained network is from the edit of the run that it comes from says nothing here
+        return {
+            name: {key: part for key, part in baseline.items() if key != "agreement"}
+            for name, baseline in self._known.items()
+        }
 
     def baselines(self, console: Console) -> Mapping[str, Baseline]:
         if not self._with_retrain:
             return {}
-        return {"retrain": partial(retrain_baseline, self.config, self._data, console, self._audits)}
+        return {"retrain": partial(self._retrained, console)}
+
+    def _retrained(self, console: Console) -> dict[str, Any]:
+        """The baseline, and how far the network is from it before and after the edit."""
+        made = retrained_network(self.config, self._data, console, self._keep)
+        if made is None:
+            return {}
+        model, seconds = made
+        assert self._asked is not None
+        asked = replace(self._asked, retrained=model)
+        return {
+            "test": evaluate(model, self._data, self.config.forget, self._audits, asked),
+            "seconds": seconds,
+            "agreement": {
+                when: plain_figures(run_audits(AGAINST_RETRAINED, other, asked))
+                for when, other in self._evaluated().items()
+            },
+        }
 
 
 def _check(config: UnlearningConfig, with_weights: bool) -> None:
@@ -218,16 +255,30 @@ def _model(
     return model, seconds
 
 
-def retrain_baseline(
-    config: UnlearningConfig, data: UnlearningData, console: Console, audits: Sequence[Audit] = AUDITS
-) -> dict[str, Any]:
-    """Test figures of the same network trained from scratch without the forgotten classes."""
+def retrained_network(
+    config: UnlearningConfig, data: UnlearningData, console: Console, keep: Path | None = None
+) -> tuple[nn.Module, float] | None:
+    """The same network trained from scratch without the forgotten classes, and the seconds that took.
+
+    Args:
+        keep: file that it is kept in; read if it is there.
+
+    Returns:
+        None, with a warning, where rledit has no hyperparameters to train it.
+
+    Raises:
+        ValueError, OSError: see :func:`load_weights`.
+    """
+    if keep is not None and keep.exists():
+        _, metadata = read_tensors(keep)
+        seconds = float(metadata.get("seconds", 0.0))
+        return load_weights(models.build(config.model_name), keep), seconds
     if config.dataset not in HYPERPARAMETERS:
         logger.warning(
             "No retrained network to compare with: rledit has no hyperparameters to train on %s.",
             config.dataset,
         )
-        return {}
+        return None
     started = time.perf_counter()
     with supervised_bar("retraining without the class", console) as progress:
         model = retrain(
@@ -239,4 +290,18 @@ def retrain_baseline(
             progress=progress,
             **asdict(HYPERPARAMETERS[config.dataset]),
         )
-    return {"test": evaluate(model, data, config.forget, audits), "seconds": time.perf_counter() - started}
+    seconds = time.perf_counter() - started
+    if keep is not None:
+        write_tensors(keep, model.state_dict(), {"seconds": repr(seconds)})
+    return model, seconds
+
+
+def retrain_baseline(
+    config: UnlearningConfig, data: UnlearningData, console: Console, audits: Sequence[Audit] = AUDITS
+) -> dict[str, Any]:
+    """Test figures of the same network trained from scratch without the forgotten classes."""
+    made = retrained_network(config, data, console)
+    if made is None:
+        return {}
+    model, seconds = made
+    return {"test": evaluate(model, data, config.forget, audits), "seconds": seconds}

@@ -1,0 +1,29 @@
+"""Accuracies of a copy of a model whose weights are altered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+
+from torch import Tensor, nn
+
+from .base import FORGET, RETAIN, AuditData
+from .estimates import share
+from .readings import read
+
+
+def altered_accuracies(
+    name: str, alter_: Callable[[nn.Module], None], model: nn.Module, data: AuditData
+) -> dict[str, float]:
+    """``<name>_<group>_accuracy`` of what ``alter_`` makes of a copy, over forget and retain test samples."""
+    copy = deepcopy(model)
+    alter_(copy)
+    hits = read(copy, data.test, features=False).predicted == data.test.labels
+    return {f"{name}_{group}_accuracy": share(hits[data.group(group)]) for group in (FORGET, RETAIN)}
+
+
+def weights_of(model: nn.Module) -> list[Tensor]:
+    """The weights of Linear and Conv layers, those that layers share once."""
+    kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+    found = {id(module.weight): module.weight for module in model.modules() if isinstance(module, kinds)}
+    return list(found.values())

@@ -1,0 +1,67 @@
+"""Whether an edit lives through removing the smallest weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from ..objectives.metric_names import METRIC_DISPLAYS, MetricDisplay
+from .altered import altered_accuracies, weights_of
+from .base import AuditData
+
+PERCENTAGES = (30, 50)
+
+METRIC_DISPLAYS.update(
+    {
+        f"pruned_{percentage}_{group}_accuracy": MetricDisplay(
+            f"{group} accuracy after pruning {percentage}%",
+            f"pruned {percentage}%, {group}",
+            percent=True,
+            digits=2,
+            direction=direction,
+        )
+        for percentage in PERCENTAGES
+        for group, direction in (("forget", -1), ("retain", 1))
+    }
+)
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """Accuracies after magnitude pruning: ``pruned_<percentage>_<group>_accuracy``, over test samples.
+
+    In every Linear and Conv layer the given percentage of the weights, those of smallest magnitude, is set to
+    zero, without training afterwards (S. Han et al., "Learning both Weights and Connections for Efficient
+    Neural Networks", NeurIPS 2015, by layer).
+
+    Raises:
+        ValueError: for a percentage outside 0..99.
+    """
+
+    percentages: tuple[int, ...] = PERCENTAGES
+
+    note: ClassVar[str] = "Nor must pruning the smallest weights bring the class back."
+
+    def __post_init__(self) -> None:
+        if wrong := [percentage for percentage in self.percentages if not 0 <= percentage <= 99]:
+            raise ValueError(f"percentages: expected numbers in 0..99, got {wrong[0]}")
+
+    def __call__(self, model: nn.Module, data: AuditData) -> dict[str, float]:
+        figures: dict[str, float] = {}
+        for percentage in self.percentages:
+            name = f"pruned_{percentage}"
+            figures |= altered_accuracies(name, partial(prune_, portion=percentage / 100), model, data)
+        return figures
+
+
+@torch.no_grad()
+def prune_(model: nn.Module, portion: float) -> None:
+    """Set the portion of smallest magnitude of each layer's weights to zero, in place, rounded down."""
+    for weight in weights_of(model):
+        pruned = weight.detach().flatten().clone()
+        pruned[pruned.abs().argsort()[: int(portion * len(pruned))]] = 0
+        weight.copy_(pruned.view_as(weight))
