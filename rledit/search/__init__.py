@@ -7,6 +7,7 @@
 ``figures``        what is in every row of a history
 ``black_box``      what searches over one vector have in common
 ``es``             evolution strategies
+``ascent``         their steps: Adam, SGD with momentum
 ``perturbations``  their noise, on factors or of low rank
 ``cma``            CMA-ES, full and separable
 ``tpe``            the tree-structured Parzen estimator

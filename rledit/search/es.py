@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..checks import integer, positive, real
 from ..storage.files import Json
+from .ascent import Adam, Ascent, Momentum
 from .black_box import BlackBoxSearch, centered_ranks
 from .perturbations import FactorNoise, LowRankNoise, Perturbation
 
@@ -89,10 +90,10 @@ class ES(BlackBoxSearch):
         else:
             self._perturbation = FactorNoise(self.dimensions)
         self.center = start.to(self.engine.device)
-        self._optimizer: torch.optim.Optimizer = (
-            torch.optim.Adam([self.center], lr=self.learning_rate, maximize=True)
+        self._ascent: Ascent = (
+            Adam(self.center, self.learning_rate)
             if optimizer == "adam"
-            else torch.optim.SGD([self.center], self.learning_rate, self.momentum, maximize=True)
+            else Momentum(self.center, self.learning_rate, self.momentum)
         )
         self._noise: Any = None
 
@@ -108,9 +109,7 @@ class ES(BlackBoxSearch):
         weights = (utility[:pairs] - utility[pairs : 2 * pairs]) / (2 * pairs * self.sigma)
         gradient = self._perturbation.weighted(self._noise, weights)
         self._noise = None
-        self.center.grad = gradient
-        self._optimizer.step()
-        self.center.grad = None
+        self._ascent.step_(self.center, gradient)
         norms = torch.stack([gradient.norm(), self.center.norm()]).tolist()
         return {"gradient_norm": norms[0], "center_norm": norms[1]}
 
@@ -134,17 +133,10 @@ class ES(BlackBoxSearch):
         }
 
     def learned(self) -> tuple[dict[str, Tensor], dict[str, Json]]:
-        moments = self._optimizer.state_dict()["state"].get(0, {})
-        tensors = {f"moment.{name}": value.clone() for name, value in moments.items() if value is not None}
-        return {"center": self.center.clone(), **tensors}, {}
+        moments = {f"moment.{name}": value.clone() for name, value in self._ascent.moments.items()}
+        return {"center": self.center.clone(), **moments}, {"steps": self._ascent.steps}
 
     def learn_again(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-        self.center.copy_(tensors["center"])
-        moments = {
-            name.removeprefix("moment."): value.clone()
-            for name, value in tensors.items()
-            if name.startswith("moment.")
-        }
-        self._optimizer.load_state_dict(
-            {**self._optimizer.state_dict(), "state": {0: moments} if moments else {}}
-        )
+        self.center.copy_(tensors["center"].view_as(self.center))
+        moments = {name: tensors[f"moment.{name}"] for name in self._ascent.moments}
+        self._ascent.load(moments, state["steps"])
