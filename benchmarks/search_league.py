@@ -3,11 +3,11 @@
     python -m benchmarks.search_league --data-root DIR                  # ten classes, two worlds, three seeds
     python -m benchmarks.search_league --dataset mnist5k --classes 7 --seeds 1
 
-Every seed pretrains a network, as the recipe does. A task is a class to forget in one world; all searches of a
-task take turns, one update each, whoever has spent fewest candidates being next: a slow minute of the machine
-is everybody's. The edit is chosen on the validation split, and the test images are read once per edit. Settings
-are the searches' defaults; how many candidates a population has, POPULATIONS says. Both were chosen on the
-validation split.
+Every seed pretrains a network, as the recipe does. A task is a class to forget in one world; all searches
+of a task take turns, one update each, whoever has spent fewest candidates being next: a slow minute of the
+machine is everybody's. The edit is chosen on the validation split, and the test images are read once per
+edit. Settings are the searches' defaults and the recipe's 128 candidates per update; both were chosen on
+the validation split.
 
 What is done lies in a folder, a file for each task and search, and is not done again.
 """
@@ -49,19 +49,13 @@ SEARCHES: dict[str, Callable[[Any, int], Search]] = {
     "ppo": lambda env, seed: rledit.PPO(env, seed=seed),
     "parameters": lambda env, seed: rledit.PPO(env, seed=seed, policy="parameters"),
     "es": lambda env, seed: rledit.ES(env, seed),
-    "es-low-rank": lambda env, seed: rledit.ES(env, seed, low_rank=1, **LOW_RANK),
+    "es-low-rank": lambda env, seed: rledit.ES(env, seed, low_rank=1),
     "sep-cma": lambda env, seed: rledit.SepCMAES(env, seed),
     "cma": lambda env, seed: rledit.CMAES(env, seed),
     "tpe": lambda env, seed: rledit.TPE(env, seed),
     "hill-climbing": lambda env, seed: rledit.HillClimbing(env, seed),
     "random": lambda env, seed: rledit.RandomSearch(env, seed),
 }
-
-LOW_RANK: dict[str, float] = {}
-"""Settings of low rank, whose noise is on the product of the factors and so of another size."""
-
-POPULATIONS: dict[str, int] = {}
-"""Candidates per update where it is not 128, which is the recipe's number."""
 
 REACHED = 0.95
 """Of the best reward that any search of the task and seed has found."""
@@ -150,9 +144,7 @@ def _compete(
     task = make_task(config, network, data)
     running: dict[str, Search] = {}
     for name in names:
-        env = WORLDS[config.world](
-            task, num_envs=POPULATIONS.get(name, config.num_envs), rank=config.rank, final_obs=False
-        )
+        env = WORLDS[config.world](task, num_envs=config.num_envs, rank=config.rank, final_obs=False)
         running[name] = SEARCHES[name](env, config.seed)
     wall, cpu = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
     waiting = set(names)
@@ -242,7 +234,7 @@ def _report(
             low, high = figures["interval"] or (0.0, 0.0)
             table.add_row(
                 world, search,
-                *(f"{100 * figures[key][0]:.2f} ± {100 * figures[key][1]:.2f}" for key in ("forget", "retain", "value")),
+                *(_percent(figures[key]) for key in ("forget", "retain", "value")),
                 f"{low:+.2f} to {high:+.2f}" if figures["interval"] else "",
                 f"{figures['validation']:.4f}", f"{figures['seconds']:.1f}", f"{figures['cpu_seconds']:.1f}",
                 f"{figures['to_95']:,.0f}" if figures["to_95"] is not None else "n/a",
@@ -250,15 +242,19 @@ def _report(
             )  # fmt: skip
     note = (
         "Accuracies in percent, mean and standard deviation over classes and seeds. Intervals: of the mean "
-        "difference from PPO on the same class, seed and network, resampled by class, or by seed where there is "
-        "one class. Seconds: medians; all searches of a task took turns, update by update, and choosing the "
-        "edit is not counted. Candidates to 95%: median of when the best reward so far "
-        f"comes within {100 * REACHED:.0f}% of the best that any search found on that task and seed, over the "
-        "runs that reached it. TPE searches another and smaller space, see its documentation."
+        "difference from PPO on the same class, seed and network, resampled by class, or by seed where there "
+        "is one class. Seconds: medians; all searches of a task took turns, update by update, and choosing "
+        "the edit is not counted. Candidates to 95%: when the best reward so far comes within "
+        f"{100 * REACHED:.0f}% of the best that any search found on that task and seed, the median of the "
+        "runs that came there. TPE searches another and smaller space, see its documentation."
     )
     for row in rows:
         del row["circumstances"]
-    write(name, command, table, {"summary": summary, "populations": POPULATIONS, "rows": rows}, note)
+    write(name, command, table, {"summary": summary, "rows": rows}, note)
+
+
+def _percent(spread: tuple[float, float]) -> str:
+    return f"{100 * spread[0]:.2f} ± {100 * spread[1]:.2f}"
 
 
 def _key(row: dict[str, Any]) -> tuple[str, int, int]:

@@ -16,6 +16,9 @@ from .perturbations import FactorNoise, LowRankNoise, Perturbation
 
 OptimizerName = Literal["adam", "sgd"]
 
+DEFAULTS = {False: (0.3, 0.05), True: (0.6, 0.1)}
+"""Noise and step size without and with low rank: found on the validation split of MNIST, class 3."""
+
 
 class ES(BlackBoxSearch):
     """Follows the gradient of the mean reward of noisy candidates, estimated from the candidates themselves.
@@ -41,8 +44,10 @@ class ES(BlackBoxSearch):
         env: a :class:`rledit.MaskWorld` or :class:`rledit.ShiftWorld`, an engine, or several with actions of
             one size; at least 2 candidates at a time.
         seed: of the start and the noise.
-        sigma: standard deviation of the noise, of each entry of the factors, or of the product.
-        learning_rate: step size of the optimizer.
+        sigma: standard deviation of the noise, of each entry of the factors, or of the product; by default
+            0.3, with low rank 0.6.
+        learning_rate: step size of the optimizer; by default 0.05, with low rank 0.1. Twice as much takes
+            half as many candidates to nearly as good an edit. SGD wants about 20 times as much.
         optimizer: "adam", or "sgd" with momentum.
         momentum: of SGD, 0 to below 1; Adam's is 0.9.
         low_rank: rank of the noise, or 0 for noise on the factors.
@@ -61,8 +66,8 @@ class ES(BlackBoxSearch):
         env: Any,
         seed: int = 0,
         *,
-        sigma: float = 0.3,
-        learning_rate: float = 0.05,
+        sigma: float | None = None,
+        learning_rate: float | None = None,
         optimizer: OptimizerName = "adam",
         momentum: float = 0.9,
         low_rank: int = 0,
@@ -70,8 +75,12 @@ class ES(BlackBoxSearch):
         elites: int = 32,
     ) -> None:
         super().__init__(env, seed, elites, least=2)
-        self.sigma = positive("sigma", sigma)
-        self.learning_rate = positive("learning_rate", learning_rate)
+        self.low_rank = integer("low_rank", low_rank, least=0)
+        default_sigma, default_rate = DEFAULTS[self.low_rank > 0]
+        self.sigma = positive("sigma", default_sigma if sigma is None else sigma)
+        self.learning_rate = positive(
+            "learning_rate", default_rate if learning_rate is None else learning_rate
+        )
         self.momentum = real("momentum", momentum, "a number from 0 to below 1")
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum: expected a number from 0 to below 1, got {momentum!r}")
@@ -79,7 +88,6 @@ class ES(BlackBoxSearch):
             raise ValueError(
                 f"optimizer: expected one of {', '.join(get_args(OptimizerName))}; got {optimizer!r}"
             )
-        self.low_rank = integer("low_rank", low_rank, least=0)
         self.initial_right = positive("initial_right", initial_right)
         self._optimizer_name = optimizer
         start = self.start(self.initial_right)

@@ -25,7 +25,7 @@ def test_every_search_can_be_asked_for(name: str) -> None:
 
 
 def test_an_unknown_search_is_refused() -> None:
-    with pytest.raises(ValueError, match="search: expected one of ppo, parameters, es, .*; got 'sgd'"):
+    with pytest.raises(ValueError, match=r"search: expected one of ppo, parameters, es, .*; got 'sgd'"):
         EditingConfig(search="sgd")  # type: ignore[arg-type]
 
 
