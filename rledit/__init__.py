@@ -25,7 +25,7 @@ from .policies import Policy
 from .ppo import PPO, PPOConfig, Result
 from .samples import Samples, forget_groups
 from .scoring import Scorer
-from .search import Search, SearchEnded
+from .search import CMAES, ES, TPE, HillClimbing, RandomSearch, Search, SearchEnded, SepCMAES
 from .tally import Tally
 from .task import Task
 from .worlds import MaskWorld, ShiftWorld, World
@@ -38,22 +38,28 @@ def __getattr__(name: str) -> object:
 
 
 __all__ = [
+    "CMAES",
+    "ES",
     "PPO",
+    "TPE",
     "Debias",
     "Edit",
     "EditFileError",
     "EditRule",
     "Engine",
     "Function",
+    "HillClimbing",
     "MaskWorld",
     "Objective",
     "PPOConfig",
     "Policy",
+    "RandomSearch",
     "Result",
     "Samples",
     "Scorer",
     "Search",
     "SearchEnded",
+    "SepCMAES",
     "ShiftWorld",
     "Tally",
     "Task",

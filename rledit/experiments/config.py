@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
 
 from ..ops.rules import Kind, check_kind
 from ..ppo import PPO, PPOConfig
+from ..search import CMAES, ES, TPE, HillClimbing, RandomSearch, Search, SepCMAES
 from ..task import Task
 from ..worlds import DIRECTIONS, WORLDS, DirectionKind
+
+SearchName = Literal["ppo", "parameters", "es", "sep-cma", "cma", "tpe", "random", "hill-climbing"]
+
+SEARCHES: dict[str, Callable[..., Search]] = {
+    "es": ES,
+    "sep-cma": SepCMAES,
+    "cma": CMAES,
+    "tpe": TPE,
+    "random": RandomSearch,
+    "hill-climbing": HillClimbing,
+}
+"""Those beside PPO, by name, with their default settings."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +57,10 @@ class EditingConfig:
     """Precision of the scoring."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where edits are scored and the policy learns. Classifiers are trained and tested on the CPU."""
+    search: SearchName = "ppo"
+    """What spends the candidates: PPO; PPO over a plain parameter vector (parameters); evolution strategies
+    (es); separable or full CMA-ES; TPE over ablation strengths; random search or hill climbing. CMA-ES and
+    TPE need the extra "search"."""
     ppo: PPOConfig = field(default_factory=PPOConfig)
     """Settings of PPO."""
 
@@ -51,6 +69,10 @@ class EditingConfig:
         if self.directions not in ("auto", *DIRECTIONS):
             raise ValueError(
                 f"directions: expected one of auto, {', '.join(DIRECTIONS)}; got {self.directions!r}"
+            )
+        if self.search not in get_args(SearchName):
+            raise ValueError(
+                f"search: expected one of {', '.join(get_args(SearchName))}; got {self.search!r}"
             )
         for name in ("candidates", "num_envs", "episode_length", "rank"):
             if getattr(self, name) < 1:
@@ -67,6 +89,14 @@ class EditingConfig:
         """The directions that are used, with "auto" decided."""
         return "all" if self.directions == "auto" else self.directions
 
+    def asked(self) -> dict[str, Any]:
+        """As JSON for a run folder to compare. Without what folders of older versions lack, while it is as it
+        was then: they can be resumed."""
+        asked = asdict(self)
+        if self.search == "ppo":
+            del asked["search"]
+        return asked
+
     def resolved(self) -> dict[str, Any]:
         """As JSON for people to read, without empty settings."""
         asked = {key: value for key, value in asdict(self).items() if value != ""}
@@ -78,8 +108,8 @@ def placed(config: EditingConfig, model: nn.Module) -> nn.Module:
     return model if config.device == "cpu" else deepcopy(model).to(config.device)
 
 
-def make_trainer(config: EditingConfig, task: Task) -> PPO:
-    """The agent of a run and its world."""
+def make_trainer(config: EditingConfig, task: Task) -> Search:
+    """The search of a run and its world."""
     env = WORLDS[config.world](
         task,
         num_envs=config.num_envs,
@@ -89,4 +119,7 @@ def make_trainer(config: EditingConfig, task: Task) -> PPO:
         precision=config.precision,
         final_obs=False,
     )
-    return PPO(env, seed=config.seed, config=config.ppo)
+    if config.search in SEARCHES:
+        return SEARCHES[config.search](env, seed=config.seed)
+    policy = "parameters" if config.search == "parameters" else "gaussian"
+    return PPO(env, seed=config.seed, config=config.ppo, policy=policy)

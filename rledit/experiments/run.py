@@ -15,7 +15,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +152,7 @@ def carry_out(recipe: Recipe, out: str | Path, options: Options) -> RunResult:
         KeyboardInterrupt: for Ctrl-C outside training; in training it ends that early, see :func:`train`.
     """
     console = options.console or standard_console()
-    asked: dict[str, Json] = asdict(recipe.config)
+    asked: dict[str, Json] = recipe.config.asked()
     flags = {"resume": options.resume, "overwrite": options.overwrite}
     with (
         RunFolder(out, asked, **flags, extendable=("candidates",)) as folder,

@@ -15,6 +15,7 @@ from ..engine import Engine
 from ..objectives.identity import identity_of
 from ..runtime import one_thread, plain_modes
 from ..search import INTERRUPTED, Result, Row, Search, SearchEnded
+from ..search.figures import figures, read
 from ..storage.files import Json
 from .agent import Agent, NotFiniteError, PolicyFactory, load_learner
 from .config import PPOConfig
@@ -133,16 +134,17 @@ class PPO(Search):
         self.candidates += scored
         self.seconds["score"] += waited
         self.seconds["policy"] += elapsed - waited
-        read = _read(
+        returns = [rollout.returns for rollout in rollouts]
+        row = read(
             {
-                **_figures(rollouts, self.elites_of[0].returns[0]),
+                **figures(returns, rollouts[0].metrics, self.elites.returns[0]),
                 "entropy": self.agent.policy(self.engine.initial_observation).entropy().detach(),
             }
         )
-        entropy = read.pop("entropy")
+        entropy = row.pop("entropy")
         return {
             "candidates": float(self.candidates),
-            **read,
+            **row,
             "policy_loss": stats.policy_loss,
             "value_loss": stats.value_loss,
             "entropy": entropy,
@@ -193,27 +195,6 @@ def _check_fit(engines: list[Engine]) -> None:
     }.items():
         if len(sizes) > 1:
             raise ValueError(f"env: expected worlds with the same size of {what}, got {sorted(sizes)}")
-
-
-def _figures(rollouts: list[Rollout], elite: Tensor) -> dict[str, Tensor]:
-    """Rewards and metrics, the means over all candidates, and those of the best one of the first task."""
-    first = rollouts[0]
-    best = int(first.returns.argmax())
-    figures = {
-        "reward_mean": torch.cat([rollout.returns for rollout in rollouts]).mean(),
-        "reward_best": first.returns[best],
-        "reward_elite": elite,
-    }
-    for name, figure in first.metrics.items():
-        figures[name] = figure.mean()
-        figures[f"{name}_best"] = figure[best]
-    return figures
-
-
-def _read(figures: dict[str, Tensor]) -> Row:
-    """All of them at once: on a GPU each would wait by itself."""
-    values = torch.stack([figure.detach().double() for figure in figures.values()]).tolist()
-    return dict(zip(figures, values, strict=True))
 
 
 @torch.no_grad()

@@ -3,7 +3,7 @@
 ``config``      what a run is asked to do
 ``data``        comments and bias sentences, cut into splits that share no sentence
 ``classifier``  the models: bag of words, or a head on a pretrained sentence encoder
-``task``        what PPO trains on
+``task``        what is searched
 ``layers``      which layers to edit, where nobody says
 ``evaluation``  before and after on the test sets, with confidence intervals
 ``resampling``  bootstrap resamples, and what is counted in them

@@ -1,4 +1,4 @@
-"""From a config, a classifier and data to what PPO trains on."""
+"""From a config, a classifier and data to what is searched."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ...experiments import config as runs_config
-from ...ppo import PPO
 from ...samples import Samples
+from ...search import Search
 from ...task import Task
 from .classifier import Classifier
 from .config import DebiasConfig
@@ -33,7 +33,7 @@ def make_task(config: DebiasConfig, classifier: Classifier, samples: Mapping[str
     )
 
 
-def make_trainer(config: DebiasConfig, task: Task) -> PPO:
+def make_trainer(config: DebiasConfig, task: Task) -> Search:
     """With as much of the config's rank as the smallest target has."""
     smallest = min(min(weight.shape) for weight in task.editable.weights().values())
     return runs_config.make_trainer(replace(config, rank=min(config.rank, smallest)), task)
