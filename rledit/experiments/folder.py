@@ -23,6 +23,7 @@ _OUTPUTS = (
     "metrics.json",
     "checkpoint.safetensors",
     "layers.json",
+    "record.json",
 )
 _FOLDERS = {"tensorboard": "events.out.tfevents.*", "plots": "*.png"}
 _VERSION_KEY = "rledit_version"  # tells our config.json from that of any other program
@@ -192,6 +193,11 @@ class RunFolder:
     def layers(self) -> Path:
         """What came of trying several sets of layers."""
         return self.path / "layers.json"
+
+    @property
+    def record(self) -> Path:
+        """What a stranger checks the run by; the last file to be written."""
+        return self.path / "record.json"
 
     @property
     def tensorboard(self) -> Path:

@@ -20,6 +20,7 @@ from ...experiments.config import make_trainer, placed
 from ...experiments.console import Console, supervised_bar
 from ...experiments.folder import RunFolder
 from ...experiments.plots import Drawing, curves, heat_maps, per_class
+from ...experiments.record import Population
 from ...experiments.result import RunResult
 from ...experiments.run import Baseline, Finished, Options, Page, Prepared, Recipe, carry_out
 from ...experiments.training import CHECKPOINT_SECONDS
@@ -34,6 +35,7 @@ from ...zoo.data import load
 from ...zoo.training import HYPERPARAMETERS, train_classifier
 from .config import UnlearningConfig
 from .data import UnlearningData, evaluate
+from .record import populations
 
 logger = logging.getLogger("rledit")
 
@@ -147,6 +149,14 @@ class UnlearningRecipe(Recipe):
         self._audits = audits
         self._before: nn.Module | None = None
         _check(config, with_weights)
+
+    kind = "unlearning"
+
+    def unedited(self, path: Path) -> nn.Module:
+        return load_weights(models.build(self.config.model_name), path)
+
+    def populations(self) -> Mapping[str, Population]:
+        return populations(self._data, self.config.forget)
 
     def prepare(self, folder: RunFolder, console: Console) -> Prepared:
         config = self.config
