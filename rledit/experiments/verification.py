@@ -280,7 +280,7 @@ def config_of(cls: type[C], values: Mapping[str, Any]) -> C:
         if is_dataclass(hints[name]):
             if not isinstance(value, Mapping):
                 raise ValueError(f"config.json: {name}: expected an object, got {value!r}")
-            value = config_of(hints[name], value)  # type: ignore[arg-type]
+            value = config_of(hints[name], value)
         elif get_origin(hints[name]) is tuple and isinstance(value, list):
             value = tuple(value)
         made[name] = value
