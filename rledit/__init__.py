@@ -17,7 +17,7 @@ __version__ = "0.2.0.dev0"
 
 from . import _moved
 from ._native import num_threads, set_num_threads
-from .edits import Edit, EditFileError
+from .edits import Edit, EditFileError, Ledger
 from .engine import Engine
 from .objectives import Debias, Function, Objective, Unlearning
 from .ops.rules import EditRule
@@ -49,6 +49,7 @@ __all__ = [
     "Engine",
     "Function",
     "HillClimbing",
+    "Ledger",
     "MaskWorld",
     "Objective",
     "PPOConfig",

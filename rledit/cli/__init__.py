@@ -1,4 +1,4 @@
-"""The command ``rledit``: unlearn, debias, audit, apply, demo.
+"""The command ``rledit``: unlearn, debias, audit, compare, apply, ledger, verify, demo.
 
 The command itself and ``rledit apply`` need nothing but rledit's own dependencies; the others need the extra
 ``cli`` and say so. A command's module is imported when it is asked for.
@@ -21,7 +21,10 @@ COMMANDS = {
     "unlearn": "make a network forget a class, and leave a run folder with the edit and a report",
     "debias": "make a toxicity classifier fairer across identity groups, and leave such a folder",
     "audit": "ask what an edit has left of a class, beside the unedited and the retrained network",
+    "compare": "measure methods of unlearning side by side, put to the same audits",
     "apply": "apply an edit to a model file",
+    "ledger": "keep several edits of one model, and take any of them out again",
+    "verify": "check a run by its record: hashes and counts, and with --replay every bit",
     "demo": "forget a digit with a small CNN, in both worlds, without a download",
 }
 """What each does."""

@@ -25,6 +25,7 @@ _OUTPUTS = (
     "layers.json",
     "retrained.safetensors",
     "audits.json",
+    "record.json",
 )
 _FOLDERS = {"tensorboard": "events.out.tfevents.*", "plots": "*.png"}
 _VERSION_KEY = "rledit_version"  # tells our config.json from that of any other program
@@ -199,6 +200,11 @@ class RunFolder:
     def retrained(self) -> Path:
         """The model trained without what was to be forgotten, as a state dict."""
         return self.path / "retrained.safetensors"
+
+    @property
+    def record(self) -> Path:
+        """What a stranger checks the run by; the last file to be written."""
+        return self.path / "record.json"
 
     @property
     def tensorboard(self) -> Path:

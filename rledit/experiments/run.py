@@ -2,7 +2,8 @@
 
 A recipe brings the model, the task and what is particular to its evaluation and report. :func:`carry_out`
 does the rest, in an order in which nothing that goes wrong costs what has been reached before: training,
-saving the edit, its evaluation, figures, the report, and last the baselines that the edit is compared with.
+saving the edit, its evaluation, figures, the report, the record, and last the baselines that the edit is
+compared with.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from .console import Console, say, standard_console
 from .folder import RunFolder
 from .history import History
 from .plots import Drawing, draw_all, write_figures
+from .record import Population, Recorder, facts
 from .report import LIMITS, write_report
 from .result import Change, RunResult
 from .training import CHECKPOINT_SECONDS, seconds_of, train
@@ -110,6 +112,8 @@ class Recipe(ABC):
     touched."""
 
     config: EditingConfig
+    kind = ""
+    """Of the run, for its record."""
 
     @abstractmethod
     def prepare(self, folder: RunFolder, console: Console) -> Prepared:
@@ -137,6 +141,18 @@ class Recipe(ABC):
 
     def known_baselines(self) -> Mapping[str, Any]:
         """Figures of baselines that need not be made."""
+        return {}
+
+    def unedited(self, path: Path) -> nn.Module:
+        """The model before the edit, from the run's own file, for whoever checks its record.
+
+        Raises:
+            ValueError, OSError: the file does not fit, or cannot be read.
+        """
+        raise ValueError("runs of this kind cannot be checked: their recipe does not say how to read a model")
+
+    def populations(self) -> Mapping[str, Population]:
+        """The splits for the record, by name, once the model is there."""
         return {}
 
 
@@ -175,6 +191,7 @@ def carry_out(recipe: Recipe, out: str | Path, options: Options) -> RunResult:
             checkpoint_seconds=options.checkpoint_seconds,
         )
         closing.callback(history.close)
+        folder.record.unlink(missing_ok=True)  # from here on the files that it vouches for are written anew
         result = prepared.add_costs(result)
         known = _known(folder)
         result.edit.metrics.update(finite(result.edit.metrics))
@@ -202,7 +219,8 @@ def carry_out(recipe: Recipe, out: str | Path, options: Options) -> RunResult:
             result.edit.save(folder.edit)
             weights = {name: weight.cpu() for name, weight in prepared.task.editable.weights().items()}
             report = _Report(recipe, prepared.config, folder)
-            missing = report.write(Finished(metrics, history, result.edit, weights))
+            record = _recorder(recipe, prepared, folder, result, edited)
+            missing = report.write(Finished(metrics, history, result.edit, weights)) + record.write()
             if not result.stopped:
                 wanted = {
                     name: make
@@ -211,8 +229,9 @@ def carry_out(recipe: Recipe, out: str | Path, options: Options) -> RunResult:
                 }
                 lacking = _make_baselines(wanted, metrics["baselines"])
                 if len(lacking) < len(wanted):
+                    folder.record.unlink(missing_ok=True)
                     write_json(folder.metrics, metrics)
-                    missing = report.write(Finished(metrics, history, result.edit, weights))
+                    missing = report.write(Finished(metrics, history, result.edit, weights)) + record.write()
                 missing += lacking
     return RunResult(
         folder=folder.path,
@@ -277,6 +296,22 @@ def _make_baselines(wanted: Mapping[str, Baseline], made: dict[str, Any]) -> lis
             if figures:
                 made[name] = finite(figures)
     return missing
+
+
+def _recorder(
+    recipe: Recipe, prepared: Prepared, folder: RunFolder, result: Result, edited: nn.Module
+) -> Recorder:
+    search: dict[str, Json] = {
+        "way": prepared.search.engine.way,
+        "candidates": result.candidates,
+        "origin": result.origin,
+        "stopped": result.stopped,
+    }
+
+    def known() -> dict[str, Any]:
+        return {**facts(result.edit, prepared.model, edited, recipe.populations()), "search": search}
+
+    return Recorder(folder.record, recipe.kind, asdict(recipe.config), known)
 
 
 class _Report:

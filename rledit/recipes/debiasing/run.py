@@ -11,9 +11,10 @@ from typing import Any
 
 from torch import nn
 
-from ...experiments.console import Console, supervised_bar
+from ...experiments.console import Console, PlainConsole, supervised_bar
 from ...experiments.folder import RunFolder
 from ...experiments.plots import Drawing, curves, heat_maps
+from ...experiments.record import Population
 from ...experiments.result import RunResult
 from ...experiments.run import Finished, Options, Page, Prepared, Recipe, carry_out
 from ...experiments.training import CHECKPOINT_SECONDS
@@ -23,6 +24,7 @@ from .data import DebiasData
 from .evaluation import evaluate, margins_of
 from .figures import RATES, error_rates, front
 from .layers import choose_layers, with_trials
+from .record import populations
 from .report import HEADLINE, LIMITS, other_sets, per_group_table, trials_table
 from .task import editing_samples, make_task, make_trainer
 
@@ -69,6 +71,19 @@ class DebiasRecipe(Recipe):
         self.config: DebiasConfig = config
         self._data = DebiasData(config, data_root)
         self._classifier: Classifier | None = None
+
+    kind = "debiasing"
+
+    def unedited(self, path: Path) -> nn.Module:
+        if not path.exists():
+            raise FileNotFoundError(f"{path} does not exist")
+        bar = partial(supervised_bar, "training the classifier", PlainConsole(quiet=True))
+        self._classifier, _ = train_or_load(self.config, self._data, path, bar)
+        return self._classifier.model
+
+    def populations(self) -> Mapping[str, Population]:
+        assert self._classifier is not None
+        return populations(self._classifier, self._data)
 
     def prepare(self, folder: RunFolder, console: Console) -> Prepared:
         bar = partial(supervised_bar, "training the classifier", console)

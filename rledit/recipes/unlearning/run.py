@@ -20,6 +20,7 @@ from ...experiments.config import make_trainer, placed
 from ...experiments.console import Console, supervised_bar
 from ...experiments.folder import RunFolder
 from ...experiments.plots import Drawing, curves, heat_maps, per_class
+from ...experiments.record import Population
 from ...experiments.result import RunResult
 from ...experiments.run import Baseline, Finished, Options, Page, Prepared, Recipe, carry_out
 from ...experiments.training import CHECKPOINT_SECONDS
@@ -31,16 +32,22 @@ from ...targets import check_rank, find_targets
 from ...task import Task
 from ...zoo import models
 from ...zoo.data import load
-from ...zoo.training import HYPERPARAMETERS, train_classifier
+from ...zoo.training import HYPERPARAMETERS, Hyperparameters, train_classifier
 from .config import UnlearningConfig
 from .data import UnlearningData, evaluate, plain_figures
+from .record import populations
 from .report import audit_section, audited_models, headline
 
 logger = logging.getLogger("rledit")
 
 
-def pretrain(config: UnlearningConfig, data: UnlearningData, progress: Callable[..., None]) -> nn.Module:
-    """Train the network that is to be edited, from the config's seed."""
+def pretrain(
+    config: UnlearningConfig,
+    data: UnlearningData,
+    progress: Callable[..., None],
+    training: Hyperparameters | None = None,
+) -> nn.Module:
+    """Train the network that is to be edited, from the config's seed, by the data set's hyperparameters."""
     if config.dataset not in HYPERPARAMETERS:
         raise ValueError(
             f"weights: rledit has no hyperparameters to train on {config.dataset}; give --weights with a "
@@ -54,7 +61,7 @@ def pretrain(config: UnlearningConfig, data: UnlearningData, progress: Callable[
         data.train.labels,
         seed=config.seed,
         progress=progress,
-        **asdict(HYPERPARAMETERS[config.dataset]),
+        **asdict(training or HYPERPARAMETERS[config.dataset]),
     )
     return model.eval()
 
@@ -151,6 +158,14 @@ class UnlearningRecipe(Recipe):
         self._asked: AuditData | None = None
         self._keep: Path | None = None
         _check(config, with_weights)
+
+    kind = "unlearning"
+
+    def unedited(self, path: Path) -> nn.Module:
+        return load_weights(models.build(self.config.model_name), path)
+
+    def populations(self) -> Mapping[str, Population]:
+        return populations(self._data, self.config.forget)
 
     def prepare(self, folder: RunFolder, console: Console) -> Prepared:
         config = self.config
