@@ -57,9 +57,7 @@ def main(turns: int = 15, candidates: tuple[int, ...] = (128, 640)) -> None:
     """
     plain = backend().prepare_tail(make_problem(probe=False))
     probing = backend().prepare_tail(make_problem(probe=True))
-    table = Table(
-        title=f"{SAMPLES:,} samples, {INPUTS} -> {HIDDEN} -> {CLASSES}: microseconds per candidate"
-    )
+    table = Table(title=f"{SAMPLES:,} samples, {INPUTS} -> {HIDDEN} -> {CLASSES}: microseconds per candidate")
     for header in ("world", "candidates", *PARTS, "ridge : accuracy", "all : accuracy"):
         table.add_column(header)
     rows = []

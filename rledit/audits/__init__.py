@@ -25,12 +25,12 @@
 A figure says little without that of the unedited and of the retrained model: ask all three.
 """
 
+from ..heads import last_features
 from .agreement import Agreement
 from .base import Audit, AuditData, intervals, run_audits
 from .calibration import Calibration, calibration_error
 from .class_mean import ClassMean
 from .estimates import Estimate
-from .features import last_features
 from .few_shot import FewShot
 from .leakage import Leakage
 from .linear_probe import LinearProbe, linear_probe

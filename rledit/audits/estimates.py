@@ -28,7 +28,7 @@ class Estimate(float):
         made.low, made.high = float(low), float(high)
         return made
 
-    def __getnewargs__(self) -> tuple[float, float, float]:  # copies and pickles keep the interval
+    def __getnewargs__(self) -> tuple[float, float, float]:  # type: ignore[override]  # copies and pickles keep the interval
         return float(self), self.low, self.high
 
     @property

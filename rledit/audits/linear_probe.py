@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..heads import last_features
 from ..objectives.metric_names import METRIC_DISPLAYS, MetricDisplay
 from ..runtime import plain_modes
 from .base import AuditData
-from .features import last_features
 from .probing import check_labels, probe, standardized
 
 WEIGHT_DECAY = 1e-4

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..heads import HEAD_SAMPLES, Head, eval_mode, features_of, find_head, head_inputs, logits_of
 from ..samples import Samples
-from .features import HEAD_SAMPLES, Head, eval_mode, features_of, find_head, head_inputs, logits_of
 
 GRID = 4
 """What a convolution makes of an image is averaged to at most so many places in each direction."""
@@ -41,7 +41,7 @@ class Reading:
         """What the head reads, or the output of a layer, float64 [S, D], checked to be finite.
 
         Raises:
-            ValueError: see :func:`rledit.audits.features.find_head`; also for numbers that are not finite.
+            ValueError: see :func:`rledit.heads.find_head`; also for numbers that are not finite.
         """
         if layer is None and self._features is None:
             raise ValueError(self._headless)

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..heads import eval_mode, find_head, logits_of
 from ..objectives.metric_names import METRIC_DISPLAYS, MetricDisplay
 from ..runtime import plain_modes
 from ..samples import Samples
 from .base import FORGET, AuditData
 from .estimates import UNKNOWN, Estimate, mean
-from .features import eval_mode, find_head, logits_of
 from .readings import read, selected
 
 METRIC_DISPLAYS.update(

@@ -311,7 +311,7 @@ def _recorder(
     def known() -> dict[str, Any]:
         return {**facts(result.edit, prepared.model, edited, recipe.populations()), "search": search}
 
-    return Recorder(folder.record, recipe.kind, asdict(recipe.config), known)
+    return Recorder(folder.record, recipe.kind, recipe.config.asked(), known)
 
 
 class _Report:

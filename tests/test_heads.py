@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import rledit
 from rledit.audits import linear_probe
-from rledit.audits.features import find_head, last_features
+from rledit.heads import find_head, last_features
 
 INPUTS = torch.randn(11, 4, generator=torch.Generator().manual_seed(0))
 
