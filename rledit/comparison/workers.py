@@ -44,16 +44,20 @@ def carry_out(
 ) -> None:
     """Run jobs, and those that follow from them, until none is left.
 
-    Each worker is a process of its own, started with an equal share of the cores. An error of a job is told
-    to ``on_done``; so is a process that has died twice at the same job, and a new one takes its place. On
-    Ctrl-C, or an error of ``on_done``, all processes end.
+    One worker is this very process. Of several, each is a process of its own, started with an equal share of
+    the cores: a process that has died twice at the same job counts as an error of the job, and a new one
+    takes its place. An error of a job is told to ``on_done``. On Ctrl-C, or an error of ``on_done``, all
+    processes end.
 
     Args:
         run: a function that can be imported, of a job that can be pickled.
         jobs: those that can start at once, in order.
-        workers: processes, at least 1.
+        workers: at least 1.
         on_done: called here, after each job; gives the jobs that may start now.
     """
+    if workers == 1:
+        _here(run, jobs, on_done)
+        return
     threads = max(1, cores() // workers)
     waiting = [(job, 1) for job in jobs]
     idle = [_Worker(threads) for _ in range(workers)]
@@ -75,8 +79,7 @@ def carry_out(
                         continue
                     done = Done(job, None, f"its process died {attempt} times, perhaps for lack of memory")
                 elif isinstance(error, Exception):
-                    known = isinstance(error, (ValueError, OSError, FloatingPointError, TypeError))
-                    done = Done(job, None, str(error) if known else f"{type(error).__name__}: {error}")
+                    done = Done(job, None, _said(error))
                 elif error is not None:
                     raise error
                 else:
@@ -85,6 +88,22 @@ def carry_out(
     finally:
         for worker in [*idle, *(worker for worker, _, _ in busy.values())]:
             worker.end()
+
+
+def _here(run: Callable[[J], Any], jobs: Iterable[J], on_done: Callable[[Done[J]], Iterable[J]]) -> None:
+    waiting = list(jobs)
+    while waiting:
+        job = waiting.pop(0)
+        try:
+            done = Done(job, run(job))
+        except Exception as error:
+            done = Done(job, None, _said(error))
+        waiting.extend(on_done(done))
+
+
+def _said(error: Exception) -> str:
+    known = isinstance(error, (ValueError, OSError, FloatingPointError, TypeError))
+    return str(error) if known else f"{type(error).__name__}: {error}"
 
 
 class _Worker:

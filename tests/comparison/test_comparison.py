@@ -1,0 +1,220 @@
+"""Comparisons: cells that stay, workers that die, tasks that are wrong, and what the tables say."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dying_jobs
+import pytest
+
+from rledit.comparison import TaskSource, compare
+from rledit.comparison.cells import Cell, Cells
+from rledit.comparison.table import ahead_of, as_markdown, summary
+from rledit.comparison.workers import Done, carry_out
+from rledit.experiments.folder import RunBusyError
+from rledit.methods import Budget
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+TASK = f"""
+import sys
+sys.path.append({str(Path(__file__).parents[1])!r})
+from blob_problems import make_problem
+from rledit.audits import AuditData
+from rledit.comparison import ComparisonTask
+
+def make_task(seed):
+    problem, test = make_problem(seed=seed)
+    return ComparisonTask(problem, AuditData(problem.reward, test, problem.classes, ("0",), seed=seed))
+"""
+METHODS = ["logit-mask", "finetune-last", "rledit-shift"]
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> TaskSource:
+    path = tmp_path_factory.mktemp("task") / "blobs.py"
+    path.write_text(TASK)
+    return TaskSource(str(path))
+
+
+def run(source: TaskSource, out: Path, methods: list[str] = METHODS, **more: Any) -> list[dict[str, Any]]:
+    return compare([source], methods, out=out, **{"seeds": [0, 1], "budget": Budget(256), **more})
+
+
+@pytest.fixture(scope="module")
+def compared(source: TaskSource, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("comparison") / "out"
+    run(source, out, command="rledit compare --what 'ever'")
+    return out
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((folder / "table.csv").open()))
+
+
+def test_a_table_has_every_cell(compared: Path) -> None:
+    rows = rows_of(compared)
+    cells = {(row["method"], int(row["seed"])) for row in rows}
+    assert cells == {(name, seed) for name in ("unedited", "retrain", *METHODS) for seed in (0, 1)}
+    assert list(rows[0])[:3] == ["task", "method", "seed"]
+    assert {"forget_accuracy", "retain_accuracy", "probe_recall", "membership_auc", "relearn_steps"} <= set(
+        rows[0]
+    )
+    assert {"seconds", "evaluations", "needs_gradients", "forget_agreement_rate"} <= set(rows[0])
+    by_method = {row["method"]: row for row in rows}
+    assert float(by_method["logit-mask"]["forget_accuracy"]) == 0
+    assert by_method["logit-mask"]["probe_recall"] == by_method["unedited"]["probe_recall"]
+    assert by_method["rledit-shift"]["evaluations"] == "256"
+    assert by_method["rledit-shift"]["needs_gradients"] == "0"
+    assert by_method["finetune-last"]["needs_gradients"] == "1"
+    text = (compared / "table.md").read_text()
+    assert "rledit compare --what 'ever'" in text
+    assert "no method has at once" in text or "beyond 2 standard deviations" in text
+    assert (compared / "fronts.png").stat().st_size > 10_000
+
+
+def test_a_second_call_measures_what_is_missing_only(source: TaskSource, compared: Path) -> None:
+    cells = compared / "cells"
+    before = {path.name: path.stat().st_mtime_ns for path in cells.iterdir()}
+    lost, damaged = sorted(path for path in cells.iterdir() if "logit-mask" in path.name)
+    lost.unlink()
+    damaged.write_text("{")
+    run(source, compared, ["logit-mask", "finetune-last"])
+    after = {path.name: path.stat().st_mtime_ns for path in cells.iterdir()}
+    assert {name for name in after if after[name] != before[name]} == {lost.name, damaged.name}
+    assert json.loads(damaged.read_text())["forget_accuracy"] == 0
+    run(source, compared)  # all rows again in the table, for the other tests
+
+
+def test_what_fails_is_told_and_the_rest_goes_on(
+    source: TaskSource, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "odd.py"
+    path.write_text(TASK + "    task.problem\n".replace("    task.problem\n", ""))
+    path.write_text(
+        TASK.replace("return Comp", "import dataclasses\n    problem = dataclasses.replace(problem, "
+                     "build=None, training=None)\n    return Comp")
+    )  # fmt: skip
+    rows = run(TaskSource(str(path)), tmp_path / "out", ["logit-mask"], seeds=[0])
+    assert {row["method"] for row in rows} == {"unedited", "logit-mask"}
+    assert "retrain" in caplog.text
+    assert "expected a problem with build and training" in caplog.text
+
+
+def test_a_folder_of_another_comparison_is_refused(source: TaskSource, compared: Path) -> None:
+    before = sorted(path.name for path in compared.rglob("*"))
+    with pytest.raises(ValueError, match="budget is .* there and .* here"):
+        run(source, compared, budget=Budget(512))
+    assert sorted(path.name for path in compared.rglob("*")) == before
+
+
+def test_a_folder_of_something_else_is_refused(source: TaskSource, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(FileExistsError, match=r"holds no comparison of rledit \(it has thesis.tex\)"):
+        run(source, tmp_path)
+
+
+def test_two_at_once_are_refused(tmp_path: Path) -> None:
+    with Cells(tmp_path / "out", {"a": 1}), pytest.raises(RunBusyError, match="another process"):
+        Cells(tmp_path / "out", {"a": 1})
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"methods": ["magic"]}, "methods: expected some of .*; got 'magic'"),
+        ({"seeds": []}, "seeds: expected"),
+        ({"seeds": [0, 0]}, "seeds: expected different"),
+        ({"audits": "none"}, "audits: expected one of standard, thorough"),
+        ({"workers": 0}, "workers: expected at least 1"),
+    ],
+)
+def test_wrong_arguments_leave_nothing(
+    source: TaskSource, tmp_path: Path, changed: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        run(source, tmp_path / "out", **changed)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("x = 1\n", "to define make_task"),
+        ("def make_task(): pass\n", "to take the seed"),
+        ("def make_task(seed): return 3\n", "to return a rledit.comparison.ComparisonTask, got int"),
+    ],
+)
+def test_a_task_file_must_define_a_task(
+    tmp_path: Path, code: str, message: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "mine.py").write_text(code)
+    assert run(TaskSource(str(tmp_path / "mine.py")), tmp_path / "out", ["logit-mask"], seeds=[0]) == []
+    assert message in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "imagenet"}, "task: expected one of mnist"),
+        ({"name": "mnist"}, "forget: expected one class of mnist"),
+        ({"name": "mnist", "forget": (7,), "epochs": -1}, "epochs: expected at least 0"),
+    ],
+)
+def test_sources_are_checked(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TaskSource(**arguments)
+
+
+def test_a_worker_that_dies_costs_its_own_job_only(tmp_path: Path) -> None:
+    ended: list[Done[tuple[str, str]]] = []
+
+    def on_done(done: Done[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+        ended.append(done)
+        if done.job[0] == "fine 1":
+            yield ("fine 3", str(tmp_path))
+
+    names = ["fine 1", "once", "error 1", "always", "fine 2"]
+    carry_out(dying_jobs.run, [(name, str(tmp_path)) for name in names], 2, on_done)
+    said = {done.job[0]: done.result or done.error for done in ended}
+    assert said == {
+        "fine 1": "fine 1 done",
+        "once": "once done",
+        "error 1": "no error 1",
+        "always": "its process died 2 times, perhaps for lack of memory",
+        "fine 2": "fine 2 done",
+        "fine 3": "fine 3 done",
+    }
+
+
+def row(method: str, seed: int, forget: float, retain: float, probe: float) -> dict[str, Any]:
+    figures = {"forget_accuracy": forget, "retain_accuracy": retain, "forget_probe_accuracy": probe}
+    return {"task": "t", "method": method, "seed": seed, "seconds": 1.0, **figures}
+
+
+def test_ahead_means_better_in_all_beyond_two_deviations() -> None:
+    rows = [
+        *(row("rledit-shift", seed, 0.02 + 0.001 * seed, 0.98, 0.95) for seed in range(3)),
+        *(row("scrub", seed, 0.01, 0.99, 0.90) for seed in range(3)),
+        *(row("ssd", seed, 0.00, 0.90, 0.90) for seed in range(3)),
+        *(row("retrain", seed, 0.00, 0.99, 0.90) for seed in range(3)),
+    ]
+    assert ahead_of(rows, "rledit-shift") == ["scrub"]
+    assert ahead_of(rows, "scrub") == []
+    noisy = [
+        *rows[:3],
+        *(row("scrub", seed, [0.0, 0.0, 0.03][seed], 0.99, 0.90) for seed in range(3)),
+    ]
+    assert ahead_of(noisy, "rledit-shift") == []
+    assert "SCRUB" in as_markdown(rows).split("## What")[0]
+    assert summary(rows[:3], "forget_accuracy")[1] == pytest.approx(0.001)
+    unknown = [{**rows[0], "forget_probe_accuracy": None}, *rows[3:6]]
+    assert ahead_of(unknown, "rledit-shift") == []
+
+
+def test_names_of_cells_are_names_of_files() -> None:
+    assert Cell("a/b c", "x:y", 3).file == "a_b_c--x_y--3.json"
