@@ -1,25 +1,35 @@
 """What every method of unlearning is given, and what it gives back.
 
 A method is a function ``(problem, budget, seed) -> MethodResult`` with an entry in :data:`METHODS`, made by
-:func:`method`. Methods know nothing of audits, and never see the test split.
+:func:`method`. Methods know nothing of audits, and never see the test split. What all of them keep to: the
+problem's model, the caller's random state and modes stay as they are, and the same seed gives the same model
+on the same machine and number of threads.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import wraps
 from typing import Literal, Protocol, TypeAlias
 
 from torch import nn
 
 from ..edits.edit import Edit
+from ..runtime import plain_modes
 from ..samples import Samples
 from ..storage.files import Json
 from ..zoo.training import Hyperparameters
 
-Need: TypeAlias = Literal["gradients", "forget data", "retain data", "training"]
+Need: TypeAlias = Literal[
+    "gradients", "forget data", "retain data", "forget classes", "architecture", "training"
+]
 """What a method asks for beside the weights: gradients of the model; samples that are to be forgotten, or
-kept; the recipe that the model was trained with."""
+kept; whole classes to forget rather than single samples; a new network of the same architecture; the recipe
+that the model was trained with, and that architecture."""
+
+GROUPS = ("forget", "retain")
+"""That all samples of a problem have."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +46,10 @@ class UnlearningProblem:
         forget: the classes to forget; empty where single samples are to be forgotten.
         build: makes the same architecture with random weights; None where nobody can.
         training: what the model was trained with; None where nobody knows.
+
+    Raises:
+        ValueError: fewer than two classes, classes to forget that the model does not have or that are all
+            there are, or samples without one of the groups.
     """
 
     model: nn.Module
@@ -48,6 +62,21 @@ class UnlearningProblem:
     build: Callable[[], nn.Module] | None = None
     training: Hyperparameters | None = None
 
+    def __post_init__(self) -> None:
+        if self.classes < 2:
+            raise ValueError(f"classes: expected at least 2, got {self.classes}")
+        if unknown := [label for label in self.forget if not 0 <= label < self.classes]:
+            raise ValueError(f"forget: expected classes 0..{self.classes - 1}, got {unknown}")
+        if len(set(self.forget)) == self.classes:
+            raise ValueError("forget: expected at least one class to remain, got all of them")
+        for name in ("train", "reward", "validation"):
+            split: Samples = getattr(self, name)
+            if missing := [group for group in GROUPS if group not in split.groups]:
+                raise ValueError(
+                    f"{name}: expected samples with the groups forget and retain, "
+                    f"{' and '.join(missing)} missing"
+                )
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -55,11 +84,19 @@ class Budget:
 
     Attributes:
         candidates: evaluations, of searches for an edit.
-        epochs: passes over the data, of methods that train.
+        epochs: passes over the data, of methods that train, for each setting that they try.
+
+    Raises:
+        ValueError: for a number below 1.
     """
 
     candidates: int = 6400
     epochs: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("candidates", self.candidates), ("epochs", self.epochs)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name}: expected at least 1, got {value}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +131,7 @@ class Method:
         title: as tables have it.
         source: paper, with its arXiv number or venue.
         needs: see :data:`Need`.
-        run: the function.
+        run: the function, which checks what it needs first.
     """
 
     name: str
@@ -107,14 +144,28 @@ class Method:
         """Run the method.
 
         Raises:
-            ValueError: if the problem lacks what the method needs.
+            ValueError: if the problem lacks what the method needs, or its model or samples do not allow it.
+            FloatingPointError: if every setting gave logits that are no numbers.
         """
+        return self.run(problem, budget, seed)
+
+    def check(self, problem: UnlearningProblem) -> None:
+        """Raise ValueError if the problem lacks what the method needs."""
+        if "forget classes" in self.needs and not problem.forget:
+            raise ValueError(
+                f"{self.name}: expected a problem with classes to forget, since the method knows no single "
+                "samples; got none"
+            )
+        if "architecture" in self.needs and problem.build is None:
+            raise ValueError(
+                f"{self.name}: expected a problem with build, since the method needs a network with random "
+                "weights; got none"
+            )
         if "training" in self.needs and (problem.build is None or problem.training is None):
             raise ValueError(
                 f"{self.name}: expected a problem with build and training, since the method trains from "
                 "scratch; got none"
             )
-        return self.run(problem, budget, seed)
 
 
 METHODS: dict[str, Method] = {}
@@ -126,6 +177,8 @@ def method(
 ) -> Callable[[MethodFunction], MethodFunction]:
     """Enter a function into :data:`METHODS`.
 
+    What takes its place checks the problem first, and runs it in torch's plain modes.
+
     Raises:
         ValueError: for a name that is taken.
     """
@@ -133,7 +186,14 @@ def method(
     def enter(function: MethodFunction) -> MethodFunction:
         if name in METHODS:
             raise ValueError(f"name: {name!r} is taken")
-        METHODS[name] = Method(name, title, source, frozenset(needs), function)
-        return function
+
+        @wraps(function)
+        def run(problem: UnlearningProblem, budget: Budget, seed: int) -> MethodResult:
+            entry.check(problem)
+            with plain_modes(grad=True):
+                return function(problem, budget, seed)
+
+        entry = METHODS[name] = Method(name, title, source, frozenset(needs), run)
+        return run
 
     return enter

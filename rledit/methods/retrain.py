@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from dataclasses import asdict
 
 import torch
 from torch import Tensor, nn
 
 from ..runtime import seeded
 from ..zoo.training import Progress, train_classifier
+from .base import Budget, MethodResult, UnlearningProblem, method
+from .data import group_data
 
 
 def retrain(
@@ -57,8 +60,7 @@ def retrain(
     forgotten = torch.tensor(sorted(set(forget_classes)), dtype=torch.int64, device=labels.device)
     retained = ~torch.isin(labels, forgotten)
 
-    with seeded(seed, inputs.device):
-        model = build_model().to(inputs.device)
+    model = _new(build_model, inputs.device, seed)
     train_classifier(
         model,
         inputs[retained],
@@ -72,3 +74,30 @@ def retrain(
         progress=progress,
     )
     return model.eval()
+
+
+@method(
+    "retrain",
+    title="retraining",
+    source="Bourtoule et al., S&P 2021, arXiv:1912.03817",
+    needs=("gradients", "retain data", "training"),
+)
+def retraining(problem: UnlearningProblem, budget: Budget, seed: int) -> MethodResult:
+    """Train the same architecture from scratch on the samples to retain: :func:`retrain`, of any forget set.
+
+    Settings are those of the original training; nothing is chosen.
+    """
+    assert problem.build is not None
+    assert problem.training is not None
+    data = group_data(problem.model, problem.train, "retain")
+    hyperparameters = asdict(problem.training)
+    if budget.epochs is not None:
+        hyperparameters["epochs"] = budget.epochs
+    model = _new(problem.build, data.inputs.device, seed)
+    trained = train_classifier(model, data.inputs, data.labels, seed=seed, **hyperparameters)
+    return MethodResult(model.eval(), steps=trained.steps, settings=hyperparameters)
+
+
+def _new(build: Callable[[], nn.Module], device: torch.device, seed: int) -> nn.Module:
+    with seeded(seed, device):
+        return build().to(device)

@@ -1,0 +1,99 @@
+"""Settings of a method are tried around its published default, and the validation split picks one.
+
+Everybody is treated alike: what is picked has the largest difference of retain and forget accuracy, the value
+that rledit's own edits are picked by. The published default wins ties.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from copy import deepcopy
+
+import torch
+from torch import nn
+
+from ..samples import Samples
+from ..storage.files import Json
+from .base import MethodResult, UnlearningProblem
+from .data import device_of
+
+
+@contextmanager
+def mode(model: nn.Module, *, training: bool) -> Iterator[None]:
+    """Train or eval mode inside; afterwards each module's own previous one."""
+    before = [(module, module.training) for module in model.modules()]
+    model.train(training)
+    try:
+        yield
+    finally:
+        for module, was_training in before:
+            module.training = was_training
+
+
+def trainable_copy(model: nn.Module) -> nn.Module:
+    """A copy in eval mode whose floating-point parameters all require gradients."""
+    copy = deepcopy(model).eval()
+    for parameter in copy.parameters():
+        parameter.requires_grad_(parameter.is_floating_point())
+    return copy
+
+
+def retain_minus_forget(model: nn.Module, samples: Samples) -> float:
+    """Retain accuracy minus forget accuracy, -1..1; -inf where a logit is NaN."""
+    device, hits, sound = device_of(model), [], True
+    with torch.no_grad(), mode(model, training=False):
+        start = 0
+        for part in samples.batches(1000):
+            logits = model(part.to(device))
+            sound = sound and not bool(logits.isnan().any())
+            hits.append(logits.argmax(1).cpu() == samples.labels[start : start + len(part)])
+            start += len(part)
+    hit = torch.cat(hits).double()
+    retain, forget = (float(hit[samples.groups[group]].mean()) for group in ("retain", "forget"))
+    return retain - forget if sound else -math.inf
+
+
+class Tuning:
+    """The settings of a method that have been tried, and the best so far.
+
+    Attributes:
+        evaluations: settings that were judged on the validation split; epochs of one run count each.
+        steps: what their making took; the method adds it up.
+    """
+
+    def __init__(self, problem: UnlearningProblem) -> None:
+        self.evaluations = 0
+        self.steps = 0
+        self._problem = problem
+        self._value = -math.inf
+        self._best: tuple[nn.Module, Mapping[str, Json]] | None = None
+
+    def offer(self, model: nn.Module, settings: Mapping[str, Json], *, published: bool = False) -> None:
+        """Judge a model and keep a copy of it if it is the best. Of equal ones the published default stays,
+        else the first."""
+        value = retain_minus_forget(model, self._problem.validation)
+        self.evaluations += 1
+        if value > self._value or (published and value == self._value > -math.inf):
+            self._value = value
+            self._best = deepcopy(model).eval(), dict(settings)
+
+    def result(self) -> MethodResult:
+        """The best of all.
+
+        Raises:
+            FloatingPointError: if none has logits that are numbers.
+        """
+        if self._best is None:
+            raise FloatingPointError(
+                f"all {self.evaluations} settings that were tried give logits that are NaN; "
+                "are those of the model itself numbers?"
+            )
+        model, settings = self._best
+        for parameter, before in zip(model.parameters(), self._problem.model.parameters(), strict=False):
+            parameter.requires_grad_(before.requires_grad)
+        model.zero_grad()
+        return MethodResult(
+            model, evaluations=self.evaluations, steps=self.steps, settings={**settings, "value": self._value}
+        )
