@@ -11,7 +11,7 @@ others       a method or several that are alike, each with its paper and publish
 from .base import METHODS, Budget, Method, MethodResult, UnlearningProblem, method
 from .logit_mask import logit_mask
 from .retrain import retrain, retraining
-from .finetune import finetune, finetune_last, l1_sparse
+from .finetuning import finetune, finetune_last, l1_sparse
 from .ascent import gradient_ascent, neggrad_plus
 from .random_labels import random_labels, salun
 from .distillation import bad_teacher, scrub

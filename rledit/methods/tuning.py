@@ -1,7 +1,8 @@
 """Settings of a method are tried around its published default, and the validation split picks one.
 
 Everybody is treated alike: what is picked has the largest difference of retain and forget accuracy, the value
-that rledit's own edits are picked by. The published default wins ties.
+that rledit's own edits are picked by, or, where single samples are to be forgotten, the largest
+:func:`sample_value`. The published default wins ties.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ from contextlib import contextmanager
 from copy import deepcopy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..samples import Samples
 from ..storage.files import Json
 from .base import MethodResult, UnlearningProblem
-from .data import device_of
+from .data import device_of, group_data
 
 
 @contextmanager
@@ -40,19 +41,39 @@ def trainable_copy(model: nn.Module) -> nn.Module:
     return copy
 
 
-def retain_minus_forget(model: nn.Module, samples: Samples) -> float:
-    """Retain accuracy minus forget accuracy, -1..1; -inf where a logit is NaN."""
-    device, hits, sound = device_of(model), [], True
+def hits_of(model: nn.Module, samples: Samples) -> Tensor | None:
+    """Whether the highest logit of each sample is its label's, bool [S] on the CPU; None where a logit is NaN."""
+    device, hits, start = device_of(model), [], 0
     with torch.no_grad(), mode(model, training=False):
-        start = 0
         for part in samples.batches(1000):
             logits = model(part.to(device))
-            sound = sound and not bool(logits.isnan().any())
+            if bool(logits.isnan().any()):
+                return None
             hits.append(logits.argmax(1).cpu() == samples.labels[start : start + len(part)])
             start += len(part)
-    hit = torch.cat(hits).double()
-    retain, forget = (float(hit[samples.groups[group]].mean()) for group in ("retain", "forget"))
-    return retain - forget if sound else -math.inf
+    return torch.cat(hits)
+
+
+def class_value(model: nn.Module, validation: Samples) -> float:
+    """Retain accuracy minus forget accuracy, -1..1; -inf where a logit is NaN."""
+    hits = hits_of(model, validation)
+    if hits is None:
+        return -math.inf
+    retain, forget = (float(hits[validation.groups[group]].double().mean()) for group in ("retain", "forget"))
+    return retain - forget
+
+
+def sample_value(model: nn.Module, validation: Samples, forget: Samples) -> float:
+    """Accuracy on the validation split, minus how far the accuracy on samples to forget is from it.
+
+    Samples that were never learned are known as well as any that were not: wrong answers to all of them, which
+    :func:`class_value` would ask for, would tell that they are being hidden.
+    """
+    hits, own = hits_of(model, validation), hits_of(model, forget)
+    if hits is None or own is None:
+        return -math.inf
+    unseen = float(hits.double().mean())
+    return unseen - abs(float(own.double().mean()) - unseen)
 
 
 class Tuning:
@@ -68,12 +89,21 @@ class Tuning:
         self.steps = 0
         self._problem = problem
         self._value = -math.inf
+        self._forget: Samples | None = None
+        if not problem.forget:
+            data = group_data(problem.model, problem.train, "forget")
+            every = torch.ones(len(data), dtype=torch.bool)
+            self._forget = Samples(data.inputs, data.labels, {"forget": every})
         self._best: tuple[nn.Module, Mapping[str, Json]] | None = None
 
     def offer(self, model: nn.Module, settings: Mapping[str, Json], *, published: bool = False) -> None:
         """Judge a model and keep a copy of it if it is the best. Of equal ones the published default stays,
         else the first."""
-        value = retain_minus_forget(model, self._problem.validation)
+        validation = self._problem.validation
+        if self._forget is None:
+            value = class_value(model, validation)
+        else:
+            value = sample_value(model, validation, self._forget)
         self.evaluations += 1
         if value > self._value or (published and value == self._value > -math.inf):
             self._value = value
