@@ -11,6 +11,8 @@ from .data import group_data
 from .layers import right_multiplied_, visit_inputs
 from .tuning import Tuning, trainable_copy
 
+SAMPLES = 10_000
+"""Of each group at most, so that the inputs of all layers fit in memory."""
 RULES = ("depth and separability", "depth", "separability", "whole", "last half")
 """How strongly each layer is projected, the default first."""
 
@@ -35,8 +37,11 @@ def prototype_projection(problem: UnlearningProblem, budget: Budget, seed: int) 
     other half. Since this part is ours, the validation split may choose each factor alone, full projection
     everywhere, or in the last half of the layers. Convolutions read patches; those with groups are left.
     """
-    forget = group_data(problem.model, problem.train, "forget")
-    retain = group_data(problem.model, problem.train, "retain")
+    generator = torch.Generator().manual_seed(seed)
+    forget, retain = (
+        group_data(problem.model, problem.train, group).some(SAMPLES, generator)
+        for group in ("forget", "retain")
+    )
     inputs = torch.cat([forget.inputs, retain.inputs])
     forgets = torch.arange(len(inputs), device=inputs.device) < len(forget)
     # A class may be in both groups, if single samples are to be forgotten: then it has two prototypes.

@@ -42,7 +42,7 @@ def trainable_copy(model: nn.Module) -> nn.Module:
 
 
 def hits_of(model: nn.Module, samples: Samples) -> Tensor | None:
-    """Whether the highest logit of each sample is its label's, bool [S] on the CPU; None where a logit is NaN."""
+    """Whether each sample's highest logit is its label's, bool [S] on the CPU; None where a logit is NaN."""
     device, hits, start = device_of(model), [], 0
     with torch.no_grad(), mode(model, training=False):
         for part in samples.batches(1000):
@@ -66,8 +66,8 @@ def class_value(model: nn.Module, validation: Samples) -> float:
 def sample_value(model: nn.Module, validation: Samples, forget: Samples) -> float:
     """Accuracy on the validation split, minus how far the accuracy on samples to forget is from it.
 
-    Samples that were never learned are known as well as any that were not: wrong answers to all of them, which
-    :func:`class_value` would ask for, would tell that they are being hidden.
+    Samples that were never learned are known as well as any that were not: wrong answers to all of them,
+    which :func:`class_value` would ask for, would tell that they are being hidden.
     """
     hits, own = hits_of(model, validation), hits_of(model, forget)
     if hits is None or own is None:

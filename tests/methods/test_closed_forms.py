@@ -133,8 +133,8 @@ def test_dampening_by_hand() -> None:
 def test_ssd_dampens_what_only_the_forgotten_class_uses() -> None:
     """Each class reads an input of its own, column 1 is the forgotten class's; a constant favors the others.
 
-    A third of the samples is to be forgotten and nobody else has gradients in column 1, so gradients of samples
-    matter three times as much to forget as to all, and what is dampened becomes a third.
+    A third of the samples is to be forgotten and nobody else has gradients in column 1, so gradients of
+    samples matter three times as much to forget as to all, and what is dampened becomes a third.
     """
     weight = torch.tensor([[2.0, 0, 0, 0.8], [0, 2.0, 0, 0], [0, 0, 2.0, 0.8]])
     labels = torch.arange(300) % 3
