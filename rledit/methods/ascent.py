@@ -13,6 +13,9 @@ from .base import Budget, MethodResult, UnlearningProblem, method
 from .data import group_data
 from .descent import Descent, Settings, descend_each, sgd
 
+BETAS = (0.95, 0.99, 0.999)
+"""Weights of retain in NegGrad+, the default first."""
+
 
 @method(
     "gradient_ascent",
@@ -74,5 +77,5 @@ def neggrad_plus(problem: UnlearningProblem, budget: Budget, seed: int) -> Metho
 
         return descent, lambda _: descent.epoch(len(retain), 128, loss)
 
-    grid = [{"beta": beta, "rate": 1e-2} for beta in (0.95, 0.99, 0.999)]
+    grid = [{"beta": beta, "rate": 1e-2} for beta in BETAS]
     return descend_each(problem, grid, budget.epochs or 5, begin)

@@ -19,8 +19,9 @@ EPOCHS = 10
 BATCH = 256
 RATES = (1e-2, 1e-3, 1e-1)
 """Learning rates, the default first: Jia et al. 2023, appendix C, search 1e-3..1e-1."""
-PENALTIES = (1e-4, 1e-5, 1e-3)
-"""Weights of the L1 norm, the default first: the same search 1e-6..1e-4; we add one that is stronger."""
+PENALTIES = ((1e-2, 1e-4), (1e-1, 1e-4), (1e-2, 1e-3), (1e-1, 1e-3))
+"""Learning rates and weights of the L1 norm, the default first: they search weights of 1e-6..1e-4, we add one
+that is stronger."""
 
 
 @method(
@@ -109,7 +110,7 @@ def l1_sparse(problem: UnlearningProblem, budget: Budget, seed: int) -> MethodRe
 
     def begin(model: nn.Module, settings: Settings) -> tuple[Descent, Callable[[int], None]]:
         parameters = list(model.parameters())
-        descent = Descent(model, sgd(parameters, RATES[0]), seed)
+        descent = Descent(model, sgd(parameters, _number(settings["rate"])), seed)
 
         def epoch(number: int) -> None:
             gamma = _number(settings["gamma"]) * (1 - number / epochs)
@@ -122,7 +123,7 @@ def l1_sparse(problem: UnlearningProblem, budget: Budget, seed: int) -> MethodRe
 
         return descent, epoch
 
-    grid = [{"rate": RATES[0], "gamma": gamma} for gamma in PENALTIES]
+    grid = [{"rate": rate, "gamma": gamma} for rate, gamma in PENALTIES]
     return descend_each(problem, grid, epochs, begin)
 
 
