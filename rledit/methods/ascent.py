@@ -13,6 +13,9 @@ from .base import Budget, MethodResult, UnlearningProblem, method
 from .data import group_data
 from .descent import Descent, Settings, descend_each, sgd
 
+BETAS = (0.95, 0.99, 0.999)
+"""Weights of retain in NegGrad+, the default first."""
+
 
 @method(
     "gradient_ascent",
@@ -23,8 +26,8 @@ from .descent import Descent, Settings, descend_each, sgd
 def gradient_ascent(problem: UnlearningProblem, budget: Budget, seed: int) -> MethodResult:
     """Climb the cross-entropy of the samples to forget.
 
-    "Negative gradient" of A. Golatkar et al., CVPR 2020, arXiv:1911.04933, section 6; also A. Thudi et al.,
-    "Unrolling SGD", EuroS&P 2022, arXiv:2109.13398. Settings of J. Jia et al., arXiv:2304.04934, appendix C:
+    "Negative gradient" of A. Golatkar et al., CVPR 2020, arXiv:1911.04933; also A. Thudi et al.,
+    "Unrolling SGD", EuroS&P 2022, arXiv:2109.13398. Settings of J. Jia et al., arXiv:2304.04934:
     5 epochs, rate 1e-4 (searched in 1e-5..1e-3), batches of 256. We add a rate of 1e-2 for small networks.
     """
     data = group_data(problem.model, problem.train, "forget")
@@ -51,7 +54,7 @@ def neggrad_plus(problem: UnlearningProblem, budget: Budget, seed: int) -> Metho
     """Descend on the samples to retain and climb on those to forget, in the same steps.
 
     The stronger baseline of M. Kurmanji et al., "Towards Unbounded Machine Unlearning", NeurIPS 2023,
-    arXiv:2302.09880, section 4 and their code: ``beta * CE(retain) - (1 - beta) * CE(forget)``, a batch of
+    arXiv:2302.09880, and of their code: ``beta * CE(retain) - (1 - beta) * CE(forget)``, a batch of
     each, the forget set being gone through again and again. They tune beta close to one by data set; here it
     is 0.95, 0.99 or 0.999, with 5 epochs of SGD at 0.01, momentum 0.9, weight decay 5e-4, batches of 128.
     """
@@ -74,5 +77,5 @@ def neggrad_plus(problem: UnlearningProblem, budget: Budget, seed: int) -> Metho
 
         return descent, lambda _: descent.epoch(len(retain), 128, loss)
 
-    grid = [{"beta": beta, "rate": 1e-2} for beta in (0.95, 0.99, 0.999)]
+    grid = [{"beta": beta, "rate": 1e-2} for beta in BETAS]
     return descend_each(problem, grid, budget.epochs or 5, begin)

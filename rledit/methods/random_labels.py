@@ -28,7 +28,7 @@ def random_labels(problem: UnlearningProblem, budget: Budget, seed: int) -> Meth
     """Train on all samples, those to forget with wrong labels that are drawn anew in every epoch.
 
     L. Graves, V. Nagisetty, V. Ganesh, "Amnesiac Machine Learning", AAAI 2021, arXiv:2010.10981, section
-    "Unlearning". Settings of C. Fan et al., arXiv:2310.12508, appendix B.2: 10 epochs of SGD, batches of 256,
+    "Unlearning". Settings of C. Fan et al., arXiv:2310.12508: 10 epochs of SGD, batches of 256,
     rate 0.01 (searched in 1e-3..1e-1).
     """
     grid = [{"rate": rate} for rate in (1e-2, 1e-3, 1e-1)]
@@ -47,7 +47,7 @@ def salun(problem: UnlearningProblem, budget: Budget, seed: int) -> MethodResult
     C. Fan et al., "SalUn: Empowering Machine Unlearning via Gradient-based Weight Saliency", ICLR 2024,
     arXiv:2310.12508: salient are the weights whose gradient of the forget loss at the original model is
     largest in size (equation 3, threshold at the median, so 50%), the rest keeps its value (equation 4);
-    random labels on forget and the right ones on retain (equation 5 with alpha 1). Appendix B.2: 10 epochs,
+    random labels on forget and the right ones on retain (equation 5 with alpha 1). Their settings: 10 epochs,
     batches of 256, rate searched in 5e-4..5e-2, 0.01 here first.
     """
     forget = group_data(problem.model, problem.train, "forget")

@@ -89,6 +89,8 @@ def test_layers_that_the_model_does_not_have() -> None:
         )
 
 
+@pytest.mark.slow  # its imports are
+@pytest.mark.filterwarnings("ignore:The value of `prefit`:UserWarning")
 def test_thresholds_bring_rates_of_groups_together() -> None:
     pytest.importorskip("fairlearn")
     generator = np.random.default_rng(0)

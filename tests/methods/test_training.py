@@ -58,7 +58,7 @@ def test_stronger_penalty_gives_smaller_weights(
 ) -> None:
     norms = []
     for gamma in (1e-5, 1e-2):
-        monkeypatch.setattr("rledit.methods.finetuning.PENALTIES", (gamma,))
+        monkeypatch.setattr("rledit.methods.finetuning.PENALTIES", ((1e-2, gamma),))
         model = l1_sparse(problem, Budget(epochs=20), 0).model
         norms.append(sum(float(p.detach().abs().sum()) for p in model.parameters()))
     assert norms[1] < norms[0]
