@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..checks import integer, positive, real
+from ..runtime import plain_modes
 from ..storage.files import Json
 from .ascent import Adam, Ascent, Momentum
 from .black_box import BlackBoxSearch, centered_ranks
@@ -90,19 +91,17 @@ class ES(BlackBoxSearch):
             )
         self.initial_right = positive("initial_right", initial_right)
         self._optimizer_name = optimizer
-        start = self.start(self.initial_right)
-        self._perturbation: Perturbation
-        if self.low_rank:
-            self._perturbation = LowRankNoise(self.engine, self.low_rank)
-            start = torch.zeros(self._perturbation.size, dtype=torch.float32, device="cpu")
-        else:
-            self._perturbation = FactorNoise(self.dimensions)
-        self.center = start.to(self.engine.device)
-        self._ascent: Ascent = (
-            Adam(self.center, self.learning_rate)
-            if optimizer == "adam"
-            else Momentum(self.center, self.learning_rate, self.momentum)
+        self._perturbation: Perturbation = (
+            LowRankNoise(self.engine, self.low_rank) if self.low_rank else FactorNoise(self.dimensions)
         )
+        with plain_modes():
+            start = torch.zeros(self._perturbation.size) if self.low_rank else self.start(self.initial_right)
+            self.center = start.to(self.engine.device)
+            self._ascent: Ascent = (
+                Adam(self.center, self.learning_rate)
+                if optimizer == "adam"
+                else Momentum(self.center, self.learning_rate, self.momentum)
+            )
         self._noise: Any = None
 
     def ask(self) -> Tensor:
