@@ -31,7 +31,7 @@ class TPE(BlackBoxSearch):
     reads, and what it cannot express it does not find.
 
     A batch is asked for at once, with running trials taken for bad ones (optuna's ``constant_liar``). An
-    update takes longer, the more trials there are (a hundredth of a second per candidate for 256); ``memory``
+    update takes longer, the more trials there are (with 256, some 20 ms of a core per candidate); ``memory``
     bounds it.
 
     Args:
