@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..checks import integer
-from ..runtime import one_thread
+from ..runtime import one_thread, plain_modes
 from .figures import figures, read
 from .result import Row
 from .search import Search, SearchEnded
@@ -85,8 +85,9 @@ class BlackBoxSearch(Search):
         engine = self.engine
         generator = torch.Generator().manual_seed(self.seed)
         shape = (engine.episode_length, engine.layout.size)
-        drawn = initial_right * torch.randn(shape, generator=generator, dtype=torch.float32)
-        return torch.where(engine.layout.right_mask(), drawn, 0.0).flatten()
+        with plain_modes():
+            drawn = initial_right * torch.randn(shape, generator=generator, dtype=torch.float32)
+            return torch.where(engine.layout.right_mask(), drawn, 0.0).flatten()
 
     def noise(self, rows: int, columns: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Standard normal numbers [rows, columns] of the search's generator, on the engine's device."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..checks import positive
+from ..runtime import plain_modes
 from ..storage.files import Json
 from .black_box import BlackBoxSearch
 
@@ -53,7 +54,8 @@ class HillClimbing(BlackBoxSearch):
         self._target = 1 / (5 + math.sqrt(self.population) / 2)
         self._rate = self._target * self.population / (2 + self._target * self.population)
         self._damping = 1 + self.dimensions / (2 * self.population)
-        self.parent = self.start(self.initial_right).to(self.engine.device)
+        with plain_modes():
+            self.parent = self.start(self.initial_right).to(self.engine.device)
         self.parent_return = 0.0
         self.step_size = self.sigma
         self.success = self._target

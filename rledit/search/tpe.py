@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..checks import integer
 from ..extras import require
+from ..runtime import plain_modes
 from ..storage.files import Json
 from .ablations import Ablations
 from .black_box import BlackBoxSearch
@@ -30,7 +31,7 @@ class TPE(BlackBoxSearch):
     reads, and what it cannot express it does not find.
 
     A batch is asked for at once, with running trials taken for bad ones (optuna's ``constant_liar``). An
-    update takes longer, the more trials there are (a hundredth of a second per candidate for 256); ``memory``
+    update takes longer, the more trials there are (with 256, some 20 ms of a core per candidate); ``memory``
     bounds it.
 
     Args:
@@ -57,7 +58,8 @@ class TPE(BlackBoxSearch):
         self.startup = integer("startup", startup)
         self.memory = integer("memory", memory, least=2)
         self._optuna = require("optuna", "search", "TPE")
-        self._space = Ablations(self.engine)
+        with plain_modes():
+            self._space = Ablations(self.engine)
         size = self._space.dimensions
         if size > MOST_DIMENSIONS:
             raise ValueError(
@@ -67,9 +69,9 @@ class TPE(BlackBoxSearch):
         self._ranges = {
             f"x{i:02d}": self._optuna.distributions.FloatDistribution(0.0, 1.0) for i in range(size)
         }
-        self.trials = torch.empty(0, size, dtype=torch.float64)
-        self.values = torch.empty(0, dtype=torch.float64)
-        self._asked = torch.empty(0, size, dtype=torch.float64)
+        with plain_modes():
+            self.trials = self._asked = torch.empty(0, size, dtype=torch.float64)
+            self.values = torch.empty(0, dtype=torch.float64)
 
     def ask(self) -> Tensor:
         with _quiet(self._optuna):

@@ -35,6 +35,13 @@ PROMISED = {
         r"file and model agree: True",
         r"refused: the edit was learned for other weights",
     ],
+    "08_searches": [
+        r"unedited: forget (100|9\d)\.\d%",
+        r"PPO: forget \d\.\d%, retain (100|9\d)\.\d% \((policy mean|elite)",
+        r"ES: forget \d\.\d%, retain (100|9\d)\.\d% \((mean|elite)",
+        r"HillClimbing: forget \d\.\d%, retain (100|9\d)\.\d% \((parent|elite)",
+        r"RandomSearch: forget \d+\.\d%, retain (100|\d\d)\.\d% \(elite",
+    ],
     "07_third_rule": [r"after: forget \d\.\d%, retain (100|9\d)\.\d%", r"Edit\(.*rows"],
 }
 """What an example prints, as regular expressions in any order."""

@@ -145,6 +145,21 @@ def test_ctrl_c_amid_an_update_takes_it_back(name: str, moment: str, monkeypatch
 
 
 @pytest.mark.parametrize("name", SEARCHES)
+def test_the_callers_modes_change_nothing(name: str) -> None:
+    plain = make(name)
+    plain.train(16 * 2)
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.inference_mode():
+            other = SEARCHES[name](plain.env)
+            other.update()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    other.update()
+    assert torch.equal(other.elites.actions, plain.elites.actions)
+
+
+@pytest.mark.parametrize("name", SEARCHES)
 def test_what_a_state_holds_does_not_change(name: str) -> None:
     search = make(name)
     search.update()
