@@ -144,11 +144,8 @@ class Recipe(ABC):
         return {}
 
     def unedited(self, path: Path) -> nn.Module:
-        """The model before the edit, from the run's own file, for whoever checks its record.
-
-        Raises:
-            ValueError, OSError: the file does not fit, or cannot be read.
-        """
+        """The model before the edit, from the run's own file, for whoever checks its record; ValueError or
+        OSError for a file that does not fit, or cannot be read."""
         raise ValueError("runs of this kind cannot be checked: their recipe does not say how to read a model")
 
     def populations(self) -> Mapping[str, Population]:
@@ -301,12 +298,8 @@ def _make_baselines(wanted: Mapping[str, Baseline], made: dict[str, Any]) -> lis
 def _recorder(
     recipe: Recipe, prepared: Prepared, folder: RunFolder, result: Result, edited: nn.Module
 ) -> Recorder:
-    search: dict[str, Json] = {
-        "way": prepared.search.engine.way,
-        "candidates": result.candidates,
-        "origin": result.origin,
-        "stopped": result.stopped,
-    }
+    named = {key: getattr(result, key) for key in ("candidates", "origin", "stopped")}
+    search = {"way": prepared.search.engine.way, **named}
 
     def known() -> dict[str, Any]:
         return {**facts(result.edit, prepared.model, edited, recipe.populations()), "search": search}

@@ -43,6 +43,12 @@ PROMISED = {
         r"RandomSearch: forget \d+\.\d%, retain (100|\d\d)\.\d% \(elite",
     ],
     "07_third_rule": [r"after: forget \d\.\d%, retain (100|9\d)\.\d%", r"Edit\(.*rows"],
+    "09_several_requests": [
+        r"forget 1 +\S+ +[0-2]\.\d+% +\S+ +[0-2]\.\d+% .*[ ]9\d\.\d+%\n",  # class 1, class 3, the others
+        r"refused: 'forget 1': learned on weights that included 'forget 7'",
+        r"accuracy of class 7: \d\.\d+% -> [5-9]\d\.\d+%",
+        r"left is what the others give, bit for bit: True",
+    ],
 }
 """What an example prints, as regular expressions in any order."""
 
