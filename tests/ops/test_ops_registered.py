@@ -88,6 +88,7 @@ def test_fake_tensors_have_the_real_shapes(wanted: list[str]) -> None:
     arguments = list(tail(torch.float32, "shift"))
     arguments[11] = wanted
     real = ops.score_tail(*arguments)
+    values, deep = list(logits(torch.float32)[:3]), list(features(torch.float32)[:5])
     mode = FakeTensorMode()
 
     def fake(value: Any) -> Any:
@@ -98,9 +99,9 @@ def test_fake_tensors_have_the_real_shapes(wanted: list[str]) -> None:
     with mode:
         imagined = ops.score_tail(*fake(arguments))
         of_logits = [part for part in wanted if part not in PROBE_PARTS]
-        tallied = ops.tally_logits(*fake([*logits(torch.float32)[:3], of_logits, 16]))
+        tallied = ops.tally_logits(*fake([*values, of_logits, 16]))
         probes = [part for part in wanted if part in PROBE_PARTS]
-        probed = ops.tally_features(*fake(list(features(torch.float32)[:5])), probes)
+        probed = ops.tally_features(*fake(deep), probes)
     told = tallied._replace(recalled=probed[0], nearest=probed[1])
     for counts in (imagined, told):
         assert [part.shape for part in counts] == [part.shape for part in real]

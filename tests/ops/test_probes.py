@@ -40,9 +40,9 @@ def test_two_points_on_a_line() -> None:
 
 
 def test_a_ridge_probe_is_no_nearest_mean() -> None:
-    # Five of class 0 at 0; class 1 at 1, 1 and 10, whose mean is 4: by means the border is at 2. By least squares
-    # p = (5/8, 3/8), the mean m = 1.5 and w = B / A = 7.5 / 84, so that both scores are the same, 1/2, at
-    # m + (1/8) / w = 2.9.
+    # Five of class 0 at 0; class 1 at 1, 1 and 10, whose mean is 4: by means the border is at 2. By least
+    # squares p = (5/8, 3/8), the mean m = 1.5 and w = B / A = 7.5 / 84, so that both scores are the same,
+    # 1/2, at m + (1/8) / w = 2.9.
     learned = torch.tensor([0.0] * 5 + [1.0, 1.0, 10.0])
     labels = torch.tensor([0] * 5 + [1] * 3 + [1, 1, 0, 0])
     judged = torch.tensor([2.5, 3.0, 2.5, 1.9])
