@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from rledit import _native
-from rledit.ops import Counts, concordant_pairs
+from rledit.ops import Counts, concordant_pairs, loss_bins
 from rledit.zoo.data import Dataset, load
 
 # Without a GPU, Triton's interpreter runs the kernels. It must know before they are imported.
@@ -140,7 +140,38 @@ def assert_counts(
         assert torch.equal(surplus.sum(-1), (~settled_bin).double() @ member.T)
         if ours.concordant.numel():
             assert torch.equal(ours.concordant, concordant_pairs(ours.histogram))
+    if ours.lower_loss.numel():
+        least, most = _lower_loss_bounds(logits, bound, labels, member)
+        assert (least <= ours.lower_loss).all()
+        assert (ours.lower_loss <= most).all()
     return float((~sure).double().mean())
+
+
+def _lower_loss_bounds(
+    logits: Tensor, bound: Tensor, labels: Tensor, member: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The least and the most that losses off by ``bound`` can make of lower_loss, [N, G, G]."""
+    own = logits.gather(-1, labels.expand(logits.shape[:2])[..., None])
+    behind = (logits - own).scatter(-1, labels.expand(logits.shape[:2])[..., None], -torch.inf)
+    log_odds = behind.logsumexp(-1)
+    # Two logits are off, their difference is rounded, and exp and the sum are good to a few units.
+    slack = 2 * bound + 2.0**-24 * ((logits - own).abs().amax(-1) + logits.shape[-1] + 16)
+
+    def bins(value: Tensor) -> Tensor:
+        return loss_bins(
+            torch.stack([value.new_zeros(value.shape), value], -1), labels.new_zeros(labels.shape)
+        )
+
+    low, high = bins(log_odds - slack), bins(log_odds + slack)
+
+    def pairs(first: Tensor, second: Tensor) -> Tensor:
+        lower = first[:, :, None] < second[:, None]
+        same = first[:, :, None] == second[:, None]
+        return torch.stack(
+            [member @ (2 * a.double() + b.double()) @ member.T for a, b in zip(lower, same, strict=True)]
+        )
+
+    return pairs(high, low), pairs(low, high)
 
 
 @pytest.fixture(scope="session", name="assert_counts")

@@ -10,7 +10,7 @@ import torch
 from native_arguments import score_tail
 from torch import Tensor
 
-from rledit.ops import NONLINEARITIES, TALLY_PARTS, Counts
+from rledit.ops import NONLINEARITIES, PROBE_PARTS, TALLY_PARTS, Counts
 
 # Unit roundoffs: half of what the last bit of a number from 1 to 2 is worth.
 U32 = 2.0**-24  # float32, 24 bits of significand
@@ -23,6 +23,9 @@ U_SPLIT = 2.0**-15 + 2.0**-24
 # The same with two TF32 of 11 bits, as GPUs multiply it: lo is at most 2^-11, so lo*lo' and both rests are at
 # most 2^-22 each.
 U_TF32X3 = 3 * 2.0**-22
+
+LOGIT_PARTS = tuple(part for part in TALLY_PARTS if part not in PROBE_PARTS)
+"""What can be counted without a probe."""
 
 Arguments = tuple[
     Tensor,
@@ -89,7 +92,7 @@ class Case:
 
     def wanted(self) -> list[str]:
         """All parts that its number of classes allows."""
-        return list(TALLY_PARTS if self.sizes[-1] == 2 else TALLY_PARTS[:4])
+        return list(LOGIT_PARTS if self.sizes[-1] == 2 else TALLY_PARTS[:4])
 
 
 CASES = {
@@ -110,8 +113,8 @@ CASES = {
     "unedited": Case(edited=(), candidates=1),
     "single layer": Case(sizes=(50, 11), samples=372),
     "single layer, full rank": Case(sizes=(13, 11), samples=372, rank=11),
-    "two classes": Case(sizes=(45, 7, 2), parts=TALLY_PARTS, samples=372, groups=9),
-    "two classes, single layer": Case(sizes=(19, 2), parts=TALLY_PARTS, samples=151, groups=64),
+    "two classes": Case(sizes=(45, 7, 2), parts=LOGIT_PARTS, samples=372, groups=9),
+    "two classes, single layer": Case(sizes=(19, 2), parts=LOGIT_PARTS, samples=151, groups=64),
     "one input": Case(sizes=(1, 5, 3), rank=1),
     "own weights": Case(edited=(), own=(0,), candidates=6),
     "own weights with factors": Case(edited=(0,), own=(0, 1), candidates=6),

@@ -12,6 +12,7 @@ from rledit import _native
 PARTS = ["correct", "predicted", "confusion", "loss"]
 ALGEBRAS = ["automatic", "shared_product", "formed", "formed_once"]
 # What a PreparedTail is made of; all else is an argument of its score().
+PROBING = ("fit", "ridge")  # among what PreparedTail takes, where there is a probe
 PREPARED = ("activations", "weights", "biases", "nonlinearities", "labels", "groups", "precision")
 
 
@@ -87,7 +88,8 @@ def for_preparing(arguments: dict[str, Any]) -> dict[str, Any]:
     weights = arguments["weights"]
     if isinstance(weights, list):
         weights = [np.zeros(w.shape[1:], w.dtype) if _is_own(w) else w for w in weights]
-    return {name: arguments[name] for name in PREPARED} | {"weights": weights}
+    probe = {name: arguments[name] for name in PROBING if name in arguments}
+    return {name: arguments[name] for name in PREPARED} | {"weights": weights} | probe
 
 
 def for_scoring(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -95,7 +97,8 @@ def for_scoring(arguments: dict[str, Any]) -> dict[str, Any]:
     weights = arguments["weights"]
     if isinstance(weights, list):
         weights = [w if _is_own(w) else None for w in weights]
-    return {name: arguments[name] for name in arguments if name not in PREPARED} | {"weights": weights}
+    others = {name: value for name, value in arguments.items() if name not in (*PREPARED, *PROBING)}
+    return others | {"weights": weights}
 
 
 def prepare(arguments: dict[str, Any]) -> _native.PreparedTail:

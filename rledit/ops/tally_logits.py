@@ -75,10 +75,11 @@ def tally_logits_ref(
             histogram = binned
         if "concordant" in wanted:
             concordant = concordant_pairs(binned)
-    none = lower_loss = labels.new_empty(0)
+    # A tensor each: outputs of an op must not share memory.
+    recalled, nearest, lower_loss = (labels.new_empty(0) for _ in range(3))
     if "lower_loss" in wanted:
         lower_loss = lower_loss_pairs(loss_bins(logits, labels), groups)
-    return Counts(correct, predictions, confusion, loss, histogram, concordant, none, none, lower_loss)
+    return Counts(correct, predictions, confusion, loss, histogram, concordant, recalled, nearest, lower_loss)
 
 
 def bins_of(margins: Tensor, bins: int, margin_limit: float) -> Tensor:

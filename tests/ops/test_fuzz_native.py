@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from native_arguments import ALGEBRAS, MUTATIONS, for_preparing, for_scoring, mutate
 
 from rledit import _native
-from rledit.ops import TALLY_PARTS
+from rledit.ops import PROBE_PARTS, TALLY_PARTS
 
 CALLS = int(os.environ.get("RLEDIT_FUZZ_CALLS", "20000"))
 CALLS_PER_EXAMPLE = 500
@@ -86,7 +86,9 @@ class Maker:
         if self.chance(0.05):  # booleans that are neither 0 nor 1
             groups = np.frombuffer(self.random.bytes(groups.size), np.uint8).view(bool).reshape(groups.shape)
         labels = self.random.integers(0, classes, count)
-        parts = list(TALLY_PARTS if classes == 2 else TALLY_PARTS[:4])
+        parts = [part for part in TALLY_PARTS if part not in PROBE_PARTS]
+        if classes != 2:
+            parts = [part for part in parts if part not in ("histogram", "concordant")]
         return {
             "labels": labels,
             "groups": groups,
@@ -111,6 +113,10 @@ class Maker:
             rights.append(self.floats(n, rank, i) if edited else None)
         if all(w.ndim == 2 for w in weights) and all(left is None for left in lefts):
             n = 1
+        samples = self.samples(count, sizes[-1])
+        if self.chance(0.4):
+            samples |= self.probe(count)
+            samples["wanted"] += [part for part in PROBE_PARTS if self.chance(0.7)]
         return {
             "activations": self.floats(count, sizes[0]),
             "weights": weights,
@@ -118,7 +124,7 @@ class Maker:
             "nonlinearities": [
                 self.pick(["identity", "relu", "gelu", "gelu_tanh", "tanh", "silu"]) for _ in weights
             ],
-            **self.samples(count, sizes[-1]),
+            **samples,
             "lefts": lefts,
             "rights": rights,
             "candidates": n,
@@ -146,6 +152,23 @@ class Maker:
     def logits(self) -> dict[str, Any]:
         n, count, classes = self.pick([0, 1, 5]), self.pick([0, 1, 64, 65, 130]), self.pick([1, 2, 2, 7, 33])
         return {"logits": self.floats(n, count, classes), **self.samples(count, classes)}
+
+    def probe(self, count: int) -> dict[str, Any]:
+        fit = self.random.random(count) < self.pick([0.1, 0.5, 1.0])
+        fit[:1] = True
+        return {"fit": fit, "ridge": self.pick([1e-9, 1e-3, 1e6])}
+
+    def features(self) -> dict[str, Any]:
+        n, count, width, classes = self.pick([0, 1, 5]), self.pick([0, 1, 65, 130]), self.pick([1, 3, 20]), 7
+        samples = self.samples(count, classes)
+        return {
+            "features": self.floats(n, count, width),
+            "labels": samples["labels"],
+            "groups": samples["groups"],
+            **self.probe(count),
+            "classes": classes,
+            "wanted": [part for part in PROBE_PARTS if self.chance(0.7)],
+        }
 
     def wrong(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """The arguments with one of them replaced."""
@@ -210,6 +233,7 @@ FUNCTIONS = {
     "PreparedTail": (prepare_and_score, Maker.tail),
     "apply_lowrank_": (_native.apply_lowrank_, Maker.lowrank),
     "tally_logits": (_native.tally_logits, Maker.logits),
+    "tally_features": (_native.tally_features, Maker.features),
 }
 
 
@@ -230,9 +254,8 @@ def call(name: str, arguments: dict[str, Any], right: bool) -> str:
     if right and mistake is not None:
         raise AssertionError("right arguments were refused") from mistake
     if mistake is None and name != "apply_lowrank_":
-        correct, predicted, confusion, loss, histogram, concordant = counts
-        assert np.isfinite(loss).all()
-        assert all((part >= 0).all() for part in (correct, predicted, confusion, histogram, concordant))
+        assert all(np.isfinite(part).all() for part in counts)
+        assert all((part >= 0).all() for part in counts if part.dtype == np.int64)
     assert contents(fixed) == before
     if whole is not None:
         assert (whole[:64] == GUARD).all()

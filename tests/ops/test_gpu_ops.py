@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-from exact_tails import CASES, U16, U32, Case, exact_tail
+from exact_tails import CASES, LOGIT_PARTS, U16, U32, Case, exact_tail
 from flat_ops import score_tail, tally_logits
 from gpu_backends import DEVICE, NAMES, cuda_on_host, gpu_backend
 from torch import Tensor, nn
@@ -169,7 +169,7 @@ def test_tally_logits(
     logits = 3 * torch.randn(n, s, c, generator=random)
     labels = torch.randint(c, (s,), generator=random)
     groups = torch.rand(g, s, generator=random) < torch.linspace(0.02, 1, g)[:, None]
-    wanted = [part for part in TALLY_PARTS if part not in ("histogram", "concordant") or c == 2]
+    wanted = [part for part in LOGIT_PARTS if part not in ("histogram", "concordant") or c == 2]
     counts = tally_logits(gpu, *on_device((logits, labels, groups)), wanted, 77, 5.0)
     ours = Counts(*(part.cpu() for part in counts))
     exactly = torch.zeros(n, s, dtype=torch.float64)
@@ -186,8 +186,8 @@ def test_ties_bins_and_what_is_not_finite(gpu: Backend) -> None:
     broken[0, 1, 0], broken[0, 3, 1] = torch.nan, torch.inf
     labels, groups = torch.tensor([0, 1, 1, 1, 0]), torch.ones(1, 5, dtype=torch.bool)
     for values in (logits, broken):
-        counts = tally_logits(gpu, *on_device((values, labels, groups)), list(TALLY_PARTS), 4, 1.0)
-        expected = tally_logits(REFERENCE, values, labels, groups, list(TALLY_PARTS), 4, 1.0)
+        counts = tally_logits(gpu, *on_device((values, labels, groups)), list(LOGIT_PARTS), 4, 1.0)
+        expected = tally_logits(REFERENCE, values, labels, groups, list(LOGIT_PARTS), 4, 1.0)
         for mine, theirs in zip(counts, expected, strict=True):
             torch.testing.assert_close(mine.cpu(), theirs, rtol=1e-6, atol=1e-6)
 
@@ -385,7 +385,7 @@ def test_the_shim_finds_what_it_is_there_for(shim: ctypes.CDLL) -> None:
 
 def test_many_items_for_one_block(shim: ctypes.CDLL, assert_counts: Callable[..., float]) -> None:
     """More candidates than blocks: blocks take several, and start each from zero."""
-    case = Case(samples=140, sizes=(4, 3, 2), rank=1, candidates=31, parts=TALLY_PARTS)
+    case = Case(samples=140, sizes=(4, 3, 2), rank=1, candidates=31, parts=LOGIT_PARTS)
     arguments = case.build()
     logits, bound = exact_tail(arguments, "shift", case.scale, "float32", "tf32x3")
     assert_counts(

@@ -164,7 +164,7 @@ def test_finite_logits_whose_difference_overflows(isa: str) -> None:
     values = np.array([[[3e38, -3e38], [-3e38, 3e38]]], dtype=np.float32)
     labels, groups = np.array([1, 1]), np.ones((1, 2), dtype=bool)
     parts = [*PARTS, "histogram"]
-    correct, _, _, loss, histogram, _ = _native.tally_logits(values, labels, groups, parts, 4, 1.0)
+    correct, _, _, loss, histogram, *_ = _native.tally_logits(values, labels, groups, parts, 4, 1.0)
     assert correct.tolist() == [[1]]
     assert loss[0, 0] == pytest.approx(6e38, rel=1e-6)
     assert histogram.tolist() == [[[[0, 0, 0, 0], [1, 0, 0, 1]]]]
@@ -174,7 +174,7 @@ def test_finite_logits_whose_difference_overflows(isa: str) -> None:
 def test_the_loss_of_a_sure_prediction_keeps_its_digits(isa: str) -> None:
     _native.select_isa(isa)
     values = np.array([[[1000.0, 985.0]]], dtype=np.float32)
-    *_, loss, _, _ = _native.tally_logits(
+    _, _, _, loss, *_ = _native.tally_logits(
         values, np.array([0]), np.ones((1, 1), dtype=bool), ["loss"], 1, 1.0
     )
     # log1p(exp(-15)) = 3.059e-7; of the sum 1 + 3.059e-7 a float32 keeps multiples of 1.19e-7.

@@ -38,6 +38,11 @@ def test_what_is_wrong_is_named() -> None:
     assert message(candidates=12).startswith("lefts[0]: expected shape [12, 18, any], got [13, 18, 3]")
     assert "candidates: expected 1 without factors" in message(lefts=[None] * 2, rights=[None] * 2)
     assert "has only one of its two factors" in message(lefts=[None] * 2)
+    fit = np.arange(700) % 2 == 0
+    assert message(fit=fit[:-1]) == "fit: expected shape [700], got [699]"
+    assert message(fit=fit & False) == "fit: expected at least one of 700 samples to learn from, got none"
+    assert "ridge: expected a positive number" in message(fit=fit, ridge=np.nan)
+    assert "recalled needs a probe of features, got none" in message(wanted=["recalled"])
     assert "aligned" in message(labels=odd_address(tail()["labels"]))
     frozen = lowrank()
     frozen["weight"].flags.writeable = False

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from exact_tails import CASES, U32, U_SPLIT, Case, exact_tail, native_counts, splits
+from exact_tails import CASES, LOGIT_PARTS, U32, U_SPLIT, Case, exact_tail, native_counts, splits
 from flat_ops import score_tail, tally_logits
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -202,7 +202,7 @@ def cases(draw: st.DrawFn) -> Case:
         groups=draw(st.sampled_from([1, 2, 5, 63, 64])),
         bias=draw(st.booleans()),
         scale=draw(st.sampled_from([1.0, -0.5, 0.01])),
-        parts=TALLY_PARTS if sizes[-1] == 2 else TALLY_PARTS[:4],
+        parts=LOGIT_PARTS if sizes[-1] == 2 else (*TALLY_PARTS[:4], "lower_loss"),
         seed=draw(st.integers(0, 9)),
     )
 
@@ -257,7 +257,7 @@ def test_tally_logits(
     logits = 3 * torch.randn(n, s, c, generator=random)
     labels = torch.randint(c, (s,), generator=random)
     groups = torch.rand(g, s, generator=random) < torch.linspace(0.02, 1, g)[:, None]
-    wanted = [part for part in TALLY_PARTS if part not in ("histogram", "concordant") or c == 2]
+    wanted = [part for part in LOGIT_PARTS if part not in ("histogram", "concordant") or c == 2]
     _native.select_isa(isa)
     ours = tally_logits(NATIVE, logits, labels, groups, wanted, 77, 5.0)
     exactly = torch.zeros(n, s, dtype=torch.float64)  # these very logits: nothing may differ
@@ -273,7 +273,7 @@ def test_ties_go_to_the_first_class_and_bins_to_the_right(backend_: Backend, isa
     _native.select_isa(isa)
     logits = torch.tensor([[[1.0, 1.0], [0.0, 0.5], [0.5, 0.0], [-9.0, 9.0], [9.0, -9.0]]])
     labels, groups = torch.tensor([0, 1, 1, 1, 0]), torch.ones(1, 5, dtype=torch.bool)
-    counts = tally_logits(backend_, logits, labels, groups, list(TALLY_PARTS), 4, 1.0)
+    counts = tally_logits(backend_, logits, labels, groups, list(LOGIT_PARTS), 4, 1.0)
     assert counts.predicted.tolist() == [[[3, 2]]]
     assert counts.confusion.tolist() == [[[[2, 0], [1, 2]]]]
     # Margins 0, .5, -.5, 18, -18; the edges of the bins are -1, -.5, 0, .5, 1 and belong to the right.

@@ -13,11 +13,12 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from rledit import _native, ops
-from rledit.ops import TALLY_PARTS, backend
+from rledit.ops import PROBE_PARTS, TALLY_PARTS, backend
 from rledit.ops.score_tail import from_schema
 
 DTYPES = [torch.float32, torch.float64]
 WORLDS = ["shift", "mask"]
+LOGIT_PARTS = [part for part in TALLY_PARTS if part not in PROBE_PARTS]
 
 
 def lowrank(dtype: torch.dtype, world: str) -> tuple[Any, ...]:
@@ -39,7 +40,7 @@ def tail(dtype: torch.dtype, world: str) -> tuple[Any, ...]:
     return (
         normal(70, 6), [normal(5, 6), normal(4, 2, 5)], [normal(5), None], ["gelu", "identity"],
         labels, groups, [normal(4, 5, 2), None], [normal(4, 2, 6), None],
-        world, 0.5, "float32", list(TALLY_PARTS), 16, 4.0,
+        world, 0.5, "float32", list(TALLY_PARTS), 16, 4.0, ops.halves(labels), 0.01,
     )  # fmt: skip
 
 
@@ -47,7 +48,13 @@ def logits(dtype: torch.dtype) -> tuple[Any, ...]:
     _, _, _, _, labels, groups, *_ = tail(dtype, "shift")
     random = torch.Generator().manual_seed(1)
     values = torch.randn(4, 70, 2, generator=random, dtype=dtype)
-    return values, labels, groups, list(TALLY_PARTS), 16, 4.0
+    return values, labels, groups, LOGIT_PARTS, 16, 4.0
+
+
+def features(dtype: torch.dtype) -> tuple[Any, ...]:
+    _, _, _, _, labels, groups, *_ = tail(dtype, "shift")
+    values = torch.randn(4, 70, 5, generator=torch.Generator().manual_seed(1), dtype=dtype)
+    return values, labels, groups, ops.halves(labels), 0.01, list(PROBE_PARTS)
 
 
 def strided(value: Any) -> Any:
@@ -65,12 +72,13 @@ def assert_same(ours: Any, theirs: Any) -> None:
 
 @pytest.mark.parametrize("world", WORLDS)
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", ["apply_lowrank_", "score_tail", "tally_logits"])
+@pytest.mark.parametrize("name", ["apply_lowrank_", "score_tail", "tally_logits", "tally_features"])
 def test_opcheck(name: str, dtype: torch.dtype, world: str) -> None:
     arguments = {
         "apply_lowrank_": lowrank(dtype, world),
         "score_tail": tail(dtype, world),
         "tally_logits": logits(dtype),
+        "tally_features": features(dtype),
     }[name]
     torch.library.opcheck(getattr(torch.ops.rledit, name).default, arguments)
 
@@ -80,6 +88,7 @@ def test_fake_tensors_have_the_real_shapes(wanted: list[str]) -> None:
     arguments = list(tail(torch.float32, "shift"))
     arguments[11] = wanted
     real = ops.score_tail(*arguments)
+    values, deep = list(logits(torch.float32)[:3]), list(features(torch.float32)[:5])
     mode = FakeTensorMode()
 
     def fake(value: Any) -> Any:
@@ -89,8 +98,12 @@ def test_fake_tensors_have_the_real_shapes(wanted: list[str]) -> None:
 
     with mode:
         imagined = ops.score_tail(*fake(arguments))
-        tallied = ops.tally_logits(*fake([*logits(torch.float32)[:3], wanted, 16]))
-    for counts in (imagined, tallied):
+        of_logits = [part for part in wanted if part not in PROBE_PARTS]
+        tallied = ops.tally_logits(*fake([*values, of_logits, 16]))
+        probes = [part for part in wanted if part in PROBE_PARTS]
+        probed = ops.tally_features(*fake(deep), probes)
+    told = tallied._replace(recalled=probed[0], nearest=probed[1])
+    for counts in (imagined, told):
         assert [part.shape for part in counts] == [part.shape for part in real]
         assert [part.dtype for part in counts] == [part.dtype for part in real]
 
@@ -101,6 +114,8 @@ def test_float64_runs_the_reference(world: str) -> None:
     assert_same(ops.score_tail(*wide), ops.score_tail_ref(*from_schema(*wide)))
     values = logits(torch.float64)
     assert_same(ops.tally_logits(*values), ops.tally_logits_ref(*values))
+    deep = features(torch.float64)
+    assert_same(ops.tally_features(*deep), ops.tally_features_ref(*deep))
     weight, *rest = lowrank(torch.float64, world)
     expected = weight.clone()
     ops.apply_lowrank_ref(expected, *rest)
@@ -115,6 +130,8 @@ def test_any_layout_gives_the_same(dtype: torch.dtype, world: str) -> None:
     assert_same(ops.score_tail(*map(strided, dense)), ops.score_tail(*dense))
     values = logits(dtype)
     assert_same(ops.tally_logits(*map(strided, values)), ops.tally_logits(*values))
+    deep = features(dtype)
+    assert_same(ops.tally_features(*map(strided, deep[:4]), *deep[4:]), ops.tally_features(*deep))
 
     weight, *rest = lowrank(dtype, world)
     view = strided(weight)
@@ -162,6 +179,11 @@ BAD = {
     r"groups: expected at most 64, got 65": {5: torch.ones(65, 70, dtype=torch.bool)},
     r"bins": {12: 0},
     r"margin_limit": {13: -1.0},
+    r"fit: expected bool \[70\], got torch.bool \[69\]": {14: torch.ones(69, dtype=torch.bool)},
+    r"fit: expected bool \[S\], got torch.int64": {14: torch.ones(70, dtype=torch.int64)},
+    r"fit: expected at least one of 70 samples to learn from": {14: torch.zeros(70, dtype=torch.bool)},
+    r"recalled needs a probe": {14: None},
+    r"ridge: expected a positive number, got 0": {15: 0.0},
 }
 
 
@@ -180,6 +202,38 @@ def test_histograms_need_two_classes() -> None:
     for function in (ops.tally_logits, ops.tally_logits_ref):
         with pytest.raises(ValueError, match="histogram needs 2 classes, got 3"):
             function(*arguments)
+
+
+def test_logits_alone_have_no_features() -> None:
+    arguments = [*logits(torch.float32)[:3], ["correct", "nearest"]]
+    for function in (ops.tally_logits, ops.tally_logits_ref):
+        with pytest.raises(ValueError, match="nearest needs features, which tally_logits is not given"):
+            function(*arguments)
+
+
+BAD_FEATURES = {
+    r"features: expected shape \[N, S, D\], D at least 1, got \[4, 70, 0\]": {0: torch.zeros(4, 70, 0)},
+    r"features: expected shape \[N, S, D\]": {0: torch.zeros(70, 5)},
+    r"labels: expected int64 \[70\]": {1: torch.zeros(69, dtype=torch.int64)},
+    r"labels: expected values": {1: torch.full((70,), -1)},
+    r"groups: expected bool": {2: torch.zeros(3, 70)},
+    r"fit: expected bool \[70\]": {3: torch.zeros(70)},
+    r"fit: expected at least one": {3: torch.zeros(70, dtype=torch.bool)},
+    r"ridge: expected a positive number, got -1": {4: -1.0},
+    r"wanted: expected some of recalled, nearest; got 'correct'": {5: ["correct"]},
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("message", BAD_FEATURES)
+def test_bad_features_are_named(message: str, dtype: torch.dtype) -> None:
+    arguments = list(features(dtype))
+    for index, value in BAD_FEATURES[message].items():
+        arguments[index] = value.to(dtype) if index == 0 else value
+    with pytest.raises(ValueError, match=message):
+        ops.tally_features(*arguments)
+    with pytest.raises(ValueError, match=message):
+        ops.tally_features_ref(*arguments)
 
 
 def test_factors_that_do_not_fit() -> None:

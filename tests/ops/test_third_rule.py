@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from exact_tails import Case, exact_tail
+from exact_tails import LOGIT_PARTS, Case, exact_tail
 from flat_ops import score_tail
 from gpu_backends import DEVICE, gpu_backend
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ CASES = {
     "first": Case(samples=151, sizes=(31, 17, 3), rank=3),
     "all": Case(sizes=(40, 21, 13, 6), edited=(0, 1, 2), rank=3, functions=("tanh", "gelu")),
     "own weights": Case(samples=65, edited=(0,), own=(0, 1), candidates=6),
-    "two classes": Case(sizes=(45, 7, 2), parts=ops.TALLY_PARTS, groups=9),
+    "two classes": Case(sizes=(45, 7, 2), parts=LOGIT_PARTS, groups=9),
 }
 BACKENDS = ("reference", "native", "triton", "cuda")
 
