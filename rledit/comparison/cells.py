@@ -60,7 +60,7 @@ class Cells:
         asked = json.loads(json.dumps(dict(config)))
         self._check(asked)
         try:
-            (self.path / CELLS).mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise write_error(self.path, error) from error
         self._lock = FileLock(self.path / LOCK)
@@ -71,6 +71,7 @@ class Cells:
         try:
             self._check(asked)
             write_json(self.path / CONFIG, asked)
+            (self.path / CELLS).mkdir(exist_ok=True)
         except BaseException:
             self._lock.release()
             raise

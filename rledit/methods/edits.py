@@ -67,5 +67,5 @@ def edit_method(
     return run
 
 
-rledit_mask = edit_method("rledit-mask", "rledit, mask", "mask", lambda env, seed: PPO(env, seed=seed))
-rledit_shift = edit_method("rledit-shift", "rledit, shift", "shift", lambda env, seed: PPO(env, seed=seed))
+rledit_mask = edit_method("rledit_mask", "rledit, mask", "mask", lambda env, seed: PPO(env, seed=seed))
+rledit_shift = edit_method("rledit_shift", "rledit, shift", "shift", lambda env, seed: PPO(env, seed=seed))

@@ -31,7 +31,7 @@ def make_task(seed):
     problem, test = make_problem(seed=seed)
     return ComparisonTask(problem, AuditData(problem.reward, test, problem.classes, ("0",), seed=seed))
 """
-METHODS = ["logit-mask", "finetune-last", "rledit-shift"]
+METHODS = ["logit_mask", "finetune_last", "rledit_shift"]
 
 
 @pytest.fixture(scope="module")
@@ -66,11 +66,11 @@ def test_a_table_has_every_cell(compared: Path) -> None:
     )
     assert {"seconds", "evaluations", "needs_gradients", "forget_agreement_rate"} <= set(rows[0])
     by_method = {row["method"]: row for row in rows}
-    assert float(by_method["logit-mask"]["forget_accuracy"]) == 0
-    assert by_method["logit-mask"]["probe_recall"] == by_method["unedited"]["probe_recall"]
-    assert by_method["rledit-shift"]["evaluations"] == "256"
-    assert by_method["rledit-shift"]["needs_gradients"] == "0"
-    assert by_method["finetune-last"]["needs_gradients"] == "1"
+    assert float(by_method["logit_mask"]["forget_accuracy"]) == 0
+    assert by_method["logit_mask"]["probe_recall"] == by_method["unedited"]["probe_recall"]
+    assert by_method["rledit_shift"]["evaluations"] == "256"
+    assert by_method["rledit_shift"]["needs_gradients"] == "0"
+    assert by_method["finetune_last"]["needs_gradients"] == "1"
     text = (compared / "table.md").read_text()
     assert "rledit compare --what 'ever'" in text
     assert "no method has at once" in text or "beyond 2 standard deviations" in text
@@ -80,10 +80,10 @@ def test_a_table_has_every_cell(compared: Path) -> None:
 def test_a_second_call_measures_what_is_missing_only(source: TaskSource, compared: Path) -> None:
     cells = compared / "cells"
     before = {path.name: path.stat().st_mtime_ns for path in cells.iterdir()}
-    lost, damaged = sorted(path for path in cells.iterdir() if "logit-mask" in path.name)
+    lost, damaged = sorted(path for path in cells.iterdir() if "logit_mask" in path.name)
     lost.unlink()
     damaged.write_text("{")
-    run(source, compared, ["logit-mask", "finetune-last"])
+    run(source, compared, ["logit_mask", "finetune_last"])
     after = {path.name: path.stat().st_mtime_ns for path in cells.iterdir()}
     assert {name for name in after if after[name] != before[name]} == {lost.name, damaged.name}
     assert json.loads(damaged.read_text())["forget_accuracy"] == 0
@@ -99,15 +99,15 @@ def test_what_fails_is_told_and_the_rest_goes_on(
         TASK.replace("return Comp", "import dataclasses\n    problem = dataclasses.replace(problem, "
                      "build=None, training=None)\n    return Comp")
     )  # fmt: skip
-    rows = run(TaskSource(str(path)), tmp_path / "out", ["logit-mask"], seeds=[0])
-    assert {row["method"] for row in rows} == {"unedited", "logit-mask"}
+    rows = run(TaskSource(str(path)), tmp_path / "out", ["logit_mask"], seeds=[0])
+    assert {row["method"] for row in rows} == {"unedited", "logit_mask"}
     assert "retrain" in caplog.text
     assert "expected a problem with build and training" in caplog.text
 
 
 def test_a_folder_of_another_comparison_is_refused(source: TaskSource, compared: Path) -> None:
     before = sorted(path.name for path in compared.rglob("*"))
-    with pytest.raises(ValueError, match="budget is .* there and .* here"):
+    with pytest.raises(ValueError, match=r"budget is .* there and .* here"):
         run(source, compared, budget=Budget(512))
     assert sorted(path.name for path in compared.rglob("*")) == before
 
@@ -153,7 +153,7 @@ def test_a_task_file_must_define_a_task(
     tmp_path: Path, code: str, message: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "mine.py").write_text(code)
-    assert run(TaskSource(str(tmp_path / "mine.py")), tmp_path / "out", ["logit-mask"], seeds=[0]) == []
+    assert run(TaskSource(str(tmp_path / "mine.py")), tmp_path / "out", ["logit_mask"], seeds=[0]) == []
     assert message in caplog.text
 
 
@@ -198,22 +198,22 @@ def row(method: str, seed: int, forget: float, retain: float, probe: float) -> d
 
 def test_ahead_means_better_in_all_beyond_two_deviations() -> None:
     rows = [
-        *(row("rledit-shift", seed, 0.02 + 0.001 * seed, 0.98, 0.95) for seed in range(3)),
+        *(row("rledit_shift", seed, 0.02 + 0.001 * seed, 0.98, 0.95) for seed in range(3)),
         *(row("scrub", seed, 0.01, 0.99, 0.90) for seed in range(3)),
         *(row("ssd", seed, 0.00, 0.90, 0.90) for seed in range(3)),
         *(row("retrain", seed, 0.00, 0.99, 0.90) for seed in range(3)),
     ]
-    assert ahead_of(rows, "rledit-shift") == ["scrub"]
+    assert ahead_of(rows, "rledit_shift") == ["scrub"]
     assert ahead_of(rows, "scrub") == []
     noisy = [
         *rows[:3],
         *(row("scrub", seed, [0.0, 0.0, 0.03][seed], 0.99, 0.90) for seed in range(3)),
     ]
-    assert ahead_of(noisy, "rledit-shift") == []
+    assert ahead_of(noisy, "rledit_shift") == []
     assert "SCRUB" in as_markdown(rows).split("## What")[0]
     assert summary(rows[:3], "forget_accuracy")[1] == pytest.approx(0.001)
     unknown = [{**rows[0], "forget_probe_accuracy": None}, *rows[3:6]]
-    assert ahead_of(unknown, "rledit-shift") == []
+    assert ahead_of(unknown, "rledit_shift") == []
 
 
 def test_names_of_cells_are_names_of_files() -> None:

@@ -22,8 +22,8 @@ BUDGETS = {
     "neggrad_plus": Budget(epochs=40),
     "bad_teacher": Budget(epochs=6),
     "unsir": Budget(epochs=10),
-    "rledit-mask": Budget(candidates=1280),
-    "rledit-shift": Budget(candidates=1280),
+    "rledit_mask": Budget(candidates=1280),
+    "rledit_shift": Budget(candidates=1280),
 }
 """Few samples make few steps an epoch."""
 FORGOTTEN = {"unsir": 0.8}
