@@ -25,7 +25,10 @@ from rledit.ops import (
     TailProblem,
     Wanted,
     backend,
+    halves,
+    score_tail_ref,
 )
+from rledit.ops.score_tail import from_schema
 
 REFERENCE = backend("reference")
 PRODUCTS = {"triton": "", "cuda": "tf32x3"}
@@ -391,3 +394,21 @@ def test_many_items_for_one_block(shim: ctypes.CDLL, assert_counts: Callable[...
     assert_counts(
         score(gpu_backend("cuda"), case, arguments, "shift", "float32"), logits, bound, *arguments[4:6]
     )
+
+
+@pytest.mark.parametrize("world", ["shift", "mask"])
+def test_what_the_kernels_lack_is_counted_in_general(gpu: Backend, world: str) -> None:
+    case = Case(samples=140, sizes=(9, 5, 3), candidates=3)
+    parts = ["correct", "recalled", "nearest", "lower_loss"]
+    x, weights, biases, functions, labels, groups, lefts, rights = case.build()
+    flat = (x, weights, biases, functions, labels, groups, lefts, rights, world, case.scale, "float32", parts)
+    fit = halves(labels)
+    expected = score_tail_ref(*from_schema(*flat, 16, 4.0, fit))
+    problem, candidates, wanted = from_schema(*on_device((*flat, 16, 4.0, fit)))
+    ours = gpu.prepare_tail(problem).score(candidates, wanted)
+    for part in parts:
+        mine, theirs = getattr(ours, part).cpu(), getattr(expected, part)
+        assert (mine - theirs).abs().max() <= (2 if part != "lower_loss" else 40), part
+    only = gpu.prepare_tail(problem).score(candidates, wanted.only(["recalled"]))
+    assert torch.equal(only.recalled.cpu(), ours.recalled.cpu())
+    assert only.correct.numel() == 0
