@@ -2,7 +2,6 @@
 
 ``base``              what every audit is and reads, and how a list of them is run
 ``estimates``         figures with their 95% intervals
-``features``          what the head of a network reads
 ``readings``          one pass of a model that all audits share
 ``probing``           what all probes share
 
@@ -20,6 +19,7 @@
 ``pruning``           the edit after magnitude pruning; ``altered``, what both share
 ``shadow_models``     the likelihood ratio attack of many models; in no reward and in no report
 
+``levels``            what probes find in a reference network: levels for an edit to keep
 ``unlearning``        the audits of an edit that forgets: the lists that recipe, report and command follow
 
 A figure says little without that of the unedited and of the retrained model: ask all three.
@@ -33,6 +33,7 @@ from .class_mean import ClassMean
 from .estimates import Estimate
 from .few_shot import FewShot
 from .leakage import Leakage
+from .levels import levels_of
 from .linear_probe import LinearProbe, linear_probe
 from .membership import Membership
 from .mlp_probe import MLPProbe
@@ -66,6 +67,7 @@ __all__ = [
     "calibration_error",
     "intervals",
     "last_features",
+    "levels_of",
     "likelihood_ratio_attack",
     "likelihood_ratios",
     "linear_probe",

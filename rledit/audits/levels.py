@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import nn
 
 from ..heads import last_features
-from ..ops import PROBE_PARTS, backend, halves, loss_bins, lower_loss_pairs
+from ..ops import PROBE_PARTS, Wanted, backend, halves, loss_bins, lower_loss_pairs
 from ..ops import Probe as FeatureProbe
-from ..ops import Wanted
 from ..runtime import plain_modes
 from ..samples import Samples
 from .readings import read
@@ -50,8 +48,8 @@ def levels_of(
     classes = reading.logits.shape[1]
     if int(samples.labels.max()) >= classes:
         raise ValueError(
-            f"reference: expected a network of at least {int(samples.labels.max()) + 1} classes, as the labels "
-            f"have; it has {classes}"
+            f"reference: expected at least {int(samples.labels.max()) + 1} classes, as there are labels; "
+            f"it has {classes}"
         )
     labels, masks = samples.labels.cpu(), samples.masks.cpu()
     row = samples.group_names.index(forget)

@@ -20,7 +20,14 @@ from .ssd import ssd
 from .unsir import unsir
 from .projection import projection
 from .prototype_projection import prototype_projection
-from .edits import edit_method, rledit_mask, rledit_shift
+from .edits import (
+    edit_method,
+    rledit_mask,
+    rledit_mask_levels,
+    rledit_shift,
+    rledit_shift_es,
+    rledit_shift_levels,
+)
 # isort: on
 
 __all__ = [
@@ -45,7 +52,10 @@ __all__ = [
     "retrain",
     "retraining",
     "rledit_mask",
+    "rledit_mask_levels",
     "rledit_shift",
+    "rledit_shift_es",
+    "rledit_shift_levels",
     "salun",
     "scrub",
     "ssd",

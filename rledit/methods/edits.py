@@ -9,7 +9,7 @@ from typing import Any
 from ..objectives import Unlearning
 from ..ops.rules import Kind
 from ..ppo import PPO
-from ..search import Search
+from ..search import ES, Search
 from ..task import Task
 from ..worlds import WORLDS
 from .base import Budget, MethodFunction, MethodResult, UnlearningProblem, method
@@ -27,17 +27,18 @@ def edit_method(
     search: SearchFactory,
     *,
     source: str = "Malik 2026, arXiv:2606.13461",
+    objective: Unlearning | None = None,
 ) -> MethodFunction:
     """Enter a search over edits of the problem's targets into :data:`rledit.methods.METHODS`.
 
-    The edit has rank 4, or the full rank of a smaller target, and is found for :class:`rledit.Unlearning` on
-    the reward split with ``budget.candidates`` evaluations; the validation split picks it, as everywhere in
+    The edit has rank 4, or the full rank of a smaller target, and is found for an objective on the reward split with ``budget.candidates`` evaluations; the validation split picks it, as everywhere in
     rledit.
 
     Args:
         name, title, source: as :func:`rledit.methods.base.method` has them.
         world: "mask" or "shift".
         search: makes the search.
+        objective: by default :class:`rledit.Unlearning` without levels.
 
     Raises:
         ValueError: for a name that is taken.
@@ -49,7 +50,7 @@ def edit_method(
             problem.model,
             targets=problem.targets,
             samples=problem.reward,
-            objective=Unlearning(),
+            objective=objective or Unlearning(),
             validation=problem.validation,
         )
         rank = min(RANK, *(min(weight.shape) for weight in task.weights().values()))
@@ -67,5 +68,30 @@ def edit_method(
     return run
 
 
+AUDITED = Unlearning(probe=0.95, nearest=0.95)
+"""Beside the accuracies, neither a ridge probe nor the nearest class mean may recall more than 95% of what is
+forgotten."""
+
 rledit_mask = edit_method("rledit_mask", "rledit, mask", "mask", lambda env, seed: PPO(env, seed=seed))
 rledit_shift = edit_method("rledit_shift", "rledit, shift", "shift", lambda env, seed: PPO(env, seed=seed))
+rledit_mask_levels = edit_method(
+    "rledit_mask_levels",
+    "rledit, mask, with levels",
+    "mask",
+    lambda env, seed: PPO(env, seed=seed),
+    objective=AUDITED,
+)
+rledit_shift_levels = edit_method(
+    "rledit_shift_levels",
+    "rledit, shift, with levels",
+    "shift",
+    lambda env, seed: PPO(env, seed=seed),
+    objective=AUDITED,
+)
+rledit_shift_es = edit_method(
+    "rledit_shift_es",
+    "rledit, shift, by evolution strategies",
+    "shift",
+    lambda env, seed: ES(env, seed=seed),
+    source="Salimans et al. 2017, arXiv:1703.03864",
+)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from ...experiments.config import EditingConfig
+from ...objectives import Unlearning
 from ...zoo import models
 
 
@@ -52,6 +53,11 @@ class UnlearningConfig(EditingConfig):
     """Architecture. Default: mnist_cnn for mnist and mnist5k, resnet20 for cifar10."""
     weights: str = ""
     """Safetensors file with the weights to edit. Default: the network is trained first."""
+    probe: float | None = None
+    """The recall of the classes to forget, 0 to 1, that a fresh ridge classifier on the edited features may
+    reach at most. Default: features are not looked at."""
+    nearest: float | None = None
+    """The same for the nearest class mean."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -61,6 +67,16 @@ class UnlearningConfig(EditingConfig):
             raise ValueError(f"forget: expected one class or several different ones, got {list(self.forget)}")
         if self.model and self.model not in models.NAMES:
             raise ValueError(f"model: expected one of {', '.join(models.NAMES)}; got {self.model!r}")
+        self.objective()  # refuses levels out of range
+
+    def objective(self) -> Unlearning:
+        """What candidates are scored by."""
+        return Unlearning(probe=self.probe, nearest=self.nearest)
+
+    def asked(self) -> dict[str, Any]:
+        """Without levels that are not set, so that runs from before there were any can be resumed."""
+        asked = super().asked()
+        return {key: asked[key] for key in asked if key not in ("probe", "nearest") or asked[key] is not None}
 
     @property
     def model_name(self) -> str:

@@ -25,7 +25,6 @@ from ...experiments.result import RunResult
 from ...experiments.run import Baseline, Finished, Options, Page, Prepared, Recipe, carry_out
 from ...experiments.training import CHECKPOINT_SECONDS
 from ...methods.retrain import retrain
-from ...objectives import Unlearning
 from ...runtime import seeded
 from ...storage.files import read_tensors, write_tensors
 from ...targets import check_rank, find_targets
@@ -81,7 +80,7 @@ def make_task(config: UnlearningConfig, model: nn.Module, data: UnlearningData) 
         placed(config, model),
         targets=config.layers,
         samples=data.samples(data.reward, config.forget),
-        objective=Unlearning(),
+        objective=config.objective(),
         validation=data.samples(data.validation, config.forget),
     )
 
