@@ -31,8 +31,8 @@ def edit_method(
 ) -> MethodFunction:
     """Enter a search over edits of the problem's targets into :data:`rledit.methods.METHODS`.
 
-    The edit has rank 4, or the full rank of a smaller target, and is found for an objective on the reward split with ``budget.candidates`` evaluations; the validation split picks it, as everywhere in
-    rledit.
+    The edit has rank 4, or the full rank of a smaller target, and is found for an objective on the reward
+    split with ``budget.candidates`` evaluations; the validation split picks it, as everywhere in rledit.
 
     Args:
         name, title, source: as :func:`rledit.methods.base.method` has them.
