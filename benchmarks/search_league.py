@@ -106,7 +106,7 @@ def main(
                     continue
                 if missing:
                     console.print(f"class {label}, {world}, seed {seed}: {', '.join(missing)}")
-                    network = _network(config, data, folder)
+                    network = network_of(config, data, folder)
                     task_folder.mkdir(parents=True, exist_ok=True)
                     for each, row in _compete(config, data, network, missing, candidates).items():
                         write_json(task_folder / f"{each}.json", row)
@@ -129,7 +129,7 @@ def main(
     _report(rows, searches, worlds, candidates, command, name or f"search-league{suffix}")
 
 
-def _network(config: UnlearningConfig, data: UnlearningData, folder: Path) -> nn.Module:
+def network_of(config: UnlearningConfig, data: UnlearningData, folder: Path) -> nn.Module:
     """The seed's network, trained once."""
     path = folder / f"network-{config.dataset}-{config.seed}.safetensors"
     if not path.exists():

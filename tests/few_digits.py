@@ -30,8 +30,11 @@ def in_place() -> ExitStack:
     """Within it, commands have these digits."""
     stack = ExitStack()
     stack.enter_context(mock.patch("rledit.recipes.unlearning.run.load", load))
-    fewer = replace(DEFAULTS["mnist5k"], reward=800, validation=200)
-    stack.enter_context(mock.patch.dict(DEFAULTS, {"mnist5k": fewer}))
+    fewer = {
+        "mnist5k": replace(DEFAULTS["mnist5k"], reward=800, validation=200),
+        "cifar10": replace(DEFAULTS["cifar10"], reward=100, validation=200),
+    }
+    stack.enter_context(mock.patch.dict(DEFAULTS, fewer))
     return stack
 
 

@@ -360,11 +360,11 @@ def test_cifar_resnet_with_given_weights(shared_data: Path, tmp_path: Path) -> N
     small.mkdir(parents=True)
     for source in (shared_data / "cifar-10-batches-bin").glob("*.bin"):
         with source.open("rb") as records:
-            (small / source.name).write_bytes(records.read(500 * 3073))
+            (small / source.name).write_bytes(records.read(100 * 3073))
     weights = shared_data / "models" / "cifar10_resnet20.safetensors"
     budget = ["--candidates", "8", "--num-envs", "4", "--no-retrain"]
     data = ["--dataset", "cifar10", "--data-root", tmp_path / "data", "--weights", weights]
     done = rledit("unlearn", *data, "--forget", "8", "--out", tmp_path / "r", *budget)
     assert done.returncode == 0, done.stderr
     before = json.loads((tmp_path / "r" / "metrics.json").read_text())["test"]["before"]
-    assert before["retain_accuracy"] > 0.89
+    assert before["retain_accuracy"] > 0.8
