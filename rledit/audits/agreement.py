@@ -74,8 +74,8 @@ def jensen_shannon(first: Tensor, second: Tensor) -> Tensor:
     middle = (p + q) / 2
 
     def entropy(values: Tensor) -> Tensor:
-        terms: Tensor = torch.special.xlogy(values, values)
-        return -terms.sum(1)
+        surprise: Tensor = -torch.special.xlogy(values, values)
+        return surprise.sum(1)
 
-    divergence: Tensor = entropy(middle) - (entropy(p) + entropy(q)) / 2
+    divergence = entropy(middle) - (entropy(p) + entropy(q)) / 2
     return divergence.clamp(min=0)  # rounding

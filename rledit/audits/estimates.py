@@ -28,8 +28,8 @@ class Estimate(float):
         made.low, made.high = float(low), float(high)
         return made
 
-    def __getnewargs__(self) -> tuple[float, float, float]:  # type: ignore[override]  # copies and pickles keep the interval
-        return float(self), self.low, self.high
+    def __reduce__(self) -> tuple[type[Estimate], tuple[float, float, float]]:
+        return type(self), (float(self), self.low, self.high)  # copies and pickles keep the interval
 
     @property
     def interval(self) -> list[float] | None:
