@@ -1,4 +1,4 @@
-# Two commands for users (demo, test), six for contributors (develop, check, quick, test, docs, sanitize).
+# Two commands for users (demo, test), others for contributors (develop, check, quick, exhaustive, docs, sanitize).
 PYTHON ?= python3
 # Installed before the package, so that a CPU build is used where one is at hand.
 TORCH ?= torch==2.13.0
@@ -17,7 +17,7 @@ PIP := -m pip --disable-pip-version-check install --quiet
 SOURCES := pyproject.toml CMakeLists.txt $(shell find csrc kernels rledit -type f -not -name '*.pyc')
 CPP := $(shell find csrc tests/native tests/cuda_shim -name '*.[ch]*' -type f)
 
-.PHONY: demo test environment wheel torch develop check quick sanitize sanitize-brief docs clean
+.PHONY: demo test environment wheel torch develop check quick exhaustive sanitize sanitize-brief docs clean
 
 demo: $(VENV)/.installed ## forget a class from a real CNN, in both worlds
 	$(VENV)/bin/rledit demo --out runs/demo
@@ -28,9 +28,13 @@ $(VENV)/.installed: $(SOURCES)
 	$(VENV)/bin/python $(PIP) ".[demo]"
 	touch $@
 
-test: environment ## wheel into a clean environment, linters, types, every test, the core's under sanitizers
+test: environment ## wheel into a clean environment, linters, types, tests, the core's under sanitizers
 	$(MAKE) --jobs 2 BIN=$(TEST_VENV)/bin check sanitize-brief
-	OMP_NUM_THREADS=1 $(TEST_VENV)/bin/pytest $(PARALLEL)
+	OMP_NUM_THREADS=1 $(TEST_VENV)/bin/pytest -m "not exhaustive" $(PARALLEL)
+
+exhaustive: ## the tests that make test takes a sample of, before a release
+	test -x $(TEST_VENV)/bin/pytest || $(MAKE) environment
+	OMP_NUM_THREADS=1 $(TEST_VENV)/bin/pytest -m exhaustive $(PARALLEL)
 
 environment: # for tests: the wheel in a clean one
 	$(PYTHON) -m venv --clear $(TEST_VENV)
@@ -64,7 +68,7 @@ check: ## linters, formatters, types
 	$(BIN)/mypy
 
 quick: ## the tests but those marked slow, in the editable installation
-	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -x -q -m "not slow" $(PARALLEL)
+	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -x -q -m "not slow and not exhaustive" $(PARALLEL)
 
 # The extra's list alone, without rledit and torch: docstrings are read, not imported.
 DOCS := $(shell sed -n "/^docs = \[/,/^\]/s/^ *\"\(.*\)\",.*/'\1'/p" pyproject.toml)

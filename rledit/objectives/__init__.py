@@ -1,7 +1,7 @@
 """Objectives: from a tally to one value per candidate, larger is better.
 
 ``base``          what every objective is, and the values that it gives
-``unlearning``    :class:`rledit.Unlearning`: forget one group, keep another
+``unlearning``    :class:`rledit.Unlearning`: forget one group, keep another, keep levels
 ``debias``        :class:`rledit.Debias`: less bias within a budget of utility
 ``function``      :class:`rledit.Function`: a plain function as an objective
 ``accept``        what a task takes for an objective

@@ -16,6 +16,8 @@
 ``dataflow``        what depends on what in a traced graph
 ``network``         runs a cut network
 ``population``      runs a target for all candidates at once
+``logits``          what a network's logits are counted as
+``collected``       what hangs on all samples at once: probes of features, ranks of losses
 ``tail``            recognizes suffixes that the fused op can run
 ``simplify``        takes work out of a suffix
 """

@@ -90,7 +90,7 @@ def test_comparison_and_table() -> None:
     assert list(table.columns[6].cells)[1] == "eager"
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", NAMES)
 def test_whole_steps(name: str) -> None:
     if DEVICE != "cuda" and name == "cuda":
@@ -116,7 +116,7 @@ def test_the_sanitizer_is_optional(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sanitize("triton") == "not installed"
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", NAMES)
 def test_what_the_sanitizer_watches_runs(name: str) -> None:
     exercise(gpu_backend(name), DEVICE)

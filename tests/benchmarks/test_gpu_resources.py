@@ -21,7 +21,7 @@ finally:
         sys.path.remove(str(ROOT))
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_every_kernel_compiles_and_fits() -> None:
     """In a process of its own: here Triton's interpreter may have taken the kernels' place."""
     if find_spec("triton") is None:

@@ -40,8 +40,8 @@ def gpu(request: pytest.FixtureRequest) -> Backend:
     return gpu_backend(request.param)
 
 
-# In Triton's interpreter these are slow.
-@pytest.fixture(params=[pytest.param("triton", marks=pytest.mark.slow), "cuda", "cuda on Hopper"])
+# In Triton's interpreter these are slow: test_score_tail_in_triton is a sample.
+@pytest.fixture(params=[pytest.param("triton", marks=pytest.mark.exhaustive), "cuda", "cuda on Hopper"])
 def tails(request: pytest.FixtureRequest) -> Iterator[Backend]:
     """Those whose score_tail is a kernel of its own: CUDA's has another for sm_90."""
     if request.param in NAMES:
@@ -107,6 +107,14 @@ def test_score_tail(tails: Backend, name: str, world: str, assert_counts: Callab
     arguments = case.build()
     logits, bound = exact_tail(arguments, world, case.scale, "float32", PRODUCTS[tails.name])
     assert_counts(score(tails, case, arguments, world, "float32"), logits, bound, *arguments[4:6])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "world"), [("all layers", "mask"), ("two classes", "shift")])
+def test_score_tail_in_triton(
+    triton: Backend, name: str, world: str, assert_counts: Callable[..., float]
+) -> None:
+    test_score_tail(triton, name, world, assert_counts)
 
 
 @pytest.mark.parametrize("world", ["shift", "mask"])

@@ -82,7 +82,7 @@ def on_a_gpu(world: World, backend: str, monkeypatch: pytest.MonkeyPatch) -> Epi
 
 
 @pytest.mark.parametrize("backend", ["triton", "cuda"])
-@pytest.mark.parametrize("length", [1, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("length", [1, pytest.param(3, marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize("kind", WORLDS)
 @pytest.mark.parametrize("task", TASKS)
 def test_a_step_only_starts_kernels(
@@ -138,7 +138,13 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> list[Graph]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", WORLDS)
-@pytest.mark.parametrize(("task", "length"), [("a function", 1), ("a function", 3), ("debiasing", 1)])
+@pytest.mark.parametrize(
+    ("task", "length"),
+    [
+        ("a function", 3),
+        *(pytest.param(*p, marks=pytest.mark.exhaustive) for p in [("a function", 1), ("debiasing", 1)]),
+    ],
+)
 def test_a_captured_step(task: str, kind: type[World], length: int, graphs: list[Graph]) -> None:
     plain = world_of(TASKS[task](), kind, episode_length=length, num_envs=3)
     world = world_of(TASKS[task](), kind, episode_length=length, num_envs=3)

@@ -137,7 +137,7 @@ def without_ties(model: nn.Module, actions_of: Any, build: Any) -> tuple[SlowWor
     [
         (1, "native"),
         pytest.param(3, "native", marks=pytest.mark.slow),
-        pytest.param(1, "reference", marks=pytest.mark.slow),
+        pytest.param(1, "reference", marks=pytest.mark.exhaustive),
     ],
 )
 @pytest.mark.parametrize(

@@ -1,8 +1,11 @@
 """A whole unlearning run on a known data set: what ``rledit unlearn`` does.
 
-``config``  what is asked
-``data``    the splits, and accuracies on the test split
-``run``     pretraining, editing, evaluation and the report, in a run folder
+``config``     what is asked
+``data``       the splits, and accuracies on the test split
+``run``        pretraining, editing, evaluation and the report, in a run folder
+``report``     how the figures of audits are shown
+``record``     the splits as the run's record states them
+``audit_run``  audits of a finished run
 """
 
 from ...experiments.config import make_trainer
