@@ -1,4 +1,4 @@
-"""The three ops as :class:`rledit.ops.gpu.Kernels`."""
+"""The ops that have kernels, as :class:`rledit.ops.gpu.Kernels`."""
 
 from .apply_lowrank import apply_lowrank_
 from .score_tail import score_tail

@@ -25,7 +25,9 @@ def levels_of(
     The same counts on the same samples as :class:`rledit.Unlearning` makes of every candidate, so they can be
     handed over as its levels::
 
-        rledit.Unlearning(**rledit.audits.levels_of(retrained, task.samples))
+        from rledit.audits import levels_of
+
+        rledit.Unlearning(**levels_of(retrained, task.samples))
 
     Args:
         reference: in any mode; it is left as it was.

@@ -29,6 +29,12 @@ COMMANDS = {
 }
 """What each does."""
 
+INTERRUPTED = {
+    **dict.fromkeys(("unlearn", "debias", "demo"), "--resume goes on with the run"),
+    "compare": "the same command goes on",
+}
+"""What is said of Ctrl-C, where something is left."""
+
 PLAIN = ("apply",)
 """Commands that need no extra."""
 
@@ -41,10 +47,7 @@ def main() -> None:
     try:
         _run(command, arguments)
     except KeyboardInterrupt:
-        if command in ("apply", "audit"):
-            say(console, "rledit: interrupted; nothing was written")
-        else:
-            say(console, "rledit: interrupted; --resume goes on with the run")
+        say(console, f"rledit: interrupted; {INTERRUPTED.get(command, 'nothing was written')}")
         sys.exit(130)
     except (ValueError, TypeError, OSError, RuntimeError, ImportError, ArithmeticError) as error:
         if os.environ.get("RLEDIT_DEBUG"):
