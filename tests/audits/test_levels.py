@@ -52,5 +52,5 @@ def test_wrong_references_and_groups_are_named() -> None:
         levels_of(network(2), SAMPLES)
     with pytest.raises(ValueError, match="samples: expected a group 'gone', got forget, retain, unseen"):
         levels_of(network(), SAMPLES, forget="gone")
-    with pytest.raises(ValueError, match="an nn.Linear"):
+    with pytest.raises(ValueError, match=r"an nn\.Linear"):
         levels_of(nn.Sequential(nn.Flatten(), nn.Softmax(1)), SAMPLES)
