@@ -1,0 +1,75 @@
+"""Methods of unlearning side by side, put to the same audits: ``rledit compare``, with its circumstances.
+
+    python -m benchmarks.methods --data-root DIR                   # MNIST class 7, all methods, five seeds
+    python -m benchmarks.methods --dataset mnist5k --workers 2     # the same on few images, no download
+    python -m benchmarks.methods --dataset cifar10 --weights FILE  # ResNet-20
+
+Cells that are measured already are kept in the folder; the same command goes on.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from rledit.comparison import TaskSource, compare
+from rledit.comparison.table import as_markdown
+from rledit.methods import Budget
+from rledit.storage.files import write_json, write_text
+
+from . import ROOT
+from .record import RESULTS, circumstances
+
+
+def main(
+    dataset: Literal["mnist", "mnist5k", "cifar10"] = "mnist",
+    data_root: str = "",
+    weights: str = "",
+    forget: tuple[int, ...] = (7,),
+    seeds: int = 5,
+    candidates: int = 6_400,
+    epochs: int | None = None,
+    audits: Literal["standard", "thorough"] = "standard",
+    workers: int = 1,
+    folder: Path = ROOT / "runs" / "methods",
+) -> None:
+    """Measure what is missing, and leave a table and a figure in benchmarks/results.
+
+    Args:
+        dataset: what the networks are trained on.
+        data_root: folder with the data set.
+        weights: the network to edit; by default one is trained from each seed.
+        forget: the classes, each a task of its own.
+        seeds: of networks, splits and methods.
+        candidates: of each search.
+        epochs: of each method that trains; by default each method's own.
+        audits: which.
+        workers: processes.
+        folder: where cells are kept.
+    """
+    sources = [TaskSource(dataset, (label,), weights=weights, data_root=data_root) for label in forget]
+    out = folder / f"{dataset}-{candidates}-{audits}"
+    budget = Budget(candidates, epochs)
+    rows = compare(sources, seeds=range(seeds), out=out, budget=budget, audits=audits, workers=workers)
+    options = f"--forget {' '.join(map(str, forget))} --seeds {seeds} --workers {workers}"
+    more = f"--candidates {candidates} --audits {audits}" + (f" --epochs {epochs}" if epochs else "")
+    command = f"python -m benchmarks.methods --dataset {dataset} {options} {more}"
+    where = circumstances(command)
+    RESULTS.mkdir(exist_ok=True)
+    name = f"methods-{dataset}"
+    write_json(RESULTS / f"{name}.json", {**where, "rows": rows})
+    text = (
+        f"# Methods of unlearning on {dataset}\n\n`{command}`, {where['date']}, commit {where['commit']}, "
+        f"{where['machine']}, torch {where['versions']['torch']}. Seconds are of {workers} processes side by "
+        f"side, each with an equal share of the cores.\n\n![fronts]({name}.png)\n\n{as_markdown(rows)}"
+    )
+    write_text(RESULTS / f"{name}.md", text)
+    shutil.copy(out / "fronts.png", RESULTS / f"{name}.png")
+
+
+if __name__ == "__main__":
+    sys.exit(tyro.cli(main))
