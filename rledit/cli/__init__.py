@@ -32,6 +32,15 @@ COMMANDS = {
 PLAIN = ("apply",)
 """Commands that need no extra."""
 
+INTERRUPTED = {
+    "unlearn": "--resume goes on with the run",
+    "debias": "--resume goes on with the run",
+    "demo": "the next one begins anew",
+    "compare": "the same command goes on",
+    "verify": "nothing was checked to its end",
+}
+"""What can be done about it, where something may have been written."""
+
 
 def main() -> None:
     """Run the command line. Errors of the user's end with one line and status 2, Ctrl-C with 130."""
@@ -41,10 +50,7 @@ def main() -> None:
     try:
         _run(command, arguments)
     except KeyboardInterrupt:
-        if command in ("apply", "audit"):
-            say(console, "rledit: interrupted; nothing was written")
-        else:
-            say(console, "rledit: interrupted; --resume goes on with the run")
+        say(console, f"rledit: interrupted; {INTERRUPTED.get(command, 'nothing was written')}")
         sys.exit(130)
     except (ValueError, TypeError, OSError, RuntimeError, ImportError, ArithmeticError) as error:
         if os.environ.get("RLEDIT_DEBUG"):
