@@ -38,6 +38,15 @@ INTERRUPTED = {
 PLAIN = ("apply",)
 """Commands that need no extra."""
 
+INTERRUPTED = {
+    "unlearn": "--resume goes on with the run",
+    "debias": "--resume goes on with the run",
+    "demo": "the next one begins anew",
+    "compare": "the same command goes on",
+    "verify": "nothing was checked to its end",
+}
+"""What can be done about it, where something may have been written."""
+
 
 def main() -> None:
     """Run the command line. Errors of the user's end with one line and status 2, Ctrl-C with 130."""

@@ -53,6 +53,8 @@ class CompareConfig:
 def compare(config: tyro.conf.OmitArgPrefixes[CompareConfig]) -> None:
     """Compare methods of unlearning on the same requests, seeds and audits, and leave tables and figures.
 
+    Ends with status 1 if not a single cell could be measured.
+
     Args:
         config: what to compare.
     """
@@ -74,8 +76,10 @@ def compare(config: tyro.conf.OmitArgPrefixes[CompareConfig]) -> None:
     except KeyboardInterrupt:
         say(console, f"Finished cells are kept in {config.out}; the same command goes on.")
         raise
-    if rows:
-        Console().print(Markdown((config.out / "table.md").read_text(encoding="utf-8")))
+    if not rows:
+        say(console, "Nothing could be measured, so there is no table.", "red")
+        sys.exit(1)
+    Console().print(Markdown((config.out / "table.md").read_text(encoding="utf-8")))
     say(console, f"Tables and figures: {config.out}")
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from ..audits import AuditData
+from ..experiments.record import file_hash
 from ..methods import UnlearningProblem
 from ..recipes.unlearning import DEFAULTS, UnlearningConfig, UnlearningData
 from ..recipes.unlearning.run import pretrain
@@ -70,6 +71,7 @@ class TaskSource:
 
     Raises:
         ValueError: for a name that is neither, or a named task without classes to forget.
+        FileNotFoundError: for weights that are not there.
     """
 
     name: str
@@ -89,6 +91,8 @@ class TaskSource:
             raise ValueError(f"forget: expected one class of {self.name} or several, got none")
         if self.name not in NAMED_TASKS and (self.forget or self.model or self.weights):
             raise ValueError("forget, model, weights: a task of one's own has them in its file")
+        if self.weights and not Path(self.weights).is_file():
+            raise FileNotFoundError(f"weights: there is no file {self.weights}")
         if self.epochs < 0:
             raise ValueError(f"epochs: expected at least 0, got {self.epochs}")
 
@@ -104,6 +108,8 @@ class TaskSource:
         """All that the figures hang on; not where files lie."""
         found: dict[str, Json] = asdict(self)
         del found["data_root"]
+        if self.weights:
+            found["weights"] = file_hash(Path(self.weights))
         if self.name not in NAMED_TASKS:
             found["name"] = self.label
             found["code"] = Path(self.name).read_text(encoding="utf-8")
@@ -158,7 +164,7 @@ class TaskSource:
         self, config: UnlearningConfig, data: UnlearningData, training: Hyperparameters | None, kept: Path
     ) -> nn.Module:
         path = Path(self.weights) if self.weights else kept
-        if not path.is_file():
+        if not self.weights and not kept.is_file():  # never trained where the user's own weights should be
             if training is None:
                 raise ValueError(
                     f"weights: rledit has no hyperparameters to train on {self.name}; give a safetensors file"

@@ -45,6 +45,7 @@ FILES = (
     "config.json",
     "model.safetensors",
     "edit.safetensors",
+    "retrained.safetensors",
     "metrics.json",
     "history.csv",
     "layers.json",

@@ -211,7 +211,8 @@ def _replay(
     console: Console,
 ) -> None:
     record = checked.record
-    if stopped := record.get("search", {}).get("stopped"):
+    search = record.get("search")
+    if stopped := search.get("stopped") if isinstance(search, Mapping) else None:
         checked.unchecked.append(f"replay: the run was stopped before its end ({stopped})")
         return
     threads = record["machine"].get("torch_threads")

@@ -16,6 +16,9 @@ as log(1 + t). It rises with t, and unlike the loss itself t is as precise for a
 sure of as for any other. 64 bins an octave, evenly by t, for t of 2^-40 (a loss of 9e-13) to 2^24 (16.6); the
 outermost take the rest."""
 
+HISTOGRAM_BYTES = 256 << 20
+"""Of histograms, and what is made of them, that are held at a time, or one candidate's."""
+
 BINS_PER_OCTAVE = 64
 LOWEST_OCTAVE = -40
 
@@ -54,6 +57,11 @@ def lower_loss_pairs(bins: Tensor, groups: Tensor) -> Tensor:
     Returns:
         int64 [N, G, G].
     """
+    each = 5 * 8 * LOSS_BINS * max(1, len(groups))  # three tables of 8 bytes, and two in float64
+    return torch.cat([_pairs(some, groups) for some in bins.split(max(1, HISTOGRAM_BYTES // each))])
+
+
+def _pairs(bins: Tensor, groups: Tensor) -> Tensor:
     n, count = len(bins), len(groups)
     histogram = bins.new_zeros(n, count, LOSS_BINS)
     member = groups.to(torch.int64).expand(n, -1, -1)

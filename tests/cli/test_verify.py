@@ -367,3 +367,10 @@ def test_there_is_no_such_run(tmp_path: Path) -> None:
     status, said = verify(tmp_path / "none")
     assert status == 2
     assert "there is no such run folder" in said
+
+
+def test_a_replay_of_a_record_without_its_search_differs(run: Path) -> None:
+    change_json(run / "record.json", lambda it: it.update(search=None))
+    status, said = verify(run, "--replay")
+    assert status == 1
+    assert "replay: search: recorded nothing" in said

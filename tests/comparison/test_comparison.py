@@ -170,6 +170,19 @@ def test_sources_are_checked(arguments: dict[str, Any], message: str) -> None:
         TaskSource(**arguments)
 
 
+def test_weights_count_by_their_content_and_are_never_made(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    with pytest.raises(FileNotFoundError, match="weights: there is no file"):
+        TaskSource("mnist5k", (7,), weights=str(path))
+    described = []
+    for content in (b"one", b"two"):
+        path.write_bytes(content)
+        described.append(TaskSource("mnist5k", (7,), weights=str(path)).describe())
+    path.rename(tmp_path / "moved")
+    described.append(TaskSource("mnist5k", (7,), weights=str(tmp_path / "moved")).describe())
+    assert described[0] != described[1] == described[2]
+
+
 def test_a_worker_that_dies_costs_its_own_job_only(tmp_path: Path) -> None:
     ended: list[Done[tuple[str, str]]] = []
 

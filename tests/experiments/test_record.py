@@ -103,6 +103,15 @@ def test_a_run_ends_with_a_record_of_its_files(tmp_path: Path) -> None:
     assert record["edit"]["learned_for"] == edit.fingerprint
 
 
+def test_the_retrained_network_is_recorded(tmp_path: Path) -> None:
+    """Audits compare with it, so nobody must be able to put another in its place."""
+    run(tmp_path / "run", Small())
+    (tmp_path / "run" / "retrained.safetensors").write_bytes(b"weights")
+    run(tmp_path / "run", Small(), resume=True)
+    assert "retrained.safetensors" in read_record(tmp_path / "run" / "record.json")["files"]
+    assert fits(tmp_path / "run")
+
+
 @pytest.mark.parametrize("fault", ["evaluate", "baseline"])
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), MemoryError()], ids=repr)
 def test_there_is_no_record_of_files_that_were_written_since(
