@@ -29,12 +29,6 @@ COMMANDS = {
 }
 """What each does."""
 
-INTERRUPTED = {
-    **dict.fromkeys(("unlearn", "debias", "demo"), "--resume goes on with the run"),
-    "compare": "the same command goes on",
-}
-"""What is said of Ctrl-C, where something is left."""
-
 PLAIN = ("apply",)
 """Commands that need no extra."""
 

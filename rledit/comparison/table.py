@@ -31,7 +31,7 @@ COLUMNS = {
 """Figures of the first columns, and what the CSV calls them; all others follow under their own names."""
 
 FRONT = ("forget_accuracy", "retain_accuracy", "forget_probe_accuracy")
-"""What a method must be better in, all at once, to be ahead of another."""
+"""What a method must be as good in as another to be ahead of it, and better in one."""
 
 DEVIATIONS = 2.0
 """How many standard deviations of the difference it must be better by."""
@@ -97,23 +97,25 @@ def by_method(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 
 def ahead_of(rows: Sequence[Row], method: str) -> list[str]:
-    """The methods that are better in all of :data:`FRONT` at once, by more than :data:`DEVIATIONS` standard
-    deviations of the difference. Neither the unedited nor the retrained network takes part."""
+    """The methods whose means are at least as good in all of :data:`FRONT`, and better in one of them by more
+    than :data:`DEVIATIONS` standard deviations of the difference of two runs. Neither the unedited nor the
+    retrained network takes part. From one seed nothing can be said, and nobody is named."""
     groups = by_method(rows)
-    return [
-        other
-        for other, theirs in groups.items()
-        if other not in (method, UNEDITED, "retrain")
-        and all(_better(theirs, groups[method], key) for key in FRONT)
-    ]
+    named = []
+    for other, theirs in groups.items():
+        if other in (method, UNEDITED, "retrain"):
+            continue
+        gains = [_gain(theirs, groups[method], key) for key in FRONT]
+        if all(gain >= 0 for gain, _ in gains) and any(gain > DEVIATIONS * sd for gain, sd in gains):
+            named.append(other)
+    return named
 
 
-def _better(rows: Sequence[Row], than: Sequence[Row], key: str) -> bool:
-    (a, spread_a, n_a), (b, spread_b, n_b) = summary(rows, key), summary(than, key)
-    if not (n_a and n_b):
-        return False
-    spreads = [0.0 if math.isnan(spread) else spread for spread in (spread_a, spread_b)]
-    return direction(key) * (a - b) > DEVIATIONS * math.hypot(*spreads)
+def _gain(rows: Sequence[Row], than: Sequence[Row], key: str) -> tuple[float, float]:
+    """How much better the mean of some rows is, and the standard deviation of the difference of two runs;
+    NaN where there is no telling."""
+    (a, spread_a, _), (b, spread_b, _) = summary(rows, key), summary(than, key)
+    return direction(key) * (a - b), math.hypot(spread_a, spread_b)
 
 
 def _cell(rows: Sequence[Row], key: str) -> str:
@@ -139,20 +141,17 @@ def _table(rows: Sequence[Row]) -> str:
 
 def _ahead(rows: Sequence[Row]) -> str:
     """In words: for each of rledit's own methods, whether any is ahead of it."""
-    lines = []
+    if len({row["seed"] for row in rows}) < 2:
+        return "From one seed there is no telling which method is ahead of which."
+    lines = [
+        "Ahead of another is a method whose mean forget accuracy, retain accuracy and probe accuracy are all "
+        f"at least as good, and one of them better by more than {DEVIATIONS:g} standard deviations.",
+        "",
+    ]
     for method in by_method(rows):
-        if not method.startswith("rledit"):
-            continue
-        better = ahead_of(rows, method)
-        what = "lower forget accuracy, higher retain accuracy and lower probe recall"
-        lines.append(
-            f"- {_title(method)}: "
-            + (
-                f"{', '.join(map(_title, better))} has {what} beyond {DEVIATIONS:g} standard deviations."
-                if better
-                else f"no method has at once {what} beyond {DEVIATIONS:g} standard deviations."
-            )
-        )
+        if method.startswith("rledit"):
+            better = ahead_of(rows, method)
+            lines.append(f"- Ahead of {_title(method)}: {', '.join(map(_title, better)) or 'none'}.")
     return "\n".join(lines)
 
 

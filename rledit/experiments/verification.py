@@ -191,7 +191,9 @@ def _check_metrics(checked: Verification, run: Path, counts: Mapping[str, Any]) 
     for group, row in counts.get("test", {}).items():
         for when, figures in test.items():
             shown, counted = figures.get(f"{group}_accuracy"), row[when] / row["count"]
-            if shown is not None and not _close(shown, counted):
+            if shown is None:
+                checked.unchecked.append(f"metrics.json: {group}_accuracy {when} is not there")
+            elif not _close(shown, counted):
                 checked.differs.append(
                     f"metrics.json: {group}_accuracy {when} is {shown!r}, counted {row[when]:,} of "
                     f"{row['count']:,}"

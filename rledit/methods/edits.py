@@ -54,14 +54,14 @@ def edit_method(
             validation=problem.validation,
         )
         rank = min(RANK, *(min(weight.shape) for weight in task.weights().values()))
-        env = WORLDS[world](task, num_envs=128, rank=rank, final_obs=False)
+        env = WORLDS[world](task, num_envs=min(128, budget.candidates), rank=rank, final_obs=False)
         result = search(env, seed).train(budget.candidates)
         model = deepcopy(problem.model).eval()
         result.edit.apply_(model)
         return MethodResult(
             model,
             result.edit,
-            evaluations=result.candidates,
+            evaluations=result.candidates + len(result.choices),  # those on the validation split, too
             settings={"world": world, "rank": rank, "origin": result.origin},
         )
 

@@ -68,12 +68,12 @@ def test_a_table_has_every_cell(compared: Path) -> None:
     by_method = {row["method"]: row for row in rows}
     assert float(by_method["logit_mask"]["forget_accuracy"]) == 0
     assert by_method["logit_mask"]["probe_recall"] == by_method["unedited"]["probe_recall"]
-    assert by_method["rledit_shift"]["evaluations"] == "256"
+    assert 256 < int(by_method["rledit_shift"]["evaluations"]) < 300  # some on the validation split
     assert by_method["rledit_shift"]["needs_gradients"] == "0"
     assert by_method["finetune_last"]["needs_gradients"] == "1"
     text = (compared / "table.md").read_text()
     assert "rledit compare --what 'ever'" in text
-    assert "no method has at once" in text or "beyond 2 standard deviations" in text
+    assert "- Ahead of rledit, shift: " in text
     assert (compared / "fronts.png").stat().st_size > 10_000
 
 
@@ -209,24 +209,30 @@ def row(method: str, seed: int, forget: float, retain: float, probe: float) -> d
     return {"task": "t", "method": method, "seed": seed, "seconds": 1.0, **figures}
 
 
-def test_ahead_means_better_in_all_beyond_two_deviations() -> None:
+def test_ahead_means_worse_in_nothing_and_better_beyond_two_deviations() -> None:
     rows = [
-        *(row("rledit_shift", seed, 0.02 + 0.001 * seed, 0.98, 0.95) for seed in range(3)),
-        *(row("scrub", seed, 0.01, 0.99, 0.90) for seed in range(3)),
-        *(row("ssd", seed, 0.00, 0.90, 0.90) for seed in range(3)),
-        *(row("retrain", seed, 0.00, 0.99, 0.90) for seed in range(3)),
+        *(row("rledit_shift", seed, 0.0, 0.98, 0.95 + 0.001 * seed) for seed in range(3)),
+        *(row("scrub", seed, 0.0, 0.98, 0.90) for seed in range(3)),
+        *(row("ssd", seed, 0.0, 0.97, 0.90) for seed in range(3)),
+        *(row("retrain", seed, 0.0, 0.99, 0.90) for seed in range(3)),
     ]
     assert ahead_of(rows, "rledit_shift") == ["scrub"]
     assert ahead_of(rows, "scrub") == []
     noisy = [
         *rows[:3],
-        *(row("scrub", seed, [0.0, 0.0, 0.03][seed], 0.99, 0.90) for seed in range(3)),
+        *(row("scrub", seed, 0.0, 0.98, [0.97, 0.97, 0.90][seed]) for seed in range(3)),
     ]
     assert ahead_of(noisy, "rledit_shift") == []
-    assert "SCRUB" in as_markdown(rows).split("## What")[0]
-    assert summary(rows[:3], "forget_accuracy")[1] == pytest.approx(0.001)
+    assert "- Ahead of rledit, shift: SCRUB." in as_markdown(rows)
+    assert summary(rows[:3], "forget_probe_accuracy")[1] == pytest.approx(0.001)
     unknown = [{**rows[0], "forget_probe_accuracy": None}, *rows[3:6]]
     assert ahead_of(unknown, "rledit_shift") == []
+
+
+def test_one_seed_is_no_evidence() -> None:
+    rows = [row("rledit_shift", 0, 0.5, 0.5, 0.95), row("scrub", 0, 0.0, 0.98, 0.90)]
+    assert ahead_of(rows, "rledit_shift") == []
+    assert "From one seed" in as_markdown(rows)
 
 
 def test_names_of_cells_are_names_of_files() -> None:

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def test_the_edit_makes_the_model() -> None:
     problem, _ = make_problem()
     result = rledit_shift(problem, Budget(candidates=200), 1)
-    assert result.evaluations == 256  # whole batches
+    assert 256 < result.evaluations < 300  # whole batches, and some on the validation split
     assert result.edit is not None
     assert result.edit.world == "shift"
     assert result.edit.rank == 4
