@@ -85,7 +85,7 @@ class Unlearning(Objective):
         if not (math.isfinite(self.penalty) and self.penalty >= 0):
             raise ValueError(f"penalty: expected a number of at least 0, got {self.penalty}")
         parts = {LEVELS[name] for name in self.levels}
-        object.__setattr__(self, "needs", frozenset({"correct", *parts}))
+        object.__setattr__(self, "needs", frozenset({*type(self).needs, *parts}))
 
     @property
     def levels(self) -> dict[str, float]:
@@ -95,7 +95,7 @@ class Unlearning(Objective):
 
     @property
     def constrained(self) -> bool:
-        return bool(self.levels)
+        return bool(self.levels) or type(self).admissible is not Unlearning.admissible
 
     @property
     def unedited_admissible(self) -> bool:

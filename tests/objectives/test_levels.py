@@ -66,6 +66,19 @@ def test_only_what_has_a_level_is_counted() -> None:
     assert Unlearning(nearest=0.9).constrained
 
 
+def test_a_subclass_keeps_its_own_needs_and_constraint() -> None:
+    class Careful(Unlearning):
+        needs = frozenset({"correct", "loss"})
+
+        def admissible(self, tally: rledit.Tally) -> torch.Tensor:
+            return tally.accuracy("retain") >= 0.9
+
+    assert Careful().needs == {"correct", "loss"}
+    assert Careful(probe=0.9).needs == {"correct", "loss", "recalled"}
+    assert Careful().constrained
+    assert Careful().unedited_admissible
+
+
 def test_without_levels_an_old_checkpoint_fits() -> None:
     assert set(Unlearning().identity()["settings"]) == {  # type: ignore[arg-type]
         "forget", "retain", "forget_weight", "retain_weight",
