@@ -8,8 +8,8 @@
 #   tests/native/sanitize.sh BIN [brief]
 #
 # BIN: bin/ of an environment that holds rledit as a wheel, with its tests' needs. brief, which `make test` runs:
-# the C++ tests whole, the extension on this machine's best instruction set, the baseline and emulated tiles with
-# fewer cases, and not the CUDA kernels.
+# the C++ tests whole, the extension on this machine's best instruction set and the baseline with fewer cases,
+# and neither emulated tiles nor the CUDA kernels.
 set -euo pipefail
 bin=$(cd "$1" && pwd)
 brief=${2:-}
@@ -43,7 +43,8 @@ at_once() {
 # What this machine cannot run need not be compiled.
 isas=$("$bin/python" -P -c "from rledit import _native as n; print(*n.available_isas(), sep=';')")
 # AMX is emulated, and where it is built AVX-512 has to be.
-if [ -n "$brief" ]; then isas=${isas#amx;} isas=${isas%%;*}; fi
+tiles=ON
+if [ -n "$brief" ]; then isas=${isas#amx;} isas=${isas%%;*} tiles=OFF; fi
 
 # Builds what an sdist would, with the flags $2 and more settings of the build. Of the extension itself -O0: with
 # the sanitizers pybind11 takes a minute to optimize.
@@ -53,7 +54,7 @@ build() {
     -C build-dir="$out/$1/cmake" -C cmake.build-type=RelWithDebInfo \
     -C cmake.define.CMAKE_CXX_COMPILER="$cxx" -C cmake.define.CMAKE_CXX_FLAGS="$2" \
     -C cmake.define.CMAKE_CXX_FLAGS_RELWITHDEBINFO="-O0 -g1" -C cmake.define.RLEDIT_OPTIMIZATION=-O1 \
-    -C cmake.define.RLEDIT_ISAS="$isas" -C cmake.define.RLEDIT_EMULATED_AMX=ON \
+    -C cmake.define.RLEDIT_ISAS="$isas" -C cmake.define.RLEDIT_EMULATED_AMX=$tiles \
     -C cmake.define.RLEDIT_NATIVE_TESTS=ON "${@:3}"
 }
 build_address() {

@@ -176,7 +176,7 @@ def test_every_layer_is_scored_by_the_fused_op(target: str) -> None:
     assert task.editable.tail.names == names[names.index(target) :]
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_mlp_learns_real_comments(shared_data: Path) -> None:
     with open(
         shared_data / "text" / "jigsaw_toxic_comments_sample.csv", encoding="utf-8", newline=""

@@ -182,7 +182,7 @@ def test_per_class_accuracy_counts() -> None:
         accuracy(Fixed(), predicted, labels, batch_size=0)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_mnist_cnn_learns_real_digits(mnist5k: Dataset) -> None:
     inputs = normalize("mnist5k", mnist5k.train.images)
     test_inputs = normalize("mnist5k", mnist5k.test.images)
