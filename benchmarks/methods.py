@@ -9,16 +9,15 @@ Cells that are measured already are kept in the folder; the same command goes on
 
 from __future__ import annotations
 
+import csv
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Literal
 
 import tyro
 
-from rledit.comparison import TaskSource, compare
-from rledit.comparison.table import as_markdown
-from rledit.methods import Budget
 from rledit.storage.files import write_json, write_text
 
 from . import ROOT
@@ -51,10 +50,19 @@ def main(
         workers: processes.
         folder: where cells are kept.
     """
-    sources = [TaskSource(dataset, (label,), weights=weights, data_root=data_root) for label in forget]
     out = folder / f"{dataset}-{candidates}-{audits}"
-    budget = Budget(candidates, epochs)
-    rows = compare(sources, seeds=range(seeds), out=out, budget=budget, audits=audits, workers=workers)
+    classes = [str(label) for label in forget]
+    asked = ["--task", dataset, "--forget", *classes, "--seeds", str(seeds), "--out", str(out)]
+    asked += ["--candidates", str(candidates), "--audits", audits, "--workers", str(workers)]
+    for option, path in (("--data-root", data_root), ("--weights", weights)):
+        asked += [option, str(Path(path).absolute())] if path else []
+    asked += ["--epochs", str(epochs)] if epochs else []
+    # The command itself: workers import the program that has started them, and this one is not installed.
+    program = [sys.executable, "-c", "from rledit.cli import main; main()", "compare", *asked]
+    if status := subprocess.run(program, cwd=ROOT.parent, check=False).returncode:
+        sys.exit(status)
+    with (out / "table.csv").open() as file:
+        rows = list(csv.DictReader(file))
     options = f"--forget {' '.join(map(str, forget))} --seeds {seeds} --workers {workers}"
     more = f"--candidates {candidates} --audits {audits}" + (f" --epochs {epochs}" if epochs else "")
     command = f"python -m benchmarks.methods --dataset {dataset} {options} {more}"
@@ -65,7 +73,8 @@ def main(
     text = (
         f"# Methods of unlearning on {dataset}\n\n`{command}`, {where['date']}, commit {where['commit']}, "
         f"{where['machine']}, torch {where['versions']['torch']}. Seconds are of {workers} processes side by "
-        f"side, each with an equal share of the cores.\n\n![fronts]({name}.png)\n\n{as_markdown(rows)}"
+        f"side, each with an equal share of the cores.\n\n![fronts]({name}.png)\n\n"
+        + (out / "table.md").read_text()
     )
     write_text(RESULTS / f"{name}.md", text)
     shutil.copy(out / "fronts.png", RESULTS / f"{name}.png")
