@@ -7,6 +7,7 @@ from copy import deepcopy
 
 from torch import Tensor, nn
 
+from ..objectives.metric_names import METRIC_DISPLAYS, MetricDisplay
 from .base import FORGET, RETAIN, AuditData
 from .estimates import share
 from .readings import read
@@ -20,6 +21,14 @@ def altered_accuracies(
     alter_(copy)
     hits = read(copy, data.test, features=False).predicted == data.test.labels
     return {f"{name}_{group}_accuracy": share(hits[data.group(group)]) for group in (FORGET, RETAIN)}
+
+
+def enter_displays(name: str, how: str, short: str) -> None:
+    """How the figures of :func:`altered_accuracies` are shown: "forget accuracy after <how>"."""
+    for group, direction in ((FORGET, -1), (RETAIN, 1)):
+        METRIC_DISPLAYS[f"{name}_{group}_accuracy"] = MetricDisplay(
+            f"{group} accuracy after {how}", f"{short}, {group}", percent=True, digits=2, direction=direction
+        )
 
 
 def weights_of(model: nn.Module) -> list[Tensor]:

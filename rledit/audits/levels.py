@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from torch import nn
 
-from ..heads import last_features
 from ..ops import PROBE_PARTS, Wanted, backend, halves, loss_bins, lower_loss_pairs
 from ..ops import Probe as FeatureProbe
 from ..runtime import plain_modes
@@ -41,7 +40,7 @@ def levels_of(
 
     Raises:
         ValueError: for a group that the samples lack, labels beyond the reference's logits, or a reference
-            without a Linear that makes the logits.
+            without a Linear that makes the logits, or whose features are not finite.
     """
     for group in (forget,) if unseen is None else (forget, unseen):
         if group not in samples.groups:
@@ -57,7 +56,7 @@ def levels_of(
     row = samples.group_names.index(forget)
     with plain_modes():
         probe = FeatureProbe(halves(labels, masks))
-        features = last_features(reference, samples).cpu()[None]
+        features = reading.features()[None]
         found = backend("reference").prepare_probe(labels, masks, classes, probe)
         counts = found.count(features, Wanted(PROBE_PARTS))
         judged = int(probe.judged(masks)[row])

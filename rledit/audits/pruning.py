@@ -9,25 +9,13 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from ..objectives.metric_names import METRIC_DISPLAYS, MetricDisplay
-from .altered import altered_accuracies, weights_of
+from .altered import altered_accuracies, enter_displays, weights_of
 from .base import AuditData
 
 PERCENTAGES = (30, 50)
 
-METRIC_DISPLAYS.update(
-    {
-        f"pruned_{percentage}_{group}_accuracy": MetricDisplay(
-            f"{group} accuracy after pruning {percentage}%",
-            f"pruned {percentage}%, {group}",
-            percent=True,
-            digits=2,
-            direction=direction,
-        )
-        for percentage in PERCENTAGES
-        for group, direction in (("forget", -1), ("retain", 1))
-    }
-)
+for _percentage in PERCENTAGES:
+    enter_displays(f"pruned_{_percentage}", f"pruning {_percentage}%", f"pruned {_percentage}%")
 
 
 @dataclass(frozen=True)

@@ -9,26 +9,14 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from ..objectives.metric_names import METRIC_DISPLAYS, MetricDisplay
-from .altered import altered_accuracies, weights_of
+from .altered import altered_accuracies, enter_displays, weights_of
 from .base import AuditData
 
 Precision = Literal["bfloat16", "int8", "int4"]
 PRECISIONS: tuple[Precision, ...] = ("bfloat16", "int8", "int4")
 
-METRIC_DISPLAYS.update(
-    {
-        f"{precision}_{group}_accuracy": MetricDisplay(
-            f"{group} accuracy after rounding to {precision}",
-            f"{precision}, {group}",
-            percent=True,
-            digits=2,
-            direction=direction,
-        )
-        for precision in PRECISIONS
-        for group, direction in (("forget", -1), ("retain", 1))
-    }
-)
+for _precision in PRECISIONS:
+    enter_displays(_precision, f"rounding to {_precision}", _precision)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from rich.markdown import Markdown
 from ..comparison import TaskSource
 from ..comparison import compare as run
 from ..experiments.console import say, standard_console
-from ..methods import METHODS, Budget
+from ..methods import Budget
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,3 @@ def _sources(name: str, config: CompareConfig) -> list[TaskSource]:
         )
         for label in config.forget
     ]
-
-
-__all__ = ["METHODS", "CompareConfig", "compare"]

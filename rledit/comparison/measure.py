@@ -18,7 +18,8 @@ from ..audits.base import AuditData, intervals
 from ..audits.mlp_probe import MLPProbe
 from ..audits.unlearning import AGAINST_RETRAINED, AUDITS, THOROUGH
 from ..methods import METHODS, Budget
-from ..storage.files import Json, read_tensors, write_tensors
+from ..recipes.unlearning.run import load_weights
+from ..storage.files import Json, write_tensors
 from .cells import UNEDITED, Cell
 from .task import MODELS, ComparisonTask, TaskSource
 
@@ -115,11 +116,9 @@ def _retrained(job: Job, task: ComparisonTask) -> nn.Module | None:
     path = retrained_path(job.folder, job.cell)
     if task.problem.build is None or not path.is_file():
         return None
-    tensors, _ = read_tensors(path)
     with torch.random.fork_rng(devices=[]):
         model = task.problem.build()
-    model.load_state_dict(tensors)
-    return model.eval()
+    return load_weights(model, path)
 
 
 def _audits(job: Job, data: AuditData) -> list[Audit]:

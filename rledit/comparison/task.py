@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -17,8 +16,8 @@ from ..audits import AuditData
 from ..experiments.record import file_hash
 from ..methods import UnlearningProblem
 from ..recipes.unlearning import DEFAULTS, UnlearningConfig, UnlearningData
-from ..recipes.unlearning.run import pretrain
-from ..storage.files import Json, read_tensors, write_tensors
+from ..recipes.unlearning.run import load_weights, pretrain
+from ..storage.files import Json, write_tensors
 from ..zoo import models
 from ..zoo.data import load
 from ..zoo.training import HYPERPARAMETERS, Hyperparameters
@@ -173,13 +172,7 @@ class TaskSource:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_tensors(path, model.state_dict())
             return model
-        tensors, _ = read_tensors(path)
-        model = models.build(config.model_name)
-        try:
-            model.load_state_dict(tensors)
-        except RuntimeError as error:
-            raise ValueError(f"weights: {path} does not fit {config.model_name}: {error}") from error
-        return model.eval()
+        return load_weights(models.build(config.model_name), path)
 
 
 def _from_file(path: Path, seed: int) -> ComparisonTask:
@@ -206,6 +199,3 @@ def _module(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-MakeTask = Callable[[int], ComparisonTask]

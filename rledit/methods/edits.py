@@ -68,30 +68,38 @@ def edit_method(
     return run
 
 
+def _ppo(env: Any, seed: int) -> Search:
+    return PPO(env, seed=seed)
+
+
+def _es(env: Any, seed: int) -> Search:
+    return ES(env, seed=seed)
+
+
 AUDITED = Unlearning(probe=0.95, nearest=0.95)
 """Beside the accuracies, neither a ridge probe nor the nearest class mean may recall more than 95% of what is
 forgotten."""
 
-rledit_mask = edit_method("rledit_mask", "rledit, mask", "mask", lambda env, seed: PPO(env, seed=seed))
-rledit_shift = edit_method("rledit_shift", "rledit, shift", "shift", lambda env, seed: PPO(env, seed=seed))
+rledit_mask = edit_method("rledit_mask", "rledit, mask", "mask", _ppo)
+rledit_shift = edit_method("rledit_shift", "rledit, shift", "shift", _ppo)
 rledit_mask_levels = edit_method(
     "rledit_mask_levels",
     "rledit, mask, with levels",
     "mask",
-    lambda env, seed: PPO(env, seed=seed),
+    _ppo,
     objective=AUDITED,
 )
 rledit_shift_levels = edit_method(
     "rledit_shift_levels",
     "rledit, shift, with levels",
     "shift",
-    lambda env, seed: PPO(env, seed=seed),
+    _ppo,
     objective=AUDITED,
 )
 rledit_shift_es = edit_method(
     "rledit_shift_es",
     "rledit, shift, by evolution strategies",
     "shift",
-    lambda env, seed: ES(env, seed=seed),
+    _es,
     source="Salimans et al. 2017, arXiv:1703.03864",
 )

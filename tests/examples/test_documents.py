@@ -2,7 +2,6 @@
 
 import re
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,17 +48,6 @@ classifier = nn.Sequential(nn.Linear(32, 16), nn.ReLU(), nn.Linear(16, 2))
 task = rledit.Task(model, ["2"], samples, rledit.Unlearning())
 rledit.ShiftWorld(task, rank=1).edit(torch.zeros(1, 96)).save("edit.safetensors")
 """
-
-
-@pytest.fixture
-def rules() -> Iterator[None]:
-    """The page that adds an edit rule adds it for everybody."""
-    from rledit.ops.rules import KINDS
-
-    before = dict(KINDS)
-    yield
-    KINDS.clear()
-    KINDS.update(before)
 
 
 @pytest.mark.slow

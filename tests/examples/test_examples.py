@@ -3,12 +3,9 @@
 import re
 import runpy
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from rledit.ops.rules import KINDS
 
 FOLDER = Path(__file__).parents[2] / "examples"
 PROMISED = {
@@ -55,15 +52,6 @@ PROMISED = {
 
 def test_every_example_is_run() -> None:
     assert sorted(PROMISED) == sorted(path.stem for path in FOLDER.glob("[0-9]*.py"))
-
-
-@pytest.fixture
-def rules() -> Iterator[None]:
-    """The example that adds an edit rule adds it for everybody."""
-    before = dict(KINDS)
-    yield
-    KINDS.clear()
-    KINDS.update(before)
 
 
 # In this process: starting Python and torch takes as long as most examples.
