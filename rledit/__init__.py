@@ -25,7 +25,7 @@ from .policies import Policy
 from .ppo import PPO, PPOConfig, Result
 from .samples import Samples, forget_groups
 from .scoring import Scorer
-from .search import CMAES, ES, TPE, HillClimbing, RandomSearch, Search, SearchEnded, SepCMAES
+from .search import CMAES, ES, TPE, GradientSearch, HillClimbing, RandomSearch, Search, SearchEnded, SepCMAES
 from .tally import Tally
 from .task import Task
 from .worlds import MaskWorld, ShiftWorld, World
@@ -48,6 +48,7 @@ __all__ = [
     "EditRule",
     "Engine",
     "Function",
+    "GradientSearch",
     "HillClimbing",
     "Ledger",
     "MaskWorld",

@@ -8,6 +8,7 @@
 ``workers``       who scores while the caller goes on
 ``step_graph``    a step as a CUDA graph
 ``engine``        :class:`Engine`, which puts them together
+``relaxation``    the objective's soft value as a differentiable function of actions
 """
 
 from .actions import ActionLayout

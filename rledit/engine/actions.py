@@ -64,6 +64,21 @@ class ActionLayout:
             start = end
         return factors
 
+    def differentiable_factors(self, actions: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """:meth:`factors`, but for rounding, as differentiable functions of the actions."""
+        factors = {}
+        start = 0
+        for name, (outputs, _) in self.shapes.items():
+            middle = start + outputs * self.rank
+            end = middle + self.rank * self._widths[name]
+            left = self.gains[name] * actions[:, start:middle].unflatten(1, (outputs, self.rank))
+            right = actions[:, middle:end].unflatten(1, (self.rank, self._widths[name]))
+            if name in self.directions:
+                right = self.directions[name].differentiable(right)
+            factors[name] = left.to(self.dtype), right.to(self.dtype)
+            start = end
+        return factors
+
     def edit_factors(self, actions: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         """The actions [T, A] of an episode as an edit's float32 factors: [O, R], [R, I], or T in front."""
         stacked = {

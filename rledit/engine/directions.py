@@ -60,6 +60,11 @@ class Directions:
         expanded[:, :, self.columns] = torch.bmm(coefficients, self.rows.expand(len(coefficients), -1, -1))
         return expanded
 
+    def differentiable(self, coefficients: Tensor) -> Tensor:
+        """:meth:`expand`, but for rounding, as a differentiable function."""
+        zeros = coefficients.new_zeros(*coefficients.shape[:2], self.inputs)
+        return zeros.index_copy(2, self.columns, coefficients @ self.rows)
+
 
 def find_directions(task: Task, kind: str) -> dict[str, Directions]:
     """The directions of every target, from what the unedited model feeds it on the reward split.

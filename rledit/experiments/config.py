@@ -12,14 +12,17 @@ from torch import nn
 
 from ..ops.rules import Kind, check_kind
 from ..ppo import PPO, PPOConfig
-from ..search import CMAES, ES, TPE, HillClimbing, RandomSearch, Search, SepCMAES
+from ..search import CMAES, ES, TPE, GradientSearch, HillClimbing, RandomSearch, Search, SepCMAES
 from ..task import Task
 from ..worlds import DIRECTIONS, WORLDS, DirectionKind
 
-SearchName = Literal["ppo", "parameters", "es", "sep-cma", "cma", "tpe", "random", "hill-climbing"]
+SearchName = Literal[
+    "ppo", "parameters", "es", "gradient", "sep-cma", "cma", "tpe", "random", "hill-climbing"
+]
 
 SEARCHES: dict[str, Callable[..., Search]] = {
     "es": ES,
+    "gradient": GradientSearch,
     "sep-cma": SepCMAES,
     "cma": CMAES,
     "tpe": TPE,
@@ -59,8 +62,9 @@ class EditingConfig:
     """Where edits are scored and the policy learns. Classifiers are trained and tested on the CPU."""
     search: SearchName = "ppo"
     """What spends the candidates: PPO; PPO over a plain parameter vector (parameters); evolution strategies
-    (es); separable or full CMA-ES; TPE over ablation strengths; random search or hill climbing. CMA-ES and
-    TPE need the extra "search"."""
+    (es); gradients, where the objective has a soft counterpart, as unlearn's has (gradient); separable or
+    full CMA-ES; TPE over ablation strengths; random search or hill climbing. CMA-ES and TPE need the extra
+    "search"."""
     ppo: PPOConfig = field(default_factory=PPOConfig)
     """Settings of PPO."""
 

@@ -23,9 +23,11 @@ from .prototype_projection import prototype_projection
 from .edits import (
     edit_method,
     rledit_mask,
+    rledit_mask_gradient,
     rledit_mask_levels,
     rledit_shift,
     rledit_shift_es,
+    rledit_shift_gradient,
     rledit_shift_levels,
 )
 # isort: on
@@ -52,9 +54,11 @@ __all__ = [
     "retrain",
     "retraining",
     "rledit_mask",
+    "rledit_mask_gradient",
     "rledit_mask_levels",
     "rledit_shift",
     "rledit_shift_es",
+    "rledit_shift_gradient",
     "rledit_shift_levels",
     "salun",
     "scrub",

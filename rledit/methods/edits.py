@@ -9,10 +9,10 @@ from typing import Any
 from ..objectives import Unlearning
 from ..ops.rules import Kind
 from ..ppo import PPO
-from ..search import ES, Search
+from ..search import ES, GradientSearch, Search
 from ..task import Task
 from ..worlds import WORLDS
-from .base import Budget, MethodFunction, MethodResult, UnlearningProblem, method
+from .base import Budget, MethodFunction, MethodResult, Need, UnlearningProblem, method
 
 RANK = 4
 
@@ -28,6 +28,8 @@ def edit_method(
     *,
     source: str = "Malik 2026, arXiv:2606.13461",
     objective: Unlearning | None = None,
+    needs: tuple[Need, ...] = ("forget data", "retain data"),
+    at_most: int | None = None,
 ) -> MethodFunction:
     """Enter a search over edits of the problem's targets into :data:`rledit.methods.METHODS`.
 
@@ -39,12 +41,14 @@ def edit_method(
         world: "mask" or "shift".
         search: makes the search.
         objective: by default :class:`rledit.Unlearning` without levels.
+        needs: as :func:`rledit.methods.base.method` has them.
+        at_most: evaluations, for a search that is done before others are; None for the whole budget.
 
     Raises:
         ValueError: for a name that is taken.
     """
 
-    @method(name, title=title, source=source, needs=("forget data", "retain data"))
+    @method(name, title=title, source=source, needs=needs)
     def run(problem: UnlearningProblem, budget: Budget, seed: int) -> MethodResult:
         task = Task(
             problem.model,
@@ -55,7 +59,7 @@ def edit_method(
         )
         rank = min(RANK, *(min(weight.shape) for weight in task.weights().values()))
         env = WORLDS[world](task, num_envs=min(128, budget.candidates), rank=rank, final_obs=False)
-        result = search(env, seed).train(budget.candidates)
+        result = search(env, seed).train(min(budget.candidates, at_most or budget.candidates))
         model = deepcopy(problem.model).eval()
         result.edit.apply_(model)
         return MethodResult(
@@ -76,9 +80,21 @@ def _es(env: Any, seed: int) -> Search:
     return ES(env, seed=seed)
 
 
+def _gradient(env: Any, seed: int) -> Search:
+    return GradientSearch(env, seed=seed)
+
+
 AUDITED = Unlearning(probe=0.95, nearest=0.95)
 """Beside the accuracies, neither a ridge probe nor the nearest class mean may recall more than 95% of what is
 forgotten."""
+
+AUDITED_SOFTLY = Unlearning(probe=0.9, nearest=0.9, classifier="logistic")
+"""The same, of the probe that is harder to deceive, and somewhat lower: what is soft at a level is counted
+about there, on either side."""
+
+GRADIENTS = 1100
+"""Evaluations of a search by gradients, 500 steps of two restarts and their scores: more changed little on
+the validation split of class 7, seed 0."""
 
 rledit_mask = edit_method("rledit_mask", "rledit, mask", "mask", _ppo)
 rledit_shift = edit_method("rledit_shift", "rledit, shift", "shift", _ppo)
@@ -102,4 +118,25 @@ rledit_shift_es = edit_method(
     "shift",
     _es,
     source="Salimans et al. 2017, arXiv:1703.03864",
+)
+
+rledit_mask_gradient = edit_method(
+    "rledit_mask_gradient",
+    "rledit, mask, with levels, by gradients",
+    "mask",
+    _gradient,
+    source="differentiated probes, see rledit.GradientSearch",
+    objective=AUDITED_SOFTLY,
+    needs=("gradients", "forget data", "retain data"),
+    at_most=GRADIENTS,
+)
+rledit_shift_gradient = edit_method(
+    "rledit_shift_gradient",
+    "rledit, shift, with levels, by gradients",
+    "shift",
+    _gradient,
+    source="differentiated probes, see rledit.GradientSearch",
+    objective=AUDITED_SOFTLY,
+    needs=("gradients", "forget data", "retain data"),
+    at_most=GRADIENTS,
 )

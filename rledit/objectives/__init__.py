@@ -5,6 +5,7 @@
 ``debias``        :class:`rledit.Debias`: less bias within a budget of utility
 ``function``      :class:`rledit.Function`: a plain function as an objective
 ``accept``        what a task takes for an objective
+``soft``          soft counterparts of what is counted, for searches that follow a slope
 ``identity``      which objective a checkpoint belongs to
 ``fairness``      error rates and AUCs of all candidates and demographic groups at once, from one tally
 ``metric_names``  names of metrics, and how they are shown
@@ -16,6 +17,7 @@ from .debias import Debias
 from .fairness import METRICS, PER_GROUP, GroupMetrics, power_mean
 from .function import Function
 from .metric_names import METRIC_DISPLAYS, MetricDisplay
+from .soft import SoftTally
 from .unlearning import Unlearning
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "GroupMetrics",
     "MetricDisplay",
     "Objective",
+    "SoftTally",
     "Unlearning",
     "as_objective",
     "power_mean",

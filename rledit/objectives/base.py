@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from ..ops.counts import TALLY_PARTS
+from ..ops.probe import Classifier
 from ..samples import Samples
 from ..storage.files import Json
 from ..tally import Tally
 from .identity import identity_of
+from .soft import SoftTally
 
 
 class Objective(ABC):
@@ -33,9 +35,11 @@ class Objective(ABC):
     Attributes:
         needs: the parts of the tally that the objective reads, some of :data:`rledit.ops.TALLY_PARTS`.
             Nothing else is counted, except ``correct``, which always is.
+        classifier: what ``recalled`` is counted by, "ridge" or "logistic"; see :class:`rledit.ops.Probe`.
     """
 
     needs: frozenset[str] = frozenset({"correct"})
+    classifier: Classifier = "ridge"
 
     @abstractmethod
     def __call__(self, tally: Tally) -> Tensor:
@@ -60,6 +64,13 @@ class Objective(ABC):
         """Which candidates keep the objective's constraint, bool [N]; None where there is no constraint.
 
         The edit that is returned keeps it on the validation split, if any does.
+        """
+        return None
+
+    def soft(self, tally: SoftTally) -> Tensor | None:
+        """A differentiable stand-in for the values, floating [N], larger is better; None where there is none.
+
+        :class:`rledit.GradientSearch` goes up its slope. What it finds is judged by the counts, as always.
         """
         return None
 

@@ -8,25 +8,29 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..ops import halves
+from ..ops import Classifier, check_classifier, halves
 from ..samples import Samples
 from ..storage.files import Json
 from ..tally import Tally
 from .base import Objective
 from .metric_names import METRIC_DISPLAYS, MetricDisplay
+from .soft import SoftTally
 
 LEVELS = {"probe": "recalled", "nearest": "nearest", "membership": "lower_loss"}
 """What may be held to a level, and the part of the tally that it is counted in."""
 
 METRIC_DISPLAYS.update(
     probe_recall=MetricDisplay(
-        "recall of a ridge probe", "ridge probe", percent=True, digits=2, direction=-1
+        "recall of a fresh probe", "fresh probe", percent=True, digits=2, direction=-1
     ),
     nearest_recall=MetricDisplay(
         "recall by the nearest class mean", "nearest mean", percent=True, digits=2, direction=-1
     ),
     loss_auc=MetricDisplay("AUC of the loss attack", "loss attack", direction=0),
 )
+
+SOFT_FORGET = 0.1
+"""What an unlikelihood, which knows no bounds, weighs beside a cross-entropy that is to stay where it is."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +43,10 @@ class Unlearning(Objective):
     An accuracy of zero is cheap: suppressing one logit is enough, and the features go on telling the class.
     So what auditors find may be held to a level, each counted anew for every candidate:
 
-    - ``probe``: the share of the forget group that a fresh ridge classifier on the features recalls, which
-      learns from one half of the samples and is judged on the other (:class:`rledit.ops.Probe`);
+    - ``probe``: the share of the forget group that a fresh linear classifier on the features recalls, which
+      learns from one half of the samples and is judged on the other (:class:`rledit.ops.Probe`): a ridge
+      classifier, or with ``classifier="logistic"`` logistic regression, which is harder to deceive and takes
+      several times as long;
     - ``nearest``: the same for the nearest class mean;
     - ``membership``: the AUC of the attack that takes samples of a lower loss for samples that were trained
       on, forget group against ``unseen`` (S. Yeom et al., "Privacy Risk in Machine Learning", CSF 2018). A
@@ -59,9 +65,11 @@ class Unlearning(Objective):
         unseen: the group of samples that the model was never trained on, like those of the forget group in
             everything else.
         penalty: of each unit beyond a level.
+        classifier: what ``probe`` is counted by, "ridge" or "logistic".
 
     Raises:
-        ValueError: for a weight that is not finite, or a level or penalty out of range.
+        ValueError: for a weight that is not finite, a level or penalty out of range, or an unknown
+            classifier.
     """
 
     forget: str = "forget"
@@ -73,6 +81,7 @@ class Unlearning(Objective):
     membership: float | None = None
     unseen: str = "unseen"
     penalty: float = 3.0
+    classifier: Classifier = "ridge"
 
     def __post_init__(self) -> None:
         for name, weight in (("forget_weight", self.forget_weight), ("retain_weight", self.retain_weight)):
@@ -84,6 +93,7 @@ class Unlearning(Objective):
                 raise ValueError(f"{name}: expected a level in {least:g}..1, or None; got {level}")
         if not (math.isfinite(self.penalty) and self.penalty >= 0):
             raise ValueError(f"penalty: expected a number of at least 0, got {self.penalty}")
+        check_classifier(self.classifier)
         parts = {LEVELS[name] for name in self.levels}
         object.__setattr__(self, "needs", frozenset({*type(self).needs, *parts}))
 
@@ -150,6 +160,22 @@ class Unlearning(Objective):
             found["membership"] = torch.maximum(found["membership"], 1 - found["membership"])
         return [found[name] - level for name, level in self.levels.items()]
 
+    def soft(self, tally: SoftTally) -> Tensor:
+        """``-retain_weight * cross_entropy(retain) - forget_weight / 10 * unlikelihood(forget)``, less
+        ``penalty`` times what is soft beyond each level."""
+        value = -self.retain_weight * tally.cross_entropy(self.retain)
+        value = value - SOFT_FORGET * self.forget_weight * tally.unlikelihood(self.forget)
+        for name, level in self.levels.items():
+            if name == "probe":
+                found = tally.probe_recall(self.forget)
+            elif name == "nearest":
+                found = tally.nearest_recall(self.forget)
+            else:
+                auc = tally.loss_auc(self.forget, self.unseen)
+                found = torch.maximum(auc, 1 - auc)
+            value = value - self.penalty * (found - level).clamp(min=0)
+        return value
+
     def metrics(self, tally: Tally) -> dict[str, Tensor]:
         keys = {"probe": "probe_recall", "nearest": "nearest_recall", "membership": "loss_auc"}
         return {
@@ -159,11 +185,14 @@ class Unlearning(Objective):
         }
 
     def identity(self) -> dict[str, Json]:
-        """Without levels it is what it was before there were any: checkpoints of then still fit."""
+        """Without levels, and with the first classifier, it is what it was before there were any, or others:
+        checkpoints of then still fit."""
         identity = super().identity()
-        if not self.levels:
-            settings = identity.get("settings")
-            if isinstance(settings, dict):
-                for name in (*LEVELS, "unseen", "penalty"):
-                    settings.pop(name, None)
+        settings = identity.get("settings")
+        if isinstance(settings, dict):
+            later = [] if self.levels else [*LEVELS, "unseen", "penalty"]
+            if self.classifier == "ridge" or not self.levels:
+                later.append("classifier")
+            for name in later:
+                settings.pop(name, None)
         return identity

@@ -11,7 +11,7 @@ from .apply_lowrank import apply_lowrank_, apply_lowrank_ref
 from .backends import BACKENDS, Backend, PreparedProbe, PreparedTail, PreparedTally, backend
 from .counts import TALLY_PARTS, Counts, Wanted, concordant_pairs
 from .loss_ranks import LOSS_BINS, loss_bins, lower_loss_pairs
-from .probe import PROBE_PARTS, Probe, halves
+from .probe import CLASSIFIERS, PROBE_PARTS, Classifier, Probe, check_classifier, halves
 from .rules import KINDS, EditRule
 from .score_tail import score_tail, score_tail_ref
 from .tail import NONLINEARITIES, PRECISIONS, Candidates, Layer, TailProblem
@@ -20,6 +20,7 @@ from .tally_logits import tally_logits, tally_logits_ref
 
 __all__ = [
     "BACKENDS",
+    "CLASSIFIERS",
     "KINDS",
     "LOSS_BINS",
     "NONLINEARITIES",
@@ -28,6 +29,7 @@ __all__ = [
     "TALLY_PARTS",
     "Backend",
     "Candidates",
+    "Classifier",
     "Counts",
     "EditRule",
     "Layer",
@@ -40,6 +42,7 @@ __all__ = [
     "apply_lowrank_",
     "apply_lowrank_ref",
     "backend",
+    "check_classifier",
     "concordant_pairs",
     "halves",
     "loss_bins",

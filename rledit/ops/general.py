@@ -51,8 +51,8 @@ class GeneralTail:
             self._count(candidates.part(start, start + at_once), asked)
             for start in range(0, candidates.size, at_once)
         ]
-        recalled, nearest, lower_loss = (torch.cat(part) for part in zip(*parts, strict=True))
-        return counts._replace(recalled=recalled, nearest=nearest, lower_loss=lower_loss)
+        found = dict(zip(GENERAL_PARTS, (torch.cat(part) for part in zip(*parts, strict=True)), strict=True))
+        return counts._replace(**{part: found[part] for part in asked.parts})
 
     @torch.no_grad()
     def _count(self, candidates: Candidates, wanted: Wanted) -> tuple[Tensor, Tensor, Tensor]:
@@ -73,7 +73,7 @@ class GeneralProbe:
         check_labels(labels, classes)
         check_fit(probe.fit, len(labels))
         self._labels, self._groups, self._probe = labels, groups, probe
-        self._tally = FeatureTally(labels, groups, probe.fit, classes)
+        self._tally = FeatureTally(labels, groups, probe.fit, classes, probe.classifier)
 
     def count(self, features: Tensor, wanted: Wanted) -> tuple[Tensor, Tensor]:
         fit, ridge = self._probe.fit, self._probe.ridge

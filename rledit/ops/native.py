@@ -17,6 +17,7 @@ from torch import Tensor
 from .. import _native
 from .apply_lowrank import check_factors
 from .counts import TALLY_PARTS, Counts, Wanted, check_labels
+from .general import GeneralProbe, GeneralTail
 from .probe import PROBE_PARTS, RIDGE, Probe, check_fit
 from .rules import EditRule
 from .tail import Candidates, TailProblem, score_formed
@@ -96,13 +97,17 @@ class NativeBackend:
     def prepare_tally(self, labels: Tensor, groups: Tensor, classes: int) -> NativeTally:
         return NativeTally(labels, groups)
 
-    def prepare_probe(self, labels: Tensor, groups: Tensor, classes: int, probe: Probe) -> NativeProbe:
+    def prepare_probe(
+        self, labels: Tensor, groups: Tensor, classes: int, probe: Probe
+    ) -> NativeProbe | GeneralProbe:
+        if probe.classifier != "ridge":
+            return GeneralProbe(labels, groups, classes, probe)
         return NativeProbe(labels, groups, classes, probe)
 
 
 class NativeTail:
     """A tail that is packed once. The core owns what it needs of the problem but for weights that stay; rules
-    that it lacks read the layers' weights again."""
+    that it lacks, and classifiers, read the layers' weights again."""
 
     def __init__(self, problem: TailProblem) -> None:
         weights, biases = problem.weights, problem.biases
@@ -111,6 +116,10 @@ class NativeTail:
         )
         self._layers = problem.layers
         probe = problem.probe
+        # Of the classifiers the core knows the ridge probe alone.
+        self._general = None if probe is None or probe.classifier == "ridge" else GeneralTail(problem)
+        if self._general is not None:
+            probe = None
         self._tail = _native.PreparedTail(
             _array(problem.activations),
             _arrays(weights),
@@ -129,6 +138,10 @@ class NativeTail:
         return self._tail.bytes
 
     def score(self, candidates: Candidates, wanted: Wanted) -> Counts:
+        if self._general is not None and wanted.probes:
+            rest = wanted.without(PROBE_PARTS)
+            counts = self.score(candidates, rest) if rest.parts else None
+            return self._general.add(counts, candidates, wanted.only(PROBE_PARTS))
         size, rule, lefts, rights, weights = candidates
         if not rule.fused:
             return score_formed(self.score, self._layers, candidates, wanted)

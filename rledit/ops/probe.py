@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
@@ -13,7 +14,18 @@ PROBE_PARTS = ("recalled", "nearest")
 """What a probe counts, some of :data:`rledit.ops.TALLY_PARTS`."""
 
 RIDGE = 1e-3
-"""The usual penalty of a ridge probe, see :func:`rledit.ops.tally_features_ref`."""
+"""The usual penalty of a probe, see :func:`rledit.ops.tally_features_ref`."""
+
+Classifier: TypeAlias = Literal["ridge", "logistic"]
+CLASSIFIERS: tuple[Classifier, ...] = get_args(Classifier)
+"""What ``recalled`` may be counted by. The ridge probe is solved at once, and the core knows it; logistic
+regression takes a dozen steps, sees more, and is counted in PyTorch everywhere."""
+
+
+def check_classifier(classifier: str) -> None:
+    """Raise ValueError unless it is one of :data:`CLASSIFIERS`."""
+    if classifier not in CLASSIFIERS:
+        raise ValueError(f"classifier: expected one of {', '.join(CLASSIFIERS)}; got {classifier!r}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,19 +34,24 @@ class Probe:
 
     Attributes:
         fit: bool [S], the samples to learn from. See :func:`halves`.
-        ridge: the penalty of the ridge probe in mean variances of a feature.
+        ridge: the penalty: of the ridge probe in mean variances of a feature, of logistic regression on
+            standardized features.
+        classifier: what ``recalled`` is counted by, one of :data:`CLASSIFIERS`.
 
     Raises:
-        ValueError: for a mask of another shape or dtype, or a ridge that is not a finite number above 0.
+        ValueError: for a mask of another shape or dtype, a ridge that is not a finite number above 0, or an
+            unknown classifier.
     """
 
     fit: Tensor
     ridge: float = RIDGE
+    classifier: Classifier = "ridge"
 
     def __post_init__(self) -> None:
         if self.fit.dim() != 1 or self.fit.dtype != torch.bool:
             raise ValueError(f"fit: expected bool [S], got {self.fit.dtype} {list(self.fit.shape)}")
         object.__setattr__(self, "ridge", positive("ridge", self.ridge))
+        check_classifier(self.classifier)
 
     def judged(self, groups: Tensor) -> Tensor:
         """How many samples of each group are judged, int64 [G], from groups [G, S]: what the counts are out

@@ -36,9 +36,16 @@ def score_tail_ref(problem: TailProblem, candidates: Candidates, wanted: Wanted)
     counts = tally_logits_ref(logits, problem.labels, problem.groups, *wanted.without(PROBE_PARTS))
     if problem.probe is None or not wanted.probes:
         return counts
-    fit, ridge = problem.probe.fit, problem.probe.ridge
-    parts = wanted.only(PROBE_PARTS).parts
-    recalled, nearest = tally_features_ref(features, problem.labels, problem.groups, fit, ridge, parts)
+    probe = problem.probe
+    recalled, nearest = tally_features_ref(
+        features,
+        problem.labels,
+        problem.groups,
+        probe.fit,
+        probe.ridge,
+        wanted.only(PROBE_PARTS).parts,
+        probe.classifier,
+    )
     return counts._replace(recalled=recalled, nearest=nearest)
 
 

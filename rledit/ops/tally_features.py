@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .counts import check_samples
-from .probe import PROBE_PARTS, RIDGE, check_fit, check_fit_shape
+from .logistic import logistic_weights, standardized
+from .probe import PROBE_PARTS, RIDGE, Classifier, check_classifier, check_fit, check_fit_shape
 
 SCHEMA = (
     "(Tensor features, Tensor labels, Tensor groups, Tensor fit, float ridge, str[] wanted) -> "
@@ -32,6 +33,7 @@ def tally_features_ref(
     fit: Tensor,  # [S] bool
     ridge: float,
     wanted: Sequence[str],
+    classifier: Classifier = "ridge",
 ) -> tuple[Tensor, Tensor]:
     """Teach probes on the samples in ``fit`` and count, per group, which of the others they know.
 
@@ -44,6 +46,11 @@ def tally_features_ref(
     which minimizes sum |W^T h + b - y|^2 + ridge * tr(A) / D * |W|^2 over W and an unpenalized bias b. The
     penalty is relative to the features' scale, so that features that are merely scaled down count the same.
     Where all fit samples have the same features, W is 0.
+
+    With ``classifier="logistic"`` the class is instead that of multinomial logistic regression on features in
+    units of their standard deviations, the penalty being ``ridge``, in float32:
+    :func:`rledit.ops.logistic.logistic_weights`. Least squares can overlook a class that lies between others
+    (T. Hastie et al., The Elements of Statistical Learning, 2009, section 4.2); this one does not.
 
     The **nearest class mean** of a sample is that of the class whose fit samples' mean is at the least
     Euclidean distance. A class without fit samples has none.
@@ -65,7 +72,7 @@ def tally_features_ref(
     if len(labels) and int(labels.min()) < 0:
         raise ValueError(f"labels: expected values of at least 0, got {int(labels.min())}")
     classes = int(labels.max()) + 1 if len(labels) else 1
-    return FeatureTally(labels, groups, fit, classes).count(features, ridge, wanted)
+    return FeatureTally(labels, groups, fit, classes, classifier).count(features, ridge, wanted)
 
 
 class FeatureTally:
@@ -76,9 +83,22 @@ class FeatureTally:
         labels: int64 [S] in 0..classes-1.
         groups: bool [G, S].
         fit: bool [S].
+        classifier: what ``recalled`` is counted by.
+
+    Raises:
+        ValueError: for an unknown classifier.
     """
 
-    def __init__(self, labels: Tensor, groups: Tensor, fit: Tensor, classes: int) -> None:
+    def __init__(
+        self,
+        labels: Tensor,
+        groups: Tensor,
+        fit: Tensor,
+        classes: int,
+        classifier: Classifier = "ridge",
+    ) -> None:
+        check_classifier(classifier)
+        self._solve = self._ridge if classifier == "ridge" else self._logistic
         self._fit = fit.nonzero()[:, 0]
         self._judged = (~fit).nonzero()[:, 0]
         self._targets = F.one_hot(labels[self._fit], classes).double()  # [n, C]
@@ -109,7 +129,7 @@ class FeatureTally:
                 counts.append(torch.empty(0, dtype=torch.int64, device=features.device))
                 continue
             scores, sound = (
-                self._ridge(learned, judged, ridge) if part == "recalled" else self._means(learned, judged)
+                self._solve(learned, judged, ridge) if part == "recalled" else self._means(learned, judged)
             )
             hits = (scores.argmax(-1) == self._labels) | ~(usable & sound)[:, None]  # [N, J]
             counts.append((hits.double() @ self._groups.T).to(torch.int64))
@@ -124,6 +144,12 @@ class FeatureTally:
         factor, info = torch.linalg.cholesky_ex(moments)
         weights = torch.cholesky_solve(learned.mT @ self._targets, factor)  # [N, D, C]
         return judged @ weights + self._targets.mean(0), info == 0
+
+    def _logistic(self, learned: Tensor, judged: Tensor, penalty: float) -> tuple[Tensor, Tensor]:
+        """The same of logistic regression."""
+        seen, unseen = standardized(learned.float(), judged.float())
+        weights = logistic_weights(seen, self._targets.float(), penalty)
+        return unseen @ weights, weights.isfinite().flatten(1).all(1)
 
     def _means(self, learned: Tensor, judged: Tensor) -> tuple[Tensor, Tensor]:
         """Scores [N, J, C] that are the larger the nearer a class mean is, and that they could be

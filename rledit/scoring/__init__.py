@@ -16,6 +16,7 @@
 ``dataflow``        what depends on what in a traced graph
 ``network``         runs a cut network
 ``population``      runs a target for all candidates at once
+``differentiable``  logits and features as differentiable functions of the targets' weights
 ``logits``          what a network's logits are counted as
 ``collected``       what hangs on all samples at once: probes of features, ranks of losses
 ``tail``            recognizes suffixes that the fused op can run

@@ -217,7 +217,7 @@ class EditableModel(Editable):
         precision: str,
         features: FeatureProbe | None,
     ) -> Evaluator:
-        cached = self._cache(network, samples)
+        cached = self.cached(network, samples)
         tail = self.tail
         few = tuple(value[:CHECKED_SAMPLES] for value in cached)
         probe = self._probe(samples)
@@ -236,8 +236,13 @@ class EditableModel(Editable):
         reader = self._reader(samples, backend, features)
         return SuffixWay(network, cached, labels, masks, backend, self.classes, otherwise, reader)
 
-    def _cache(self, network: CutNetwork, samples: Samples) -> tuple[Tensor, ...]:
-        """Runs the prefix batch by batch; only what the suffix reads is kept."""
+    def cached(self, network: CutNetwork, samples: Samples) -> tuple[Tensor, ...]:
+        """Runs the prefix batch by batch; only what the suffix reads is kept.
+
+        Raises:
+            RowsError: see :meth:`CutNetwork.prefix`.
+            ValueError: for samples that the network fails on.
+        """
         cached: list[Tensor] = []
         start = 0
         for batch in samples.batches(BATCH):
@@ -261,9 +266,8 @@ class EditableModel(Editable):
             sample = start + int(bad.nonzero()[0, 0])
             raise ValueError(f"inputs: the activations and logits of sample {sample} are not finite")
 
-    def _whole_evaluator(
-        self, samples: Samples, backend: Backend, features: FeatureProbe | None
-    ) -> Evaluator:
+    def inputs(self, samples: Samples) -> Tensor:
+        """All of a split, on the private copy's device; ValueError for those that the network fails on."""
         inputs: Tensor | None = None
         start = 0
         for batch in samples.batches(BATCH):
@@ -276,6 +280,12 @@ class EditableModel(Editable):
             start += len(batch)
             del batch, values
         assert inputs is not None  # Samples has at least one
+        return inputs
+
+    def _whole_evaluator(
+        self, samples: Samples, backend: Backend, features: FeatureProbe | None
+    ) -> Evaluator:
+        inputs = self.inputs(samples)
         labels, masks = samples.labels.to(self.device), samples.masks.to(self.device)
         reader = self._reader(samples, backend, features)
         return WholeWay(self.model, self.targets, inputs, labels, masks, backend, self.classes, reader)

@@ -65,7 +65,7 @@ class Scorer:
         self._probed = any(part in objective.needs for part in PROBE_PARTS)
         fit = halves(samples.labels, samples.masks) if self._probed else None
         if evaluator is None:
-            probe = None if fit is None else Probe(fit.to(editable.device))
+            probe = None if fit is None else Probe(fit.to(editable.device), classifier=objective.classifier)
             evaluator = editable.evaluator(samples, self._backend, precision, probe)
         self.evaluator = evaluator
         self._label_count = LabelCount(samples.labels, samples.groups, editable.classes, fit)

@@ -9,6 +9,7 @@
 ``es``             evolution strategies
 ``ascent``         their steps: Adam, SGD with momentum
 ``perturbations``  their noise, on factors or of low rank
+``gradient``       up the slope of an objective's soft counterpart
 ``cma``            CMA-ES, full and separable
 ``tpe``            the tree-structured Parzen estimator
 ``ablations``      its space: directions and strengths
@@ -22,6 +23,7 @@ from .black_box import BlackBoxSearch
 from .cma import CMAES, SepCMAES
 from .elites import Elites
 from .es import ES
+from .gradient import GradientSearch
 from .hill_climbing import HillClimbing
 from .random_search import RandomSearch
 from .result import INTERRUPTED, Result, Row, Selection
@@ -36,6 +38,7 @@ __all__ = [
     "TPE",
     "BlackBoxSearch",
     "Elites",
+    "GradientSearch",
     "HillClimbing",
     "RandomSearch",
     "Result",

@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeAlias
 
 from ...experiments.config import EditingConfig
 from ...objectives import Unlearning
+from ...ops import Classifier
 from ...zoo import models
 
 
@@ -54,10 +55,12 @@ class UnlearningConfig(EditingConfig):
     weights: str = ""
     """Safetensors file with the weights to edit. Default: the network is trained first."""
     probe: float | None = None
-    """The recall of the classes to forget, 0 to 1, that a fresh ridge classifier on the edited features may
+    """The recall of the classes to forget, 0 to 1, that a fresh linear classifier on the edited features may
     reach at most. Default: features are not looked at."""
     nearest: float | None = None
     """The same for the nearest class mean."""
+    classifier: Classifier = "ridge"
+    """What the probe is: ridge, or logistic, which is harder to deceive and takes several times as long."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -71,12 +74,13 @@ class UnlearningConfig(EditingConfig):
 
     def objective(self) -> Unlearning:
         """What candidates are scored by."""
-        return Unlearning(probe=self.probe, nearest=self.nearest)
+        return Unlearning(probe=self.probe, nearest=self.nearest, classifier=self.classifier)
 
     def asked(self) -> dict[str, Any]:
         """Without levels that are not set, so that runs from before there were any can be resumed."""
         asked = super().asked()
-        return {key: asked[key] for key in asked if key not in ("probe", "nearest") or asked[key] is not None}
+        without = {"probe": None, "nearest": None, "classifier": "ridge"}
+        return {key: asked[key] for key in asked if key not in without or asked[key] != without[key]}
 
     @property
     def model_name(self) -> str:

@@ -1,0 +1,80 @@
+"""The relaxation of an engine's task: the objective's soft value as a differentiable function of actions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..objectives import Objective, SoftTally
+from ..objectives.base import name_of
+from ..ops import PROBE_PARTS
+from ..ops.rules import KINDS
+from ..scoring.differentiable import DifferentiableNetwork
+from .engine import Engine
+
+LEAST = 2
+"""Samples of a stratum in a batch: one to learn from and one to judge a probe by."""
+
+
+class Relaxation:
+    """Soft values of actions, on batches of the reward split.
+
+    Args:
+        engine: with episodes of one step.
+
+    Raises:
+        TypeError: for a black box, which has no gradients.
+        ValueError: for an objective without :meth:`rledit.Objective.soft`, or longer episodes.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._objective = engine.episodes.scorer.objective
+        if type(self._objective).soft is Objective.soft:
+            raise ValueError(
+                f"objective: expected one with soft(), since gradients are asked for; "
+                f"{name_of(self._objective)} can only be counted"
+            )
+        if engine.episode_length != 1:
+            raise ValueError(
+                f"episode_length: expected 1, since gradients are asked for; got {engine.episode_length}"
+            )
+        samples = engine.task.samples
+        probed = any(part in PROBE_PARTS for part in self._objective.needs)
+        self._network = DifferentiableNetwork(engine.task.editable, samples, probed)
+        self._layout, self._rule = engine.layout, engine.rule
+        self._weights = engine.task.weights()
+        self._labels = samples.labels.to(engine.device)
+        self._masks = samples.masks.to(engine.device)
+        self._names = samples.group_names
+        keys = torch.cat([samples.labels[None], samples.masks.to(samples.labels.dtype)])
+        _, strata = torch.unique(keys, dim=1, return_inverse=True)
+        self._strata = strata.cpu()
+
+    def draw(self, size: int, generator: torch.Generator) -> Tensor:
+        """A batch of about this many samples, int64 [s]: of each stratum a like share, of those at random."""
+        total = len(self._strata)
+        shuffled = torch.randperm(total, generator=generator, device=generator.device).cpu()
+        order = shuffled[self._strata[shuffled].argsort(stable=True)]  # random within a stratum
+        sizes = torch.bincount(self._strata)
+        shares = (sizes * min(1.0, size / total)).round().long().clamp(min=LEAST).minimum(sizes)
+        place = torch.arange(total) - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
+        rows = order[place < shares.repeat_interleave(sizes)]
+        return rows.to(self._labels.device)
+
+    def __call__(self, actions: Tensor, rows: Tensor) -> Tensor:
+        """Soft values, floating [N], of actions [N, A] on the samples in ``rows``."""
+        edited = {}
+        for name, (left, right) in self._layout.differentiable_factors(actions).items():
+            weight = self._weights[name].expand(len(actions), -1, -1).clone()
+            KINDS[self._rule.kind].edit_(weight, self._rule.scale * (left @ right))
+            edited[name] = weight
+        logits, features = self._network.run(edited, rows)
+        groups = dict(zip(self._names, self._masks[:, rows], strict=True))
+        value = self._objective.soft(SoftTally(logits, features, self._labels[rows], groups))
+        assert value is not None
+        if value.shape != (len(actions),):
+            raise ValueError(
+                f"objective: expected soft() of {name_of(self._objective)} to give one value per candidate, "
+                f"shape [{len(actions)}], got {list(value.shape)}"
+            )
+        return value

@@ -1,0 +1,106 @@
+"""Soft counterparts of what is counted: differentiable, for searches that follow a slope."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..ops.logistic import logistic_weights, standardized
+from ..ops.probe import RIDGE, halves
+
+PROBE_SHARPNESS = 2.0
+"""Of the sigmoid that stands for "recalled", per nat of log-odds."""
+MEAN_SHARPNESS = 4.0
+"""The same per mean squared distance from the nearest class mean."""
+LOSS_SHARPNESS = 2.0
+"""The same per nat between two losses."""
+
+
+class SoftTally:
+    """What N candidates make of some samples, for :meth:`rledit.Objective.soft`.
+
+    Every figure is floating [N], differentiable in logits and features.
+
+    Args:
+        logits: floating [N, S, C].
+        features: what the head reads, floating [N, S, D]; None where nobody asks for it.
+        labels: int64 [S].
+        groups: bool [S] masks by name; none of them empty.
+    """
+
+    def __init__(
+        self, logits: Tensor, features: Tensor | None, labels: Tensor, groups: Mapping[str, Tensor]
+    ) -> None:
+        self.logits = logits
+        self.features = features
+        self.labels = labels
+        self.groups = dict(groups)
+
+    def cross_entropy(self, group: str) -> Tensor:
+        """Mean over the group, in nats: an accuracy to be kept."""
+        return self._mean(self._losses(), group)
+
+    def unlikelihood(self, group: str) -> Tensor:
+        """Mean of -log(1 - p) of the label's probability p, in nats: an accuracy to be brought down. (S.
+        Welleck et al., "Neural Text Generation with Unlikelihood Training", arXiv:1908.04319, equation 2.)"""
+        label = F.one_hot(self.labels, self.logits.shape[-1]).bool()
+        others = self.logits.masked_fill(label, -torch.inf).logsumexp(-1)
+        return self._mean(self.logits.logsumexp(-1) - others, group)
+
+    def probe_recall(self, group: str) -> Tensor:
+        """About the share of the group that logistic regression on the features recalls, learned from every
+        second sample of a stratum and judged by the others, whatever :attr:`rledit.Objective.classifier`
+        says: it is the stronger of the two."""
+        features, targets, fit = self._learning()
+        seen, unseen = standardized(features[:, fit], features[:, ~fit])
+        scores = unseen @ logistic_weights(seen, targets[fit], RIDGE)
+        return self._recall(PROBE_SHARPNESS * scores, group, fit)
+
+    def nearest_recall(self, group: str) -> Tensor:
+        """The same by the nearest class mean."""
+        features, targets, fit = self._learning()
+        sizes = targets[fit].sum(0)  # [C]
+        means = targets[fit].T @ features[:, fit] / sizes.clamp(min=1)[:, None]  # [N, C, D]
+        distances = torch.cdist(features[:, ~fit], means).square()  # [N, J, C]
+        distances = distances.masked_fill(sizes == 0, torch.inf)
+        unit = distances.detach().amin(-1).mean(-1).clamp(min=torch.finfo(distances.dtype).tiny)
+        return self._recall(-MEAN_SHARPNESS * distances / unit[:, None, None], group, fit)
+
+    def loss_auc(self, first: str, second: str) -> Tensor:
+        """About the share of pairs in which the first group's sample has the lower loss: its odds are
+        compared, as in the counts, which keep their precision where the network is sure."""
+        label = F.one_hot(self.labels, self.logits.shape[-1]).bool()
+        own = self.logits.gather(-1, self.labels.expand(self.logits.shape[:2])[..., None])[..., 0]
+        odds = self.logits.masked_fill(label, -torch.inf).logsumexp(-1) - own  # a loss is log(1 + exp(odds))
+        lower, higher = odds[:, self.groups[first]], odds[:, self.groups[second]]
+        return (LOSS_SHARPNESS * (higher[:, None] - lower[:, :, None])).sigmoid().mean((1, 2))
+
+    def _losses(self) -> Tensor:
+        """[N, S]."""
+        labels = self.labels.expand(self.logits.shape[:2])
+        return F.cross_entropy(self.logits.transpose(1, 2), labels, reduction="none")
+
+    def _mean(self, values: Tensor, group: str) -> Tensor:
+        return values[:, self.groups[group]].mean(1)
+
+    def _learning(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Features, one-hot targets, and which samples are learned from."""
+        if self.features is None:
+            raise ValueError(
+                "soft: it reads features, which are made for objectives that need recalled or nearest alone"
+            )
+        targets = F.one_hot(self.labels, self.logits.shape[-1]).to(self.features.dtype)
+        return self.features, targets, halves(self.labels, torch.stack(list(self.groups.values())))
+
+    def _recall(self, scores: Tensor, group: str, fit: Tensor) -> Tensor:
+        """The share of the group's judged samples whose label scores highest [N, J, C], each by a sigmoid of
+        its lead."""
+        judged = self.groups[group][~fit]
+        scores, labels = scores[:, judged], self.labels[~fit][judged]
+        label = F.one_hot(labels, scores.shape[-1]).bool()
+        own = scores.gather(-1, labels.expand(scores.shape[:2])[..., None])[..., 0]
+        lead = own - scores.masked_fill(label, -torch.inf).amax(-1)
+        return lead.sigmoid().mean(-1)

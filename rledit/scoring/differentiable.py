@@ -1,0 +1,94 @@
+"""A network's logits and features as differentiable functions of its targets' weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from ..heads import HEAD_SAMPLES, Head, features_of, find_head, head_inputs
+from ..ops import backend
+from ..ops.rules import UNCHANGED
+from ..samples import Samples
+from .editable import Editable
+from .editable_model import EditableModel
+from .network import CutNetwork, calling_modules
+from .population import Population
+from .tracing import RowsError
+
+
+class DifferentiableNetwork:
+    """Runs candidates of a torch network on some samples of a split with torch's autograd.
+
+    A network that could be cut runs from its cached activations, candidates folded into the batch; another
+    one runs whole, candidate by candidate.
+
+    Args:
+        editable: what is edited.
+        samples: the split.
+        features: whether what the head reads is wanted.
+
+    Raises:
+        TypeError: for a black box, which has no gradients.
+        ValueError: for samples that the network fails on.
+    """
+
+    def __init__(self, editable: Editable, samples: Samples, features: bool) -> None:
+        if not isinstance(editable, EditableModel):
+            raise TypeError(
+                f"task: expected a torch model, since gradients are asked for; got {type(editable).__name__}"
+            )
+        self._editable = editable
+        self._head: Head | None = None
+        if features:
+            self._head = find_head(editable.model, editable.as_input(samples.head(HEAD_SAMPLES)))
+        self._network: CutNetwork | None = editable.network
+        self._values: tuple[Tensor, ...] = ()
+        if self._network is not None:
+            try:
+                self._values = editable.cached(self._network, samples)
+            except RowsError:
+                self._network = None
+        if self._network is None:
+            self._values = (editable.inputs(samples),)
+
+    def run(self, weights: Mapping[str, Tensor], rows: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Logits [N, s, C] and features [N, s, D] (None where they are not wanted) of N candidates.
+
+        Args:
+            weights: of all targets, [N, O, I].
+            rows: int64 [s], which samples.
+        """
+        values = tuple(value[rows] for value in self._values)
+        size = len(next(iter(weights.values())))
+        if self._network is None:
+            return self._whole(weights, values[0], size)
+        population = Population(
+            size=size,
+            factors={},
+            weights=weights,
+            rule=UNCHANGED,
+            backend=backend("reference"),
+            precision="float32",
+        )
+        return self._network.suffix_with_features(values, population, self._head)
+
+    def _whole(
+        self, weights: Mapping[str, Tensor], inputs: Tensor, size: int
+    ) -> tuple[Tensor, Tensor | None]:
+        model, targets = self._editable.model, self._editable.targets
+        logits, features = [], []
+        for n in range(size):
+            own = {
+                f"{name}.weight": weights[name][n].view_as(target.weight) for name, target in targets.items()
+            }
+            with calling_modules():
+                if self._head is None:
+                    logits.append(functional_call(model, own, (inputs.clone(),)))
+                    continue
+                with head_inputs(self._head) as read:
+                    logits.append(functional_call(model, own, (inputs.clone(),)))
+                features.append(features_of(self._head, read, len(inputs)).to(inputs.dtype))
+        return torch.stack(logits), torch.stack(features) if features else None
