@@ -12,7 +12,7 @@ from typing import Any
 from ..methods import METHODS
 from ..objectives.metric_names import direction, label, shown
 from ..storage.files import write_text
-from .cells import UNEDITED
+from .cells import UNEDITED, VERSION
 
 Row = Mapping[str, Any]
 
@@ -136,7 +136,29 @@ def _table(rows: Sequence[Row]) -> str:
         lines.append(_line([_title(method), *(_cell(own, key) for key in keys)]))
     seeds = sorted({row["seed"] for row in rows})
     note = f"Means of seeds {', '.join(map(str, seeds))} on the test split, ± one standard deviation."
-    return "\n".join([*lines, "", note])
+    return "\n\n".join(part for part in ("\n".join(lines), note, _versions(rows)) if part)
+
+
+def _versions(rows: Sequence[Row]) -> str:
+    """In words: which versions of rledit have measured the rows of one table, where they differ."""
+    found: dict[tuple[Any, ...], int] = {}
+    for row in rows:
+        made = tuple(row.get(f"{VERSION}_{part}") for part in ("version", "code", "compiled"))
+        found[made] = found.get(made, 0) + 1
+    if len(found) < 2:
+        return ""
+    named = [f"{_version(*made)} {count}" for made, count in found.items()]
+    return (
+        "These cells were measured by differing versions of rledit, so their figures may differ by more than "
+        f"the methods do: {'; '.join(named)} of {len(rows)} cells."
+    )
+
+
+def _version(version: str | None, code: str | None, compiled: str | None) -> str:
+    if version is None:
+        return "one that is not named"
+    code, compiled = (str(part).removeprefix("sha256:")[:8] for part in (code, compiled))
+    return f"{version} (code {code}, compiled {compiled})"
 
 
 def _ahead(rows: Sequence[Row]) -> str:

@@ -184,10 +184,8 @@ def statements(record: Mapping[str, Any]) -> list[str]:
 
 def circumstances() -> dict[str, dict[str, Json]]:
     """What a run's last bits may depend on: rledit, libraries, and the machine."""
-    from .. import __version__  # here, because rledit/__init__.py may import this package
-
     return {
-        "rledit": {"version": __version__, **_own_code()},
+        "rledit": own_version(),
         "libraries": {"python": platform.python_version(), **_versions()},
         "machine": {
             "system": platform.system(),
@@ -198,6 +196,13 @@ def circumstances() -> dict[str, dict[str, Json]]:
             "torch_threads": torch.get_num_threads(),
         },
     }
+
+
+def own_version() -> dict[str, Json]:
+    """Which rledit this is: its "version", and hashes of its "code" and of its "compiled" parts."""
+    from .. import __version__  # here, because rledit/__init__.py may import this package
+
+    return {"version": __version__, **_own_code()}
 
 
 def _versions() -> dict[str, Json]:

@@ -11,11 +11,13 @@ from typing import Any
 import dying_jobs
 import pytest
 
+import rledit
 from rledit.comparison import TaskSource, compare
 from rledit.comparison.cells import Cell, Cells
 from rledit.comparison.table import ahead_of, as_markdown, summary
 from rledit.comparison.workers import Done, carry_out
 from rledit.experiments.folder import RunBusyError
+from rledit.experiments.record import circumstances
 from rledit.methods import Budget
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -233,6 +235,31 @@ def test_one_seed_is_no_evidence() -> None:
     rows = [row("rledit_shift", 0, 0.5, 0.5, 0.95), row("scrub", 0, 0.0, 0.98, 0.90)]
     assert ahead_of(rows, "rledit_shift") == []
     assert "From one seed" in as_markdown(rows)
+
+
+def test_cells_name_the_version_that_measured_them(source: TaskSource, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(source, out, ["logit_mask"], seeds=[0])
+    kept = json.loads((out / "cells" / "blobs--logit_mask--0.json").read_text())
+    assert kept["rledit_version"] == rledit.__version__
+    assert kept["rledit_code"] == circumstances()["rledit"]["code"]
+    assert {row["rledit_code"] for row in rows_of(out)} == {kept["rledit_code"]}
+    assert "differing versions" not in (out / "table.md").read_text()
+    for name, changed in (
+        ("unedited", {"rledit_version": "0.0.1", "rledit_code": "sha256:abcdef0123"}),
+        ("retrain", {}),  # a cell from before versions were named
+    ):
+        path = out / "cells" / f"blobs--{name}--0.json"
+        row = json.loads(path.read_text())
+        row = {key: value for key, value in row.items() if not key.startswith("rledit_")}
+        path.write_text(json.dumps(row | changed))
+    assert len(run(source, out, ["logit_mask"], seeds=[0])) == 3  # none is refused
+    text = (out / "table.md").read_text()
+    (line,) = [line for line in text.splitlines() if "differing versions" in line]
+    assert "0.0.1 (code abcdef01" in line
+    assert "one that is not named 1" in line
+    assert f"{rledit.__version__} (code {kept['rledit_code'][7:15]}" in line
+    assert "of 3 cells" in line
 
 
 def test_names_of_cells_are_names_of_files() -> None:
