@@ -58,6 +58,11 @@ def retrained_path(folder: Path, cell: Cell) -> Path:
     return folder / MODELS / f"{cell.task}-retrained-{cell.seed}.safetensors"
 
 
+def compared_with_retrained(row: Mapping[str, Any]) -> bool:
+    """Whether a cell was measured when there was a retrained network: its audits of agreement were put."""
+    return "forget_agreement_rate" in row
+
+
 def measure(job: Job) -> dict[str, Json]:
     """The row of one cell: its cost, accuracies on the test split and all audits' figures, NaN as None; and
     which rledit has measured it, as the record of a run names it.

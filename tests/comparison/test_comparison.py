@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from rledit.comparison.table import ahead_of, as_markdown, summary
 from rledit.comparison.workers import Done, carry_out
 from rledit.experiments.folder import RunBusyError
 from rledit.experiments.record import circumstances
-from rledit.methods import Budget
+from rledit.methods import METHODS as ALL_METHODS
+from rledit.methods import Budget, MethodResult
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -105,6 +107,30 @@ def test_what_fails_is_told_and_the_rest_goes_on(
     assert {row["method"] for row in rows} == {"unedited", "logit_mask"}
     assert "retrain" in caplog.text
     assert "expected a problem with build and training" in caplog.text
+
+
+def test_what_was_measured_without_a_retrained_network_is_measured_again_with_it(
+    source: TaskSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> MethodResult:
+        raise OSError("no memory left")
+
+    cells = tmp_path / "out" / "cells"
+
+    def measured() -> dict[str, int]:
+        run(source, tmp_path / "out", ["logit_mask"], seeds=[0])
+        return {path.name.split("--")[1]: path.stat().st_mtime_ns for path in cells.iterdir()}
+
+    with monkeypatch.context() as patched:
+        patched.setitem(ALL_METHODS, "retrain", replace(ALL_METHODS["retrain"], run=fails))
+        without = measured()
+        assert set(without) == {"unedited", "logit_mask"}
+        assert measured() == without  # it fails again: nothing new is to be found out
+    later = measured()
+    assert set(later) == {"unedited", "retrain", "logit_mask"}
+    assert all(later[name] > time for name, time in without.items())
+    assert all(row["forget_agreement_rate"] for row in rows_of(tmp_path / "out"))
+    assert measured() == later
 
 
 def test_a_folder_of_another_comparison_is_refused(source: TaskSource, compared: Path) -> None:
