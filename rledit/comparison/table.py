@@ -7,9 +7,10 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from ..methods import METHODS
+from ..methods.base import Need
 from ..objectives.metric_names import direction, label, shown
 from ..storage.files import write_text
 from .cells import UNEDITED, VERSION
@@ -36,7 +37,8 @@ FRONT = ("forget_accuracy", "retain_accuracy", "forget_probe_accuracy")
 DEVIATIONS = 2.0
 """How many standard deviations of the difference it must be better by."""
 
-NEEDS = ("gradients", "forget data", "retain data", "training")
+NEEDS: tuple[Need, ...] = get_args(Need)
+"""Columns of what methods need, beside the weights."""
 
 
 def write_tables(folder: Path, rows: Sequence[Row], command: str = "") -> None:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import dying_jobs
 import pytest
@@ -15,12 +15,13 @@ import pytest
 import rledit
 from rledit.comparison import TaskSource, compare
 from rledit.comparison.cells import Cell, Cells
-from rledit.comparison.table import ahead_of, as_markdown, summary
+from rledit.comparison.table import ahead_of, as_csv, as_markdown, summary
 from rledit.comparison.workers import Done, carry_out
 from rledit.experiments.folder import RunBusyError
 from rledit.experiments.record import circumstances
 from rledit.methods import METHODS as ALL_METHODS
 from rledit.methods import Budget, MethodResult
+from rledit.methods.base import Need
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -255,6 +256,27 @@ def test_ahead_means_worse_in_nothing_and_better_beyond_two_deviations() -> None
     assert summary(rows[:3], "forget_probe_accuracy")[1] == pytest.approx(0.001)
     unknown = [{**rows[0], "forget_probe_accuracy": None}, *rows[3:6]]
     assert ahead_of(unknown, "rledit_shift") == []
+
+
+def test_the_table_says_all_that_methods_need() -> None:
+    names = ["logit_mask", "retrain", "bad_teacher"]
+    rows = [row(name, 0, 0.0, 0.98, 0.9) for name in names]
+    lines = as_markdown(rows).split("## What each method needs")[1].strip().splitlines()
+    head, _, *body = ([entry.strip() for entry in line.strip("|").split("|")] for line in lines)
+    assert set(head[2:]) == set(get_args(Need))
+    shown = {line[0]: {need for need, mark in zip(head, line, strict=True) if mark == "x"} for line in body}
+    assert shown == {
+        "logit mask": {"forget classes"},
+        "retraining": {"gradients", "retain data", "training"},
+        "bad teacher": {"gradients", "forget data", "retain data", "architecture"},
+    }
+    table = {line["method"]: line for line in csv.DictReader(as_csv(rows).splitlines())}
+    marked = {
+        name: {key for key in line if key[:6] == "needs_" and line[key] == "1"}
+        for name, line in table.items()
+    }
+    assert marked["logit_mask"] == {"needs_forget_classes"}
+    assert "needs_architecture" in marked["bad_teacher"]
 
 
 def test_one_seed_is_no_evidence() -> None:
