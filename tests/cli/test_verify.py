@@ -103,6 +103,16 @@ def change_json(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
     path.write_text(json.dumps(content))
 
 
+def change_record(run: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """And give it a hash that fits, as whoever means to deceive would."""
+
+    def forge(content: dict[str, Any]) -> None:
+        change(content)
+        content["hash"] = record_module.content_hash(content)
+
+    change_json(run / "record.json", forge)
+
+
 def test_an_untouched_run_is_verified(run: Path) -> None:
     status, said = verify(run)
     assert status == 0, said
@@ -170,7 +180,7 @@ def test_replay_finds_an_edit_that_did_not_come_from_the_run(run: Path) -> None:
             content["files"][name] = record_module.file_hash(run / name)
 
     change_json(run / "metrics.json", forge_metrics)
-    change_json(run / "record.json", forge)
+    change_record(run, forge)
     assert verify(run)[0] == 0
     status, said = verify(run, "--replay")
     assert status == 1
@@ -216,6 +226,15 @@ def fewer_files(run: Path) -> None:
     change_json(run / "record.json", lambda it: it["files"].pop("metrics.json"))
 
 
+def fewer_candidates(run: Path) -> None:
+    change_json(run / "record.json", lambda it: it["search"].update(candidates=16))
+
+
+def another_machine(run: Path) -> None:
+    """Of which nothing else in the folder knows."""
+    change_json(run / "record.json", lambda it: it["machine"].update(system="Plan 9"))
+
+
 @pytest.mark.parametrize(
     ("tamper", "named"),
     [
@@ -226,6 +245,8 @@ def fewer_files(run: Path) -> None:
         (better_counts, ["counts.test.retain.after: recorded 40, found"]),
         (better_bounds, ["bounds.groups.forget.at_most: recorded 0.001, found"]),
         (another_seed, ["seed: recorded 7, found 0"]),
+        (fewer_candidates, ["record: recorded sha256:", "search.candidates: recorded 16, found 48"]),
+        (another_machine, ["record: recorded sha256:"]),
         (fewer_files, ["metrics.json: the record does not name this file"]),
     ],
 )
@@ -244,10 +265,53 @@ def test_what_was_changed_is_named(run: Path, tamper: Callable[[Path], None], na
 def test_figures_that_were_changed_with_their_hash(run: Path) -> None:
     better_metrics(run)
     known = record_module.file_hash(run / "metrics.json")
-    change_json(run / "record.json", lambda it: it["files"].update({"metrics.json": known}))
+    change_record(run, lambda it: it["files"].update({"metrics.json": known}))
     status, said = verify(run)
     assert status == 1
     assert "retain_accuracy after is 0.9999, counted" in said
+
+
+def test_candidates_are_those_of_the_history(run: Path) -> None:
+    """Also where every hash was made to fit."""
+    change_json(run / "metrics.json", lambda it: it.update(candidates=16))
+    known = record_module.file_hash(run / "metrics.json")
+    change_record(run, lambda it: it["files"].update({"metrics.json": known}))
+    change_record(run, lambda it: it["search"].update(candidates=16))
+    status, said = verify(run)
+    assert status == 1
+    assert "DIFFERS    candidates of the history: recorded 16, found 48" in said
+    lines = [line for line in said.splitlines() if line.startswith("DIFFERS")]
+    assert len(lines) == 1
+
+
+def test_candidates_of_trials_are_counted_too(run: Path) -> None:
+    (run / "layers.json").write_text(json.dumps([{"candidates": 10}, {"candidates": 6}]))
+    status, said = verify(run)
+    assert status == 1
+    assert "candidates of the history: recorded 48, found 64" in said
+
+
+def test_a_history_that_cannot_be_read(run: Path) -> None:
+    (run / "history.csv").write_text("update,reward\n1,2\n")
+    status, said = verify(run)
+    assert status == 1  # nor is it the file that was recorded
+    assert "unchecked  candidates and origin: KeyError('candidates')" in said
+
+
+def test_a_record_without_a_hash_of_itself_is_of_an_earlier_version(run: Path) -> None:
+    change_json(run / "record.json", lambda it: it.pop("hash"))
+    status, said = verify(run)
+    assert status == 0, said
+    assert "Note: the record has no hash of itself" in said
+
+
+def test_what_stands_twice_in_a_record_is_refused(run: Path) -> None:
+    """Programs read the last of the two, people the first."""
+    path = run / "record.json"
+    path.write_text(path.read_text().replace('"search": {', '"search": {"candidates": 1,'))
+    status, said = verify(run)
+    assert status == 2
+    assert "a key stands twice in it" in said
 
 
 def test_another_data_set(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,8 +323,8 @@ def test_another_data_set(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_another_version_is_said(run: Path) -> None:
-    change_json(run / "record.json", lambda it: it["rledit"].update(version="0.1.7"))
-    change_json(run / "record.json", lambda it: it["machine"].update(torch_threads=64))
+    change_record(run, lambda it: it["rledit"].update(version="0.1.7"))
+    change_record(run, lambda it: it["machine"].update(torch_threads=64))
     status, said = verify(run)
     assert status == 0
     assert "Note: made by another rledit: rledit.version: recorded 0.1.7, found" in said
@@ -336,7 +400,7 @@ def test_a_record_of_the_future(run: Path) -> None:
 def test_a_config_of_another_version(run: Path) -> None:
     change_json(run / "config.json", lambda it: it.update(new_option=1))
     known = record_module.file_hash(run / "config.json")
-    change_json(run / "record.json", lambda it: it["files"].update({"config.json": known}))
+    change_record(run, lambda it: it["files"].update({"config.json": known}))
     status, said = verify(run)
     assert status == 2
     assert "config.json is of another version of rledit: it has, or lacks, new_option" in said
@@ -344,14 +408,17 @@ def test_a_config_of_another_version(run: Path) -> None:
 
 def test_a_record_does_not_lead_outside_its_folder(run: Path, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("x")
-    change_json(run / "record.json", lambda it: it["files"].update({"../secret": "sha256:0"}))
+    change_record(run, lambda it: it["files"].update({"../secret": "sha256:0"}))
     status, said = verify(run)
     assert status == 2
     assert "unchecked  ../secret: No such file" in said
 
 
 def test_a_stopped_run_is_not_repeated(run: Path) -> None:
-    change_json(run / "record.json", lambda it: it["search"].update(stopped="interrupted"))
+    change_json(run / "metrics.json", lambda it: it.update(stopped="interrupted"))
+    known = record_module.file_hash(run / "metrics.json")
+    change_record(run, lambda it: it["files"].update({"metrics.json": known}))
+    change_record(run, lambda it: it["search"].update(stopped="interrupted"))
     status, said = verify(run, "--replay")
     assert status == 2
     assert "replay: the run was stopped before its end (interrupted)" in said
@@ -370,7 +437,7 @@ def test_there_is_no_such_run(tmp_path: Path) -> None:
 
 
 def test_a_replay_of_a_record_without_its_search_differs(run: Path) -> None:
-    change_json(run / "record.json", lambda it: it.update(search=None))
+    change_record(run, lambda it: it.update(search=None))
     status, said = verify(run, "--replay")
     assert status == 1
     assert "replay: search: recorded nothing" in said
