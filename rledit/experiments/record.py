@@ -13,7 +13,7 @@ import json
 import logging
 import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -290,6 +290,22 @@ class Recorder:
             logger.error("The record could not be written; edit and metrics are saved: %s", reason)
             return [f"record.json: {reason}"]
         return []
+
+
+def record_again(path: Path, names: Iterable[str]) -> None:
+    """Name files in a record as they are now, where they were written after the run.
+
+    The record's hash of itself is made anew only if it fitted before: what was changed otherwise stays found.
+
+    Raises:
+        OSError, ValueError: see :func:`read_record`; WriteError where the disk refuses.
+    """
+    record = read_record(path)
+    sound = record.get(HASH) == content_hash(record)
+    record["files"] |= {name: file_hash(path.with_name(name)) for name in names}
+    if sound:
+        record[HASH] = content_hash(record)
+    write_json(path, record)
 
 
 def read_record(path: Path) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import tempfile
@@ -17,6 +16,7 @@ import torch
 
 from ..edits.edit import Edit
 from .console import Console
+from .history import read_history
 from .record import (
     HASH,
     circumstances,
@@ -212,17 +212,16 @@ def _check_search(checked: Verification, run: Path) -> None:
         checked.compare("candidates of the history", search.get("candidates"), _candidates(run))
     except FileNotFoundError:
         pass  # named among the files
-    except (OSError, ValueError, TypeError, KeyError, csv.Error) as error:
+    except (OSError, ValueError, TypeError, KeyError) as error:
         checked.unchecked.append(f"candidates and origin: {error!r}")
 
 
 def _candidates(run: Path) -> int:
     """Those of the last update, and of what was tried before the first."""
-    with open(run / "history.csv", encoding="utf-8", newline="") as file:
-        *_, last = csv.DictReader(file)
+    spent = read_history(run / "history.csv").column("candidates")
     trials = run / "layers.json"
     tried = json.loads(trials.read_text(encoding="utf-8")) if trials.exists() else []
-    return int(last["candidates"]) + sum(int(trial["candidates"]) for trial in tried)
+    return int(spent[-1] if spent else 0) + sum(int(trial["candidates"]) for trial in tried)
 
 
 def _read(path: Path) -> dict[str, Any]:
