@@ -18,6 +18,7 @@
 ``rounding``          the edit after rounding the weights
 ``pruning``           the edit after magnitude pruning; ``altered``, what both share
 ``shadow_models``     the likelihood ratio attack of many models; in no reward and in no report
+``shadow_training``   those models, each trained on a random half of the samples
 
 ``levels``            what probes find in a reference network: levels for an edit to keep
 ``unlearning``        the audits of an edit that forgets: the lists that recipe, report and command follow
@@ -47,6 +48,7 @@ from .shadow_models import (
     scaled_confidence,
     shadow_confidences,
 )
+from .shadow_training import train_shadow_models
 
 __all__ = [
     "Agreement",
@@ -74,4 +76,5 @@ __all__ = [
     "run_audits",
     "scaled_confidence",
     "shadow_confidences",
+    "train_shadow_models",
 ]

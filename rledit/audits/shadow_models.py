@@ -3,8 +3,7 @@
 N. Carlini et al., "Membership Inference Attacks From First Principles", IEEE S&P 2022 (LiRA); as an audit of
 unlearning, J. Hayes et al., "Inexact Unlearning Needs More Careful Evaluations to Avoid a False Sense of
 Privacy", arXiv:2403.01218 (U-LiRA). It needs many models that were trained with and without each sample and
-then made to forget it, so no report runs it: a benchmark pays for the models, and hands their confidences
-over.
+then made to forget it, so no report runs it: :mod:`.shadow_training` trains them for those who can pay.
 """
 
 from __future__ import annotations

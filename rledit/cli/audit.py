@@ -25,6 +25,8 @@ def audit(
 ) -> None:
     """Ask the unedited, the edited and the retrained network of a run what is left of the class.
 
+    The run's report is written anew with what was measured, and its record names the new file.
+
     Args:
         run: A finished run folder of rledit unlearn.
         thorough: Also ask what takes longer: probes of every edited layer, a probe with a hidden layer,
@@ -33,7 +35,8 @@ def audit(
         retrained: Safetensors file of the network trained without the class. Default: the run's own.
         data_root: Folder with the data; else the environment variable RLEDIT_DATA, else the user's cache
             folder.
-        out: JSON file for the figures. Default: audits.json in the run folder.
+        out: JSON file for the figures; the run folder then stays as it is. Default: audits.json in the run
+            folder, and its report.
     """
     audited = audit_run(run, thorough=thorough, retrained=retrained, data_root=data_root, out=out)
     console = Console()

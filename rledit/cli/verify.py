@@ -28,11 +28,12 @@ def verify(
     out: Path | None = None,
     data_root: Path | None = None,
 ) -> None:
-    """Check a run by its record: files, weights, edit, data, counts and bounds.
+    """Check a run by its record: the record itself, files, candidates, weights, edit, data, counts, bounds.
 
     Ends with status 0 if everything is as recorded, 1 if something is not, 2 if nothing differs but
-    something cannot be checked, such as a missing file. The record's own hash is printed: compare it with one
-    that was published, since whoever can write in the folder can write another record.
+    something cannot be checked, such as a missing file. The hash of the record's file is printed: compare it
+    with one that was published, since whoever can write in the folder can write another record, with another
+    hash of itself in it.
 
     Args:
         run: The folder of a run.

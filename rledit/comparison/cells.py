@@ -23,6 +23,10 @@ CONFIG, CELLS, LOCK = "comparison.json", "cells", ".lock"
 UNEDITED = "unedited"
 """The row of the network before anything is forgotten."""
 
+VERSION = "rledit"
+"""What the entries of a cell begin with that say which rledit has measured it: its version, code and compiled
+parts, see :func:`rledit.experiments.record.own_version`."""
+
 
 @dataclass(frozen=True, order=True)
 class Cell:

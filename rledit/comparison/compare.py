@@ -12,7 +12,7 @@ from ..experiments.console import Console, say, standard_console
 from ..methods import METHODS, Budget
 from .cells import UNEDITED, Cell, Cells
 from .fronts import draw
-from .measure import AUDIT_LISTS, RETRAIN, Job, measure, retrained_path
+from .measure import AUDIT_LISTS, RETRAIN, Job, compared_with_retrained, measure, retrained_path
 from .table import write_tables
 from .task import TaskSource
 from .workers import Done, carry_out
@@ -75,7 +75,7 @@ def compare(
             return Job(sources[cell.task], cell, cells.path, budget, audits)
 
         missing = [cell for cell in wanted if _lacks(cells, cell)]
-        first, then = _ordered(missing, cells.path)
+        first, then = _ordered(missing)
         failed: dict[Cell, str] = {}
         finished = len(wanted) - len(missing)
 
@@ -90,7 +90,10 @@ def compare(
                 cells.write(cell, done.result)
                 say(console, f"{finished}/{len(wanted)}  {cell}: {done.result['seconds']:.1f} s")
             if cell.method == RETRAIN:  # whether or not it could be: the others go without, then
-                yield from (job(other) for other in then.pop((cell.task, cell.seed), ()))
+                waiting = then.pop((cell.task, cell.seed), [])
+                run = [other for other in waiting if not done.error or cells.read(other) is None]
+                finished += len(waiting) - len(run)  # these are there, and have nothing new to compare with
+                yield from map(job, run)
 
         try:
             carry_out(measure, [job(cell) for cell in first], workers, on_done)
@@ -127,13 +130,17 @@ def check(
 
 
 def _lacks(cells: Cells, cell: Cell) -> bool:
-    """A retrained network that is not there any more is made again."""
-    if cells.read(cell) is None:
+    """A retrained network that is not there any more is made again; so is a cell that was measured without
+    one, since there may be one now."""
+    row = cells.read(cell)
+    if row is None:
         return True
-    return cell.method == RETRAIN and not retrained_path(cells.path, cell).is_file()
+    if cell.method == RETRAIN:
+        return not retrained_path(cells.path, cell).is_file()
+    return not compared_with_retrained(row)
 
 
-def _ordered(missing: Iterable[Cell], folder: Path) -> tuple[list[Cell], dict[tuple[str, int], list[Cell]]]:
+def _ordered(missing: Iterable[Cell]) -> tuple[list[Cell], dict[tuple[str, int], list[Cell]]]:
     """Cells that can start at once, retraining before all; and those that wait for it, by task and seed."""
     missing = list(missing)
     retraining = {(cell.task, cell.seed) for cell in missing if cell.method == RETRAIN}

@@ -17,10 +17,11 @@ from ..audits import Audit, run_audits
 from ..audits.base import AuditData, intervals
 from ..audits.mlp_probe import MLPProbe
 from ..audits.unlearning import AGAINST_RETRAINED, AUDITS, THOROUGH
+from ..experiments.record import own_version
 from ..methods import METHODS, Budget
 from ..recipes.unlearning.run import load_weights
 from ..storage.files import Json, write_tensors
-from .cells import UNEDITED, Cell
+from .cells import UNEDITED, VERSION, Cell
 from .task import MODELS, ComparisonTask, TaskSource
 
 AUDIT_LISTS: Mapping[str, tuple[Audit, ...]] = {
@@ -57,8 +58,14 @@ def retrained_path(folder: Path, cell: Cell) -> Path:
     return folder / MODELS / f"{cell.task}-retrained-{cell.seed}.safetensors"
 
 
+def compared_with_retrained(row: Mapping[str, Any]) -> bool:
+    """Whether a cell was measured when there was a retrained network: its audits of agreement were put."""
+    return "forget_agreement_rate" in row
+
+
 def measure(job: Job) -> dict[str, Json]:
-    """The row of one cell: its cost, accuracies on the test split and all audits' figures, NaN as None.
+    """The row of one cell: its cost, accuracies on the test split and all audits' figures, NaN as None; and
+    which rledit has measured it, as the record of a run names it.
 
     Raises:
         ValueError, OSError, FloatingPointError: see :class:`TaskSource`, the method and the audits.
@@ -73,6 +80,7 @@ def measure(job: Job) -> dict[str, Json]:
         "audit_seconds": time.perf_counter() - started,
         **{key: float(value) if math.isfinite(value) else None for key, value in figures.items()},
         "intervals": {key: list(interval) for key, interval in intervals(figures).items()},
+        **{f"{VERSION}_{key}": value for key, value in own_version().items()},
     }
 
 

@@ -7,12 +7,13 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from ..methods import METHODS
+from ..methods.base import Need
 from ..objectives.metric_names import direction, label, shown
 from ..storage.files import write_text
-from .cells import UNEDITED
+from .cells import UNEDITED, VERSION
 
 Row = Mapping[str, Any]
 
@@ -36,7 +37,8 @@ FRONT = ("forget_accuracy", "retain_accuracy", "forget_probe_accuracy")
 DEVIATIONS = 2.0
 """How many standard deviations of the difference it must be better by."""
 
-NEEDS = ("gradients", "forget data", "retain data", "training")
+NEEDS: tuple[Need, ...] = get_args(Need)
+"""Columns of what methods need, beside the weights."""
 
 
 def write_tables(folder: Path, rows: Sequence[Row], command: str = "") -> None:
@@ -136,7 +138,29 @@ def _table(rows: Sequence[Row]) -> str:
         lines.append(_line([_title(method), *(_cell(own, key) for key in keys)]))
     seeds = sorted({row["seed"] for row in rows})
     note = f"Means of seeds {', '.join(map(str, seeds))} on the test split, ± one standard deviation."
-    return "\n".join([*lines, "", note])
+    return "\n\n".join(part for part in ("\n".join(lines), note, _versions(rows)) if part)
+
+
+def _versions(rows: Sequence[Row]) -> str:
+    """In words: which versions of rledit have measured the rows of one table, where they differ."""
+    found: dict[tuple[Any, ...], int] = {}
+    for row in rows:
+        made = tuple(row.get(f"{VERSION}_{part}") for part in ("version", "code", "compiled"))
+        found[made] = found.get(made, 0) + 1
+    if len(found) < 2:
+        return ""
+    named = [f"{_version(*made)} {count}" for made, count in found.items()]
+    return (
+        "These cells were measured by differing versions of rledit, so their figures may differ by more than "
+        f"the methods do: {'; '.join(named)} of {len(rows)} cells."
+    )
+
+
+def _version(version: str | None, code: str | None, compiled: str | None) -> str:
+    if version is None:
+        return "one that is not named"
+    code, compiled = (str(part).removeprefix("sha256:")[:8] for part in (code, compiled))
+    return f"{version} (code {code}, compiled {compiled})"
 
 
 def _ahead(rows: Sequence[Row]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -264,6 +264,16 @@ class _Lock:
             with contextlib.suppress(OSError):
                 self._owner.unlink(missing_ok=True)
             self._lock.release()
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """A run folder while nobody else writes in it; RunBusyError where somebody does."""
+    lock = _Lock(path / _LOCK)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _is_litter(name: str) -> bool:

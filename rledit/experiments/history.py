@@ -115,6 +115,21 @@ class History:
         self._board.flush()
 
 
+def read_history(path: str | os.PathLike[str]) -> History:
+    """The rows of a history.csv, in memory only.
+
+    Raises:
+        OSError: it is not there, or cannot be read.
+        ValueError: it is no table of numbers.
+    """
+    with open(path, encoding="utf-8", newline="") as file:
+        try:
+            columns, *rows = csv.reader(file)
+            return History(columns, rows=[dict(zip(columns, map(float, row), strict=True)) for row in rows])
+        except (ValueError, csv.Error) as error:
+            raise ValueError(f"{os.fspath(path)}: expected a table of numbers ({error})") from error
+
+
 def _summary_writer() -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter

@@ -2,8 +2,8 @@
 
 It holds hashes of the weights before and after the edit, of the edit, of each split of the data, of the
 configuration and all other files of the run, and of rledit's own code; versions, threads and seed; how many
-samples of each group are right before and after; and what follows from these counts for the population
-that the test split was drawn from. :mod:`~rledit.experiments.verification` checks all of it.
+samples of each group are right before and after; what follows from these counts for the population that the
+test split was drawn from; and a hash of all of that. :mod:`~rledit.experiments.verification` checks it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 import logging
 import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -28,6 +28,7 @@ from ..edits.edit import Edit
 from ..samples import Samples
 from ..storage.files import Json, write_json
 from ..storage.fingerprint import fingerprint
+from ..storage.plain import plain_json
 from .bounds import CONFIDENCE, loss_bound, upper_bound
 
 logger = logging.getLogger("rledit")
@@ -38,6 +39,9 @@ CERTIFIES = (
     "the model is right on samples like those of its test split, not that nothing of the forgotten samples "
     "is left in its weights."
 )
+HASH = "hash"
+"""The entry with the record's hash of itself, see :func:`content_hash`."""
+
 TEST = "test"
 """The split that bounds come from, since nothing was chosen on it."""
 
@@ -184,10 +188,8 @@ def statements(record: Mapping[str, Any]) -> list[str]:
 
 def circumstances() -> dict[str, dict[str, Json]]:
     """What a run's last bits may depend on: rledit, libraries, and the machine."""
-    from .. import __version__  # here, because rledit/__init__.py may import this package
-
     return {
-        "rledit": {"version": __version__, **_own_code()},
+        "rledit": own_version(),
         "libraries": {"python": platform.python_version(), **_versions()},
         "machine": {
             "system": platform.system(),
@@ -198,6 +200,13 @@ def circumstances() -> dict[str, dict[str, Json]]:
             "torch_threads": torch.get_num_threads(),
         },
     }
+
+
+def own_version() -> dict[str, Json]:
+    """Which rledit this is: its "version", and hashes of its "code" and of its "compiled" parts."""
+    from .. import __version__  # here, because rledit/__init__.py may import this package
+
+    return {"version": __version__, **_own_code()}
 
 
 def _versions() -> dict[str, Json]:
@@ -233,6 +242,14 @@ def file_hash(path: Path) -> str:
     return f"sha256:{digest.hexdigest()}"
 
 
+def content_hash(record: Mapping[str, Any]) -> str:
+    """Of a record as its file gives it back, without the entry "hash" itself: SHA-256 of its JSON with sorted
+    keys, without spaces, in ASCII. It finds an entry that was changed or lost by itself; whoever means to
+    deceive can make it anew."""
+    content = {key: value for key, value in record.items() if key != HASH}
+    return _hash(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())
+
+
 def _hash(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
@@ -257,7 +274,7 @@ class Recorder:
         """Returns what is missing, and why: the run has its edit and its metrics all the same."""
         there = [self._path.with_name(name) for name in FILES]
         try:
-            content = {
+            content: dict[str, Any] = {
                 "certifies": CERTIFIES,
                 "format": FORMAT,
                 "kind": self._kind,
@@ -266,6 +283,7 @@ class Recorder:
                 **circumstances(),
                 "files": {file.name: file_hash(file) for file in there if file.is_file()},
             }
+            content[HASH] = content_hash(plain_json(content, "record"))  # type: ignore[arg-type]
             write_json(self._path, content)
         except Exception as error:
             reason = f"{error}" if isinstance(error, (OSError, ValueError)) else f"{error!r}"
@@ -274,15 +292,31 @@ class Recorder:
         return []
 
 
+def record_again(path: Path, names: Iterable[str]) -> None:
+    """Name files in a record as they are now, where they were written after the run.
+
+    The record's hash of itself is made anew only if it fitted before: what was changed otherwise stays found.
+
+    Raises:
+        OSError, ValueError: see :func:`read_record`; WriteError where the disk refuses.
+    """
+    record = read_record(path)
+    sound = record.get(HASH) == content_hash(record)
+    record["files"] |= {name: file_hash(path.with_name(name)) for name in names}
+    if sound:
+        record[HASH] = content_hash(record)
+    write_json(path, record)
+
+
 def read_record(path: Path) -> dict[str, Any]:
     """The content of record.json.
 
     Raises:
         OSError: it is not there, or cannot be read.
-        ValueError: it is no record, or one of another format.
+        ValueError: it is no record, or one of another format, or says something twice.
     """
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_once)
     except ValueError as error:
         raise ValueError(f"{path} is not a record of rledit: it is no JSON ({error})") from error
     sections = ("rledit", "libraries", "machine", "files", "weights", "edit", "data", "counts", "bounds")
@@ -291,3 +325,11 @@ def read_record(path: Path) -> dict[str, Any]:
     if record.get("format") != FORMAT:
         raise ValueError(f"{path}: expected a record of format {FORMAT}, got {record.get('format')!r}")
     return record
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON. A key that stands twice would tell people something else than programs."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key stands twice in it")
+    return found

@@ -6,6 +6,7 @@ import os
 import warnings
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from markupsafe import Markup
@@ -20,6 +21,52 @@ from .plots import Plot, plots
 from .templating import render
 
 LIMITS = unlearning_limits()
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a report is made of."""
+
+    metrics: Mapping[str, Any]
+    history: History
+    edit: Edit
+    weights: Mapping[str, Tensor]
+    """Of the targets before the edit, on the CPU."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """What is particular to a recipe's report. Arguments as in :func:`write_report`."""
+
+    title: str
+    classes: Sequence[str] = ()
+    limits: str = LIMITS
+    headline: Sequence[str] = ()
+    sections: Sequence[Markup] = ()
+
+
+def write_page(
+    path: str | os.PathLike[str],
+    page: Page,
+    settings: Mapping[str, Any],
+    finished: Finished,
+    figures: Sequence[Plot] | None,
+) -> None:
+    """The report of a finished run, see :func:`write_report`."""
+    write_report(
+        path,
+        title=page.title,
+        config=settings,
+        metrics=finished.metrics,
+        history=finished.history,
+        edit=finished.edit,
+        weights=finished.weights,
+        classes=page.classes,
+        figures=figures,
+        limits=page.limits,
+        headline=page.headline,
+        sections=page.sections,
+    )
 
 
 def write_report(

@@ -14,26 +14,23 @@ import logging
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
-from torch import Tensor, nn
+from torch import nn
 
-from ..edits.edit import Edit
 from ..search import Result, Search
 from ..storage.files import Json, write_json
 from ..task import Task
 from .config import EditingConfig
 from .console import Console, say, standard_console
 from .folder import RunFolder
-from .history import History
 from .plots import Drawing, draw_all, write_figures
 from .record import Population, Recorder, facts
-from .report import LIMITS, write_report
+from .report import Finished, Page, write_page
 from .result import Change, RunResult
 from .training import CHECKPOINT_SECONDS, seconds_of, train
 
@@ -83,28 +80,6 @@ class Prepared:
     pretrain_seconds: float
     metrics: Mapping[str, Json] = field(default_factory=dict)
     add_costs: Callable[[Result], Result] = lambda result: result
-
-
-@dataclass(frozen=True)
-class Finished:
-    """What a report is made of."""
-
-    metrics: Mapping[str, Any]
-    history: History
-    edit: Edit
-    weights: Mapping[str, Tensor]
-    """Of the targets before the edit, on the CPU."""
-
-
-@dataclass(frozen=True)
-class Page:
-    """What is particular to a recipe's report. Arguments as in :func:`write_report`."""
-
-    title: str
-    classes: Sequence[str] = ()
-    limits: str = LIMITS
-    headline: Sequence[str] = ()
-    sections: Sequence[Markup] = ()
 
 
 class Recipe(ABC):
@@ -287,8 +262,8 @@ def _make_baselines(wanted: Mapping[str, Baseline], made: dict[str, Any]) -> lis
         try:
             figures = make()
         except Exception as error:
-            missing.append(f"baseline {name}: {_reason(error)}")
-            logger.warning("The baseline %s could not be made: %s", name, _reason(error))
+            missing.append(f"baseline {name}: {reason_of(error)}")
+            logger.warning("The baseline %s could not be made: %s", name, reason_of(error))
         else:
             if figures:
                 made[name] = finite(figures)
@@ -321,29 +296,17 @@ class _Report:
         try:
             write_figures(self._folder.plots, figures)
         except OSError as error:
-            missing.append(f"plots: {_reason(error)}")
-            logger.warning("The figures could not be saved: %s", _reason(error))
+            missing.append(f"plots: {reason_of(error)}")
+            logger.warning("The figures could not be saved: %s", reason_of(error))
         try:
-            page = self._recipe.page(finished)
-            write_report(
-                self._folder.report,
-                title=page.title,
-                config=self._config.resolved(),
-                metrics=finished.metrics,
-                history=finished.history,
-                edit=finished.edit,
-                weights=finished.weights,
-                classes=page.classes,
-                figures=figures,
-                limits=page.limits,
-                headline=page.headline,
-                sections=page.sections,
-            )
+            settings = self._config.resolved()
+            write_page(self._folder.report, self._recipe.page(finished), settings, finished, figures)
         except Exception as error:
-            missing.append(f"report.html: {_reason(error)}")
-            logger.error("The report could not be written; edit and metrics are saved: %s", _reason(error))
+            missing.append(f"report.html: {reason_of(error)}")
+            logger.error("The report could not be written; edit and metrics are saved: %s", reason_of(error))
         return missing
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """For people, who need the kind of an error only where it was not foreseen."""
     return f"{error}" if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: {error}"

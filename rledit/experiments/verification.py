@@ -16,7 +16,17 @@ import torch
 
 from ..edits.edit import Edit
 from .console import Console
-from .record import circumstances, edit_facts, facts, file_hash, read_record, state_fingerprint
+from .history import read_history
+from .record import (
+    HASH,
+    circumstances,
+    content_hash,
+    edit_facts,
+    facts,
+    file_hash,
+    read_record,
+    state_fingerprint,
+)
 from .run import Options, Recipe, carry_out
 
 C = TypeVar("C")
@@ -65,7 +75,8 @@ class Verification:
 
 
 def verify(run: Path, open_recipe: OpenRecipe, replay: Path | None, console: Console) -> Verification:
-    """Check a run: its files by their hashes; weights, edit, data, counts and bounds by making them again.
+    """Check a run: the record and its files by their hashes; what was spent by the history; weights, edit,
+    data, counts and bounds by making them again.
 
     Args:
         run: the folder.
@@ -78,8 +89,10 @@ def verify(run: Path, open_recipe: OpenRecipe, replay: Path | None, console: Con
         ValueError, OSError: the record cannot be read.
     """
     checked = Verification(_record_of(run))
+    _check_record(checked)
     _check_circumstances(checked)
     _check_files(checked, run)
+    _check_search(checked, run)
     config = _config(checked, run)
     if config is None:
         return checked
@@ -111,6 +124,18 @@ def _record_of(run: Path) -> dict[str, Any]:
     raise FileNotFoundError(f"{run} is not a run folder: it has neither record.json nor config.json")
 
 
+def _check_record(checked: Verification) -> None:
+    """Whether the record is as it was written, by its own hash."""
+    recorded, found = checked.record.get(HASH), content_hash(checked.record)
+    if recorded is None:
+        checked.warnings.append(
+            "the record has no hash of itself, as those of earlier versions: entries that nothing in the run "
+            "repeats may have been changed"
+        )
+    else:
+        checked.compare("record", recorded, found)
+
+
 def _check_circumstances(checked: Verification) -> None:
     here = circumstances()
     for section, meaning in (
@@ -139,9 +164,7 @@ def _check_files(checked: Verification, run: Path) -> None:
 
 def _config(checked: Verification, run: Path) -> dict[str, Any] | None:
     try:
-        config = json.loads((run / "config.json").read_text(encoding="utf-8"))
-        if not isinstance(config, dict):
-            raise ValueError("expected an object")
+        config = _read(run / "config.json")
     except FileNotFoundError:
         return None  # named among the files
     except (OSError, ValueError) as error:
@@ -178,10 +201,40 @@ def _check_facts(checked: Verification, run: Path, recipe: Recipe) -> None:
     _check_metrics(checked, run, found["counts"])
 
 
+def _check_search(checked: Verification, run: Path) -> None:
+    """What the record says of the search against metrics.json, and the candidates against the history."""
+    search = checked.record.get("search")
+    search = search if isinstance(search, Mapping) else {}
+    try:
+        metrics = _read(run / "metrics.json")
+        asked = ("candidates", "origin", "stopped")
+        checked.compare("search", {key: search.get(key) for key in asked}, {k: metrics.get(k) for k in asked})
+        checked.compare("candidates of the history", search.get("candidates"), _candidates(run))
+    except FileNotFoundError:
+        pass  # named among the files
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        checked.unchecked.append(f"candidates and origin: {error!r}")
+
+
+def _candidates(run: Path) -> int:
+    """Those of the last update, and of what was tried before the first."""
+    spent = read_history(run / "history.csv").column("candidates")
+    trials = run / "layers.json"
+    tried = json.loads(trials.read_text(encoding="utf-8")) if trials.exists() else []
+    return int(spent[-1] if spent else 0) + sum(int(trial["candidates"]) for trial in tried)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError("expected an object")
+    return content
+
+
 def _check_metrics(checked: Verification, run: Path, counts: Mapping[str, Any]) -> None:
     """Whether the accuracies that people read are those of the counts."""
     try:
-        metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+        metrics = _read(run / "metrics.json")
         test = {when: dict(metrics["test"][when]) for when in ("before", "after")}
     except FileNotFoundError:
         return  # named among the files

@@ -7,12 +7,12 @@ import pickle
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ..heads import find_head
+from ..heads import Head, find_head
 from ..ops import Backend
 from ..ops import Probe as FeatureProbe
 from ..runtime import plain_modes
@@ -35,6 +35,13 @@ from .ways import SuffixWay, TailWay, WholeWay, tail_logits
 SHOWN_SAMPLES = 4
 CHECKED_SAMPLES = 8
 BATCH = 256
+
+
+class _Features(NamedTuple):
+    """What is asked of the features, and what reads them."""
+
+    probe: FeatureProbe
+    head: Head
 
 
 class EditableModel(Editable):
@@ -184,16 +191,16 @@ class EditableModel(Editable):
                 probe where the head reads nothing that an edit can change.
         """
         with plain_modes():
-            if probe is not None:
-                self._check_features(samples)
+            features = None if probe is None else _Features(probe, self._head(samples))
             try:
                 if self.network is not None:
-                    return self._cut_evaluator(self.network, samples, backend, precision, probe)
+                    return self._cut_evaluator(self.network, samples, backend, precision, features)
             except RowsError as error:
                 warnings.warn(_runs_whole(str(error)), stacklevel=4)
-            return self._whole_evaluator(samples, backend, probe)
+            return self._whole_evaluator(samples, backend, features)
 
-    def _check_features(self, samples: Samples) -> None:
+    def _head(self, samples: Samples) -> Head:
+        """What reads the features; ValueError where no edit can change them."""
         head = find_head(self.model, self.as_input(samples.head(CHECKED_SAMPLES)))
         reaching = [name for name, target in self.targets.items() if target is not head.module]
         if not reaching:
@@ -201,13 +208,13 @@ class EditableModel(Editable):
                 f"objective: it needs probes of the features, and the head {head.name!r} is the only target: "
                 "what it reads stays the same. Edit a layer before it"
             )
+        return head
 
-    def _reader(self, samples: Samples, backend: Backend, probe: FeatureProbe | None) -> FeatureReader | None:
-        if probe is None:
+    def _reader(self, samples: Samples, backend: Backend, features: _Features | None) -> FeatureReader | None:
+        if features is None:
             return None
-        head = find_head(self.model, self.as_input(samples.head(CHECKED_SAMPLES)))
         labels, masks = samples.labels.to(self.device), samples.masks.to(self.device)
-        return FeatureReader(head, backend, labels, masks, self.classes, probe)
+        return FeatureReader(features.head, backend, labels, masks, self.classes, features.probe)
 
     def _cut_evaluator(
         self,
@@ -215,7 +222,7 @@ class EditableModel(Editable):
         samples: Samples,
         backend: Backend,
         precision: str,
-        features: FeatureProbe | None,
+        features: _Features | None,
     ) -> Evaluator:
         cached = self.cached(network, samples)
         tail = self.tail
@@ -225,7 +232,8 @@ class EditableModel(Editable):
         if tail is not None:
             probe.check_population(lambda population: tail_logits(tail, few[0], population))
             del probe  # its edited weights, before the layers are packed
-            return TailWay(tail, cached[0], labels, masks, backend, precision, features)
+            asked = None if features is None else features.probe
+            return TailWay(tail, cached[0], labels, masks, backend, precision, asked)
         probe.check_population(lambda population: network.suffix(few, population))
 
         def otherwise(error: RowsError) -> Evaluator:
@@ -282,9 +290,7 @@ class EditableModel(Editable):
         assert inputs is not None  # Samples has at least one
         return inputs
 
-    def _whole_evaluator(
-        self, samples: Samples, backend: Backend, features: FeatureProbe | None
-    ) -> Evaluator:
+    def _whole_evaluator(self, samples: Samples, backend: Backend, features: _Features | None) -> Evaluator:
         inputs = self.inputs(samples)
         labels, masks = samples.labels.to(self.device), samples.masks.to(self.device)
         reader = self._reader(samples, backend, features)

@@ -25,14 +25,31 @@ _ARRAYS = ("_mean", "_C", "_p_sigma", "_pc")
 _NUMBERS = ("_sigma", "_g")
 
 
-class _CovarianceAdaptation(BlackBoxSearch):
+class CovarianceAdaptation(BlackBoxSearch):
     """What both have in common: cmaes adapts, from a population that is drawn here.
 
     The package draws one vector at a time, from numbers of its own. Here all are drawn in one product, from
     the search's generator, whose state a checkpoint has.
+
+    Args:
+        env: a :class:`rledit.MaskWorld` or :class:`rledit.ShiftWorld`, an engine, or several with actions of
+            one size; at least 4 candidates at a time, which are the population.
+        seed: of the start and the candidates.
+        sigma: step size at the start.
+        initial_right: standard deviation of the right factors at the start.
+        elites: best candidates that are remembered for the choice on the validation split.
+
+    Attributes:
+        optimizer: the package's.
+
+    Raises:
+        MissingExtraError: (an ImportError) the package cmaes is not installed: ``rledit[search]``.
+        TypeError, ValueError: for an environment that does not fit or a setting out of range.
     """
 
-    def __init__(self, env: Any, seed: int, sigma: float, initial_right: float, elites: int) -> None:
+    def __init__(
+        self, env: Any, seed: int = 0, *, sigma: float = 0.37, initial_right: float = 0.5, elites: int = 32
+    ) -> None:
         super().__init__(env, seed, elites, least=4)
         self.sigma = positive("sigma", sigma)
         self.initial_right = positive("initial_right", initial_right)
@@ -88,33 +105,13 @@ class _CovarianceAdaptation(BlackBoxSearch):
         self.optimizer._B = self.optimizer._D = None  # decompositions of another moment
 
 
-class SepCMAES(_CovarianceAdaptation):
+class SepCMAES(CovarianceAdaptation):
     """Separable CMA-ES: the mean, a step size, and a variance for each entry are adapted.
 
     R. Ros and N. Hansen, "A Simple Modification in CMA-ES Achieving Linear Time and Space Complexity"
     (PPSN X, 2008), as the package cmaes has it: M. Nomura and M. Shibata (arXiv:2402.01373). An update costs
-    O(N * D).
-
-    Args:
-        env: a :class:`rledit.MaskWorld` or :class:`rledit.ShiftWorld`, an engine, or several with actions of
-            one size; at least 4 candidates at a time, which are the population.
-        seed: of the start and the candidates.
-        sigma: step size at the start.
-        initial_right: standard deviation of the right factors at the start.
-        elites: best candidates that are remembered for the choice on the validation split.
-
-    Attributes:
-        optimizer: the package's.
-
-    Raises:
-        MissingExtraError: (an ImportError) the package cmaes is not installed: ``rledit[search]``.
-        TypeError, ValueError: for an environment that does not fit or a setting out of range.
+    O(N * D). Arguments: see :class:`CovarianceAdaptation`.
     """
-
-    def __init__(
-        self, env: Any, seed: int = 0, *, sigma: float = 0.37, initial_right: float = 0.5, elites: int = 32
-    ) -> None:
-        super().__init__(env, seed, sigma, initial_right, elites)
 
     def _make(self, package: Any, start: Any) -> Any:
         return package.SepCMA(mean=start, sigma=self.sigma, population_size=self.population, seed=0)
@@ -123,34 +120,16 @@ class SepCMAES(_CovarianceAdaptation):
         return self.optimizer._eigen_decomposition() * normal
 
 
-class CMAES(_CovarianceAdaptation):
+class CMAES(CovarianceAdaptation):
     """CMA-ES: the mean, a step size and the whole covariance matrix are adapted.
 
     N. Hansen, "The CMA Evolution Strategy: A Tutorial" (arXiv:1604.00772), as the package cmaes has it:
     M. Nomura and M. Shibata (arXiv:2402.01373). An update costs O(N * D^2 + D^3), so it is for edits of few
-    numbers: a low rank, a small layer, or directions.
-
-    Args:
-        env: a :class:`rledit.MaskWorld` or :class:`rledit.ShiftWorld`, an engine, or several with actions of
-            one size; at least 4 candidates at a time, which are the population.
-        seed: of the start and the candidates.
-        sigma: step size at the start.
-        initial_right: standard deviation of the right factors at the start.
-        elites: best candidates that are remembered for the choice on the validation split.
-
-    Attributes:
-        optimizer: the package's.
+    numbers: a low rank, a small layer, or directions. Arguments: see :class:`CovarianceAdaptation`.
 
     Raises:
-        MissingExtraError: (an ImportError) the package cmaes is not installed: ``rledit[search]``.
-        TypeError, ValueError: for an environment that does not fit, more than ``MOST_DIMENSIONS`` dimensions
-            (or N * D * D beyond ``MOST_NUMBERS``), or a setting out of range.
+        ValueError: also for more than ``MOST_DIMENSIONS`` dimensions, or N * D * D beyond ``MOST_NUMBERS``.
     """
-
-    def __init__(
-        self, env: Any, seed: int = 0, *, sigma: float = 0.37, initial_right: float = 0.5, elites: int = 32
-    ) -> None:
-        super().__init__(env, seed, sigma, initial_right, elites)
 
     def _make(self, package: Any, start: Any) -> Any:
         most = min(MOST_DIMENSIONS, int((MOST_NUMBERS / self.population) ** 0.5))

@@ -4,34 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
+from audit_cases import audit_data, blind, clusters, masked, network
 from torch import Tensor, nn
 
-import rledit
-from rledit.audits import Audit, AuditData, LinearProbe, last_features, linear_probe, run_audits
+from rledit.audits import Audit, LinearProbe, last_features, linear_probe, run_audits
 from rledit.audits.unlearning import AUDITS, NOT_MEASURED, limits
 from rledit.objectives.metric_names import METRIC_DISPLAYS, direction, label, shown
 
 
-def clusters(samples: int, seed: int) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.arange(samples) % 3
-    centres = 4.0 * torch.eye(3)
-    return centres[labels] + torch.randn(samples, 3, generator=generator), labels
-
-
-def network() -> nn.Sequential:
-    model = nn.Sequential(nn.Linear(3, 3), nn.Identity(), nn.Linear(3, 3))
-    with torch.no_grad():
-        for layer in (model[0], model[2]):
-            layer.weight.copy_(torch.eye(3))
-            layer.bias.zero_()
-    return model
-
-
 def test_a_suppressed_logit_hides_the_class_from_the_output_and_not_from_the_probe() -> None:
-    model = network()
-    with torch.no_grad():
-        model[2].bias[2] = -1e3
+    model = masked(-1e3)
     inputs, labels = clusters(300, 0)
     held_out, expected = clusters(300, 1)
     assert int((model(held_out).argmax(1) == 2).sum()) == 0
@@ -41,9 +23,7 @@ def test_a_suppressed_logit_hides_the_class_from_the_output_and_not_from_the_pro
 
 
 def test_a_class_that_the_features_lost_is_not_recalled() -> None:
-    model = network()
-    with torch.no_grad():
-        model[0].weight.copy_(torch.tensor([[1.0, 0, 0], [0, 1, 1], [0, 1, 1]]))  # 1 and 2 look alike
+    model = blind()  # 1 and 2 look alike
     inputs, labels = clusters(600, 0)
     held_out, expected = clusters(600, 1)
     recall = linear_probe(model, inputs, labels, held_out, expected, 3)
@@ -72,17 +52,8 @@ def test_what_cannot_be_probed_is_said() -> None:
         linear_probe(model, inputs, labels, inputs, labels, 3)
 
 
-def audit_data() -> AuditData:
-    """To forget: class 2."""
-    sets = []
-    for seed in (0, 1):
-        inputs, labels = clusters(150, seed)
-        sets.append(rledit.Samples(inputs, labels, rledit.forget_groups(labels, 2)))
-    return AuditData(*sets, classes=3)
-
-
 def test_the_probe_as_an_audit_gives_a_figure_per_group() -> None:
-    model, data = network(), audit_data()
+    model, data = network(), audit_data(150)
     sets = [data.train, data.test]
     audit: Audit = LinearProbe(batch_size=64)
     figures = audit(model, data)
@@ -97,7 +68,7 @@ def test_the_probe_as_an_audit_gives_a_figure_per_group() -> None:
 
 
 def test_a_list_of_audits_gives_all_their_figures() -> None:
-    model, data = network(), audit_data()
+    model, data = network(), audit_data(150)
     forget, retain = LinearProbe(groups=("forget",)), LinearProbe(groups=("retain",))
     assert run_audits([], model, data) == {}
     both = run_audits([retain, forget], model, data)

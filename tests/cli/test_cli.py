@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
-import logging
 import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import few_digits
+import in_process
 import pytest
 import torch
+from in_process import Done
 from safetensors.torch import load_file, save_file
 
 from rledit import Edit
-from rledit.cli import main
 from rledit.zoo.data import Dataset
 from rledit.zoo.models import MnistCNN, normalize
 from rledit.zoo.training import HYPERPARAMETERS, per_class_accuracy, train_classifier
@@ -31,34 +29,12 @@ RLEDIT = [sys.executable, few_digits.__file__]
 SMALL = ["--candidates", "1280", "--num-envs", "64", "--no-retrain"]
 
 
-@dataclass(frozen=True)
-class Done:
-    returncode: int
-    stdout: str
-    stderr: str
-
-
 def rledit(*arguments: object, figures: bool = False) -> Done:
-    """Run the command to its end, in this process: starting Python and torch takes longer than most runs, and
-    so does drawing figures."""
-    out, errors = io.StringIO(), io.StringIO()
-    status = 0
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        few_digits.in_place(),
-        redirect_stdout(out),
-        redirect_stderr(errors),
-    ):
-        patch.setenv("COLUMNS", "400")  # messages stay on one line
-        patch.setattr(sys, "argv", ["rledit", *map(str, arguments)])
-        patch.setattr(logging.root, "handlers", [])
+    """Run the command on few digits; without drawing figures, which takes longer than most runs."""
+    with pytest.MonkeyPatch.context() as patch, few_digits.in_place():
         if not figures:
             patch.setattr("rledit.experiments.run.draw_all", lambda drawings: ([], []))
-        try:
-            main()
-        except SystemExit as end:
-            status = int(end.code or 0)
-    return Done(status, out.getvalue(), errors.getvalue())
+        return in_process.rledit(*arguments)
 
 
 @pytest.fixture(scope="session")

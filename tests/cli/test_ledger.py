@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
-import io
-import logging
-import sys
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
 import torch
+from in_process import rledit
 from safetensors.torch import load_file, save_file
 
-from rledit.cli import main
 from rledit.edits import Edit
 from rledit.storage import fingerprint
 
 
 def ledger(*arguments: object) -> tuple[int, str]:
     """Status and everything that was said."""
-    said = io.StringIO()
-    status = 0
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(said), redirect_stderr(said):
-        patch.setenv("COLUMNS", "400")
-        patch.setattr(sys, "argv", ["rledit", "ledger", *map(str, arguments)])
-        patch.setattr(logging.root, "handlers", [])
-        try:
-            main()
-        except SystemExit as end:
-            status = int(end.code or 0)
-    return status, said.getvalue()
+    done = rledit("ledger", *arguments)
+    return done.returncode, done.said
 
 
 @pytest.fixture

@@ -2,105 +2,46 @@
 
 from __future__ import annotations
 
-import io
 import json
-import logging
-import shutil
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
+from in_process import rledit
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from striped_images import dataset
 
-from rledit.cli import main
 from rledit.edits import Edit
 from rledit.experiments import record as record_module
-from rledit.experiments.console import PlainConsole
 from rledit.experiments.record import CERTIFIES
-from rledit.experiments.run import Options, carry_out
-from rledit.ppo import PPOConfig
 from rledit.recipes import unlearning
 from rledit.recipes.unlearning.run import UnlearningRecipe
-from rledit.zoo.data import Dataset, LabeledImages
+from rledit.zoo.data import Dataset
 from rledit.zoo.models import MnistCNN
-
-CONFIG: dict[str, Any] = {
-    "dataset": "mnist5k",
-    "forget": (1,),
-    "candidates": 48,
-    "num_envs": 16,
-    "rank": 2,
-    "ppo": PPOConfig(update_epochs=2, hidden=16, elites=4),
-}
-
-
-def images(labels: Tensor, seed: int) -> LabeledImages:
-    noise = torch.randint(0, 60, (len(labels), 1, 28, 28), generator=torch.Generator().manual_seed(seed))
-    for i, label in enumerate(labels.tolist()):
-        noise[i, :, 5 * label : 5 * label + 5] += 180
-    return LabeledImages(noise.to(torch.uint8), labels)
-
-
-def dataset(seed: int = 0) -> Dataset:
-    train, test = images(torch.arange(920) % 3, seed), images(torch.arange(60) % 3, seed + 1)
-    return Dataset("mnist5k", train, test, ("a", "b", "c"))
-
-
-@pytest.fixture(scope="module")
-def patch() -> Iterator[pytest.MonkeyPatch]:
-    with pytest.MonkeyPatch.context() as patch:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        patch.setattr(sys.modules["rledit.recipes.unlearning.run"], "load", lambda *_: dataset())
-        patch.setattr("rledit.experiments.run.draw_all", lambda drawings: ([], []))
-        yield patch
-        torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def whole(patch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run."""
-    folder = tmp_path_factory.mktemp("runs")
-    torch.manual_seed(0)
-    save_file(MnistCNN().state_dict(), folder / "given.safetensors")
-    config = unlearning.UnlearningConfig(**CONFIG, weights=str(folder / "given.safetensors"))
-    recipe = UnlearningRecipe(config, with_retrain=False, audits=())
-    result = carry_out(recipe, folder / "run", Options(console=PlainConsole(quiet=True)))
-    assert result.missing == ()
-    (folder / "given.safetensors").unlink()  # whoever checks does not have it
-    return folder / "run"
-
-
-@pytest.fixture
-def run(whole: Path, tmp_path: Path) -> Path:
-    """A copy, to be changed."""
-    return Path(shutil.copytree(whole, tmp_path / "run"))
 
 
 def verify(*arguments: object) -> tuple[int, str]:
     """Status and everything that was said."""
-    said = io.StringIO()
-    status = 0
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(said), redirect_stderr(said):
-        patch.setenv("COLUMNS", "400")
-        patch.setattr(sys, "argv", ["rledit", "verify", *map(str, arguments)])
-        patch.setattr(logging.root, "handlers", [])
-        try:
-            main()
-        except SystemExit as end:
-            status = int(end.code or 0)
-    return status, said.getvalue()
+    done = rledit("verify", *arguments)
+    return done.returncode, done.said
 
 
 def change_json(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
     content = json.loads(path.read_text())
     change(content)
     path.write_text(json.dumps(content))
+
+
+def change_record(run: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """And give it a hash that fits, as whoever means to deceive would."""
+
+    def forge(content: dict[str, Any]) -> None:
+        change(content)
+        content["hash"] = record_module.content_hash(content)
+
+    change_json(run / "record.json", forge)
 
 
 def test_an_untouched_run_is_verified(run: Path) -> None:
@@ -146,7 +87,7 @@ def test_replay_repeats_every_bit(run: Path, tmp_path: Path) -> None:
         assert one[section] == two[section]
 
 
-def test_replay_finds_an_edit_that_did_not_come_from_the_run(run: Path) -> None:
+def test_replay_finds_an_edit_that_did_not_come_from_the_run(run: Path, run_config: dict[str, Any]) -> None:
     """Whoever changes an edit may write a record that fits it, but no run that leads to it."""
     edit = Edit.load(run / "edit.safetensors")
     edit.factors["fc1"][0][0, 0] += 1
@@ -156,7 +97,7 @@ def test_replay_finds_an_edit_that_did_not_come_from_the_run(run: Path) -> None:
     edited = MnistCNN().eval()
     edited.load_state_dict(model.state_dict())
     Edit.load(run / "edit.safetensors").apply_(edited)
-    recipe = UnlearningRecipe(unlearning.UnlearningConfig(**CONFIG))
+    recipe = UnlearningRecipe(unlearning.UnlearningConfig(**run_config))
     forged = record_module.facts(edit, model, edited, recipe.populations())
     counts = forged["counts"]["test"]
 
@@ -170,7 +111,7 @@ def test_replay_finds_an_edit_that_did_not_come_from_the_run(run: Path) -> None:
             content["files"][name] = record_module.file_hash(run / name)
 
     change_json(run / "metrics.json", forge_metrics)
-    change_json(run / "record.json", forge)
+    change_record(run, forge)
     assert verify(run)[0] == 0
     status, said = verify(run, "--replay")
     assert status == 1
@@ -216,6 +157,15 @@ def fewer_files(run: Path) -> None:
     change_json(run / "record.json", lambda it: it["files"].pop("metrics.json"))
 
 
+def fewer_candidates(run: Path) -> None:
+    change_json(run / "record.json", lambda it: it["search"].update(candidates=16))
+
+
+def another_machine(run: Path) -> None:
+    """Of which nothing else in the folder knows."""
+    change_json(run / "record.json", lambda it: it["machine"].update(system="Plan 9"))
+
+
 @pytest.mark.parametrize(
     ("tamper", "named"),
     [
@@ -226,6 +176,8 @@ def fewer_files(run: Path) -> None:
         (better_counts, ["counts.test.retain.after: recorded 40, found"]),
         (better_bounds, ["bounds.groups.forget.at_most: recorded 0.001, found"]),
         (another_seed, ["seed: recorded 7, found 0"]),
+        (fewer_candidates, ["record: recorded sha256:", "search.candidates: recorded 16, found 48"]),
+        (another_machine, ["record: recorded sha256:"]),
         (fewer_files, ["metrics.json: the record does not name this file"]),
     ],
 )
@@ -244,10 +196,54 @@ def test_what_was_changed_is_named(run: Path, tamper: Callable[[Path], None], na
 def test_figures_that_were_changed_with_their_hash(run: Path) -> None:
     better_metrics(run)
     known = record_module.file_hash(run / "metrics.json")
-    change_json(run / "record.json", lambda it: it["files"].update({"metrics.json": known}))
+    change_record(run, lambda it: it["files"].update({"metrics.json": known}))
     status, said = verify(run)
     assert status == 1
     assert "retain_accuracy after is 0.9999, counted" in said
+
+
+def test_candidates_are_those_of_the_history(run: Path) -> None:
+    """Also where every hash was made to fit."""
+    change_json(run / "metrics.json", lambda it: it.update(candidates=16))
+    known = record_module.file_hash(run / "metrics.json")
+    change_record(run, lambda it: it["files"].update({"metrics.json": known}))
+    change_record(run, lambda it: it["search"].update(candidates=16))
+    status, said = verify(run)
+    assert status == 1
+    assert "DIFFERS    candidates of the history: recorded 16, found 48" in said
+    lines = [line for line in said.splitlines() if line.startswith("DIFFERS")]
+    assert len(lines) == 1
+
+
+def test_candidates_of_trials_are_counted_too(run: Path) -> None:
+    (run / "layers.json").write_text(json.dumps([{"candidates": 10}, {"candidates": 6}]))
+    status, said = verify(run)
+    assert status == 1
+    assert "candidates of the history: recorded 48, found 64" in said
+
+
+def test_a_history_that_cannot_be_read(run: Path) -> None:
+    (run / "history.csv").write_text("update,reward\n1,2\n")
+    status, said = verify(run)
+    assert status == 1  # nor is it the file that was recorded
+    assert "unchecked  candidates and origin: " in said
+    assert "expected one of ['update', 'reward'], got 'candidates'" in said
+
+
+def test_a_record_without_a_hash_of_itself_is_of_an_earlier_version(run: Path) -> None:
+    change_json(run / "record.json", lambda it: it.pop("hash"))
+    status, said = verify(run)
+    assert status == 0, said
+    assert "Note: the record has no hash of itself" in said
+
+
+def test_what_stands_twice_in_a_record_is_refused(run: Path) -> None:
+    """Programs read the last of the two, people the first."""
+    path = run / "record.json"
+    path.write_text(path.read_text().replace('"search": {', '"search": {"candidates": 1,'))
+    status, said = verify(run)
+    assert status == 2
+    assert "a key stands twice in it" in said
 
 
 def test_another_data_set(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,8 +255,8 @@ def test_another_data_set(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_another_version_is_said(run: Path) -> None:
-    change_json(run / "record.json", lambda it: it["rledit"].update(version="0.1.7"))
-    change_json(run / "record.json", lambda it: it["machine"].update(torch_threads=64))
+    change_record(run, lambda it: it["rledit"].update(version="0.1.7"))
+    change_record(run, lambda it: it["machine"].update(torch_threads=64))
     status, said = verify(run)
     assert status == 0
     assert "Note: made by another rledit: rledit.version: recorded 0.1.7, found" in said
@@ -336,7 +332,7 @@ def test_a_record_of_the_future(run: Path) -> None:
 def test_a_config_of_another_version(run: Path) -> None:
     change_json(run / "config.json", lambda it: it.update(new_option=1))
     known = record_module.file_hash(run / "config.json")
-    change_json(run / "record.json", lambda it: it["files"].update({"config.json": known}))
+    change_record(run, lambda it: it["files"].update({"config.json": known}))
     status, said = verify(run)
     assert status == 2
     assert "config.json is of another version of rledit: it has, or lacks, new_option" in said
@@ -344,14 +340,17 @@ def test_a_config_of_another_version(run: Path) -> None:
 
 def test_a_record_does_not_lead_outside_its_folder(run: Path, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("x")
-    change_json(run / "record.json", lambda it: it["files"].update({"../secret": "sha256:0"}))
+    change_record(run, lambda it: it["files"].update({"../secret": "sha256:0"}))
     status, said = verify(run)
     assert status == 2
     assert "unchecked  ../secret: No such file" in said
 
 
 def test_a_stopped_run_is_not_repeated(run: Path) -> None:
-    change_json(run / "record.json", lambda it: it["search"].update(stopped="interrupted"))
+    change_json(run / "metrics.json", lambda it: it.update(stopped="interrupted"))
+    known = record_module.file_hash(run / "metrics.json")
+    change_record(run, lambda it: it["files"].update({"metrics.json": known}))
+    change_record(run, lambda it: it["search"].update(stopped="interrupted"))
     status, said = verify(run, "--replay")
     assert status == 2
     assert "replay: the run was stopped before its end (interrupted)" in said
@@ -370,7 +369,7 @@ def test_there_is_no_such_run(tmp_path: Path) -> None:
 
 
 def test_a_replay_of_a_record_without_its_search_differs(run: Path) -> None:
-    change_json(run / "record.json", lambda it: it.update(search=None))
+    change_record(run, lambda it: it.update(search=None))
     status, said = verify(run, "--replay")
     assert status == 1
     assert "replay: search: recorded nothing" in said

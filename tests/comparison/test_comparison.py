@@ -5,18 +5,23 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import dying_jobs
 import pytest
 
+import rledit
 from rledit.comparison import TaskSource, compare
 from rledit.comparison.cells import Cell, Cells
-from rledit.comparison.table import ahead_of, as_markdown, summary
+from rledit.comparison.table import ahead_of, as_csv, as_markdown, summary
 from rledit.comparison.workers import Done, carry_out
 from rledit.experiments.folder import RunBusyError
-from rledit.methods import Budget
+from rledit.experiments.record import circumstances
+from rledit.methods import METHODS as ALL_METHODS
+from rledit.methods import Budget, MethodResult
+from rledit.methods.base import Need
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -103,6 +108,30 @@ def test_what_fails_is_told_and_the_rest_goes_on(
     assert {row["method"] for row in rows} == {"unedited", "logit_mask"}
     assert "retrain" in caplog.text
     assert "expected a problem with build and training" in caplog.text
+
+
+def test_what_was_measured_without_a_retrained_network_is_measured_again_with_it(
+    source: TaskSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> MethodResult:
+        raise OSError("no memory left")
+
+    cells = tmp_path / "out" / "cells"
+
+    def measured() -> dict[str, int]:
+        run(source, tmp_path / "out", ["logit_mask"], seeds=[0])
+        return {path.name.split("--")[1]: path.stat().st_mtime_ns for path in cells.iterdir()}
+
+    with monkeypatch.context() as patched:
+        patched.setitem(ALL_METHODS, "retrain", replace(ALL_METHODS["retrain"], run=fails))
+        without = measured()
+        assert set(without) == {"unedited", "logit_mask"}
+        assert measured() == without  # it fails again: nothing new is to be found out
+    later = measured()
+    assert set(later) == {"unedited", "retrain", "logit_mask"}
+    assert all(later[name] > time for name, time in without.items())
+    assert all(row["forget_agreement_rate"] for row in rows_of(tmp_path / "out"))
+    assert measured() == later
 
 
 def test_a_folder_of_another_comparison_is_refused(source: TaskSource, compared: Path) -> None:
@@ -229,10 +258,56 @@ def test_ahead_means_worse_in_nothing_and_better_beyond_two_deviations() -> None
     assert ahead_of(unknown, "rledit_shift") == []
 
 
+def test_the_table_says_all_that_methods_need() -> None:
+    names = ["logit_mask", "retrain", "bad_teacher"]
+    rows = [row(name, 0, 0.0, 0.98, 0.9) for name in names]
+    lines = as_markdown(rows).split("## What each method needs")[1].strip().splitlines()
+    head, _, *body = ([entry.strip() for entry in line.strip("|").split("|")] for line in lines)
+    assert set(head[2:]) == set(get_args(Need))
+    shown = {line[0]: {need for need, mark in zip(head, line, strict=True) if mark == "x"} for line in body}
+    assert shown == {
+        "logit mask": {"forget classes"},
+        "retraining": {"gradients", "retain data", "training"},
+        "bad teacher": {"gradients", "forget data", "retain data", "architecture"},
+    }
+    table = {line["method"]: line for line in csv.DictReader(as_csv(rows).splitlines())}
+    marked = {
+        name: {key for key in line if key[:6] == "needs_" and line[key] == "1"}
+        for name, line in table.items()
+    }
+    assert marked["logit_mask"] == {"needs_forget_classes"}
+    assert "needs_architecture" in marked["bad_teacher"]
+
+
 def test_one_seed_is_no_evidence() -> None:
     rows = [row("rledit_shift", 0, 0.5, 0.5, 0.95), row("scrub", 0, 0.0, 0.98, 0.90)]
     assert ahead_of(rows, "rledit_shift") == []
     assert "From one seed" in as_markdown(rows)
+
+
+def test_cells_name_the_version_that_measured_them(source: TaskSource, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(source, out, ["logit_mask"], seeds=[0])
+    kept = json.loads((out / "cells" / "blobs--logit_mask--0.json").read_text())
+    assert kept["rledit_version"] == rledit.__version__
+    assert kept["rledit_code"] == circumstances()["rledit"]["code"]
+    assert {row["rledit_code"] for row in rows_of(out)} == {kept["rledit_code"]}
+    assert "differing versions" not in (out / "table.md").read_text()
+    for name, changed in (
+        ("unedited", {"rledit_version": "0.0.1", "rledit_code": "sha256:abcdef0123"}),
+        ("retrain", {}),  # a cell from before versions were named
+    ):
+        path = out / "cells" / f"blobs--{name}--0.json"
+        row = json.loads(path.read_text())
+        row = {key: value for key, value in row.items() if not key.startswith("rledit_")}
+        path.write_text(json.dumps(row | changed))
+    assert len(run(source, out, ["logit_mask"], seeds=[0])) == 3  # none is refused
+    text = (out / "table.md").read_text()
+    (line,) = [line for line in text.splitlines() if "differing versions" in line]
+    assert "0.0.1 (code abcdef01" in line
+    assert "one that is not named 1" in line
+    assert f"{rledit.__version__} (code {kept['rledit_code'][7:15]}" in line
+    assert "of 3 cells" in line
 
 
 def test_names_of_cells_are_names_of_files() -> None:

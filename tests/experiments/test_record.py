@@ -22,7 +22,8 @@ from rledit.experiments.config import EditingConfig
 from rledit.experiments.console import Console, PlainConsole
 from rledit.experiments.plots import Drawing
 from rledit.experiments.record import Population, facts, file_hash, read_record, statements
-from rledit.experiments.run import Baseline, Finished, Options, Page, Prepared, Recipe, carry_out
+from rledit.experiments.report import Finished, Page
+from rledit.experiments.run import Baseline, Options, Prepared, Recipe, carry_out
 from rledit.experiments.verification import config_of, differences, verify
 from rledit.recipes.unlearning import UnlearningConfig
 from rledit.storage import fingerprint, write_tensors

@@ -19,7 +19,8 @@ from rledit.experiments import RunFolder, RunResult
 from rledit.experiments.config import EditingConfig
 from rledit.experiments.console import Console, PlainConsole
 from rledit.experiments.plots import Drawing, Plot, curves
-from rledit.experiments.run import Baseline, Finished, Options, Page, Prepared, Recipe, carry_out
+from rledit.experiments.report import Finished, Page
+from rledit.experiments.run import Baseline, Options, Prepared, Recipe, carry_out
 
 CONFIG = EditingConfig(candidates=64, num_envs=16, rank=2, ppo=SHORT)
 QUIET = PlainConsole(quiet=True)

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from safetensors.torch import save_file
+from striped_images import dataset, images
 from torch import nn
 
 from rledit import Edit
@@ -23,7 +24,7 @@ from rledit.recipes.unlearning.report import audit_section, audited_models, head
 from rledit.recipes.unlearning.run import UnlearningRecipe, retrained_network
 from rledit.storage.files import write_tensors
 from rledit.storage.fingerprint import fingerprint
-from rledit.zoo.data import Dataset, LabeledImages
+from rledit.zoo.data import Dataset
 from rledit.zoo.models import MnistCNN
 
 FORGET = (1, 2)
@@ -40,16 +41,8 @@ class Biases:
         return {"mean_bias": float(model.fc2.bias.detach().mean())}
 
 
-def images(labels: torch.Tensor, seed: int) -> LabeledImages:
-    noise = torch.randint(0, 60, (len(labels), 1, 28, 28), generator=torch.Generator().manual_seed(seed))
-    for i, label in enumerate(labels.tolist()):
-        noise[i, :, 5 * label : 5 * label + 5] += 180
-    return LabeledImages(noise.to(torch.uint8), labels)
-
-
 def unlearning_data(test_labels: torch.Tensor) -> UnlearningData:
-    train, test = images(torch.arange(920) % 3, 0), images(test_labels, 1)
-    return UnlearningData(Dataset("mnist5k", train, test, ("a", "b", "c")), seed=0)
+    return UnlearningData(dataset(test_labels=test_labels), seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -94,10 +87,9 @@ def test_an_audit_of_ones_own(model: MnistCNN) -> None:
 
 
 def test_a_recipe_runs_its_list_of_audits(model: MnistCNN, monkeypatch: pytest.MonkeyPatch) -> None:
-    train, test = images(torch.arange(920) % 3, 0), images(torch.arange(30) % 3, 1)
-    dataset = Dataset("mnist5k", train, test, ("a", "b", "c"))
+    small = dataset(test_labels=torch.arange(30) % 3)
     # By its name in sys.modules: the package has a function of the same name.
-    monkeypatch.setattr(sys.modules["rledit.recipes.unlearning.run"], "load", lambda *_: dataset)
+    monkeypatch.setattr(sys.modules["rledit.recipes.unlearning.run"], "load", lambda *_: small)
     recipe = UnlearningRecipe(UnlearningConfig(dataset="mnist5k", forget=FORGET), audits=[Biases()])
     recipe._before = model.eval()
     figures = recipe.evaluate(model)
@@ -162,9 +154,9 @@ def test_a_run_is_audited_from_its_folder(
     model: MnistCNN, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train, test = images(torch.arange(900) % 10, 0), images(torch.arange(60) % 10, 1)
-    dataset = Dataset("mnist5k", train, test, tuple("0123456789"))
+    ten = Dataset("mnist5k", train, test, tuple("0123456789"))
     module = sys.modules["rledit.recipes.unlearning.audit_run"]
-    monkeypatch.setattr(module, "load", lambda *_: dataset)
+    monkeypatch.setattr(module, "load", lambda *_: ten)
     monkeypatch.setattr(module, "AUDITS", (Leakage(),))
     folder = run_folder(tmp_path / "run", model)
     save_file(MnistCNN().state_dict(), tmp_path / "other.safetensors")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import rledit
-from rledit.heads import last_features
+from rledit.heads import Head, find_head, last_features
 from rledit.objectives import Unlearning
 from rledit.ops import halves, tally_features_ref
 
@@ -49,6 +49,21 @@ def make_task(way: str, **levels: float) -> rledit.Task:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that whole networks are slow
         return rledit.Task(Net(way).eval(), ["first"], SAMPLES, Unlearning(**levels))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_head_is_looked_for_once(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[Tensor] = []
+
+    def find(model: nn.Module, inputs: Tensor) -> Head:
+        looked.append(inputs)
+        return find_head(model, inputs)
+
+    monkeypatch.setattr("rledit.scoring.editable_model.find_head", find)
+    make_task(way, probe=0.5).scorer()
+    assert len(looked) == 1
+    make_task(way).scorer()
+    assert len(looked) == 1
 
 
 @pytest.mark.parametrize("rule", ["shift", "mask"])

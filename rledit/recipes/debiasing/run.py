@@ -15,8 +15,9 @@ from ...experiments.console import Console, PlainConsole, supervised_bar
 from ...experiments.folder import RunFolder
 from ...experiments.plots import Drawing, curves, heat_maps
 from ...experiments.record import Population
+from ...experiments.report import Finished, Page
 from ...experiments.result import RunResult
-from ...experiments.run import Finished, Options, Page, Prepared, Recipe, carry_out
+from ...experiments.run import Options, Prepared, Recipe, carry_out
 from ...experiments.training import CHECKPOINT_SECONDS
 from .classifier import Classifier, train_or_load
 from .config import DebiasConfig

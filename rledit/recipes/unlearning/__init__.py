@@ -5,7 +5,7 @@
 ``run``        pretraining, editing, evaluation and the report, in a run folder
 ``report``     how the figures of audits are shown
 ``record``     the splits as the run's record states them
-``audit_run``  audits of a finished run
+``audit_run``  audits of a finished run; ``audited_report``, its report with them
 """
 
 from ...experiments.config import make_trainer

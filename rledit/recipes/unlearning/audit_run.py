@@ -18,6 +18,7 @@ from ...experiments.run import finite
 from ...storage.files import write_json
 from ...zoo import models
 from ...zoo.data import load
+from .audited_report import METRICS, rewrite_report
 from .config import UnlearningConfig
 from .data import UnlearningData, evaluate
 from .run import load_weights
@@ -43,7 +44,8 @@ def audit_run(
         retrained: safetensors file of the network trained without the forgotten classes; by default the run's
             own, if it has one. Without it agreement is not asked.
         data_root: folder with the data set; else RLEDIT_DATA, else the cache.
-        out: JSON file for the figures; by default audits.json in the run folder.
+        out: JSON file for the figures; by default audits.json in the run folder, whose report is then written
+            anew with these audits. With a file of one's own the folder stays as it is.
         console: for progress; by default standard error.
 
     Returns:
@@ -85,6 +87,16 @@ def audit_run(
         "limits": limits(audits),
     }
     write_json(folder / AUDITED if out is None else out, audited)
+    if out is None and (folder / METRICS).is_file():  # else there is no report yet
+        rewrite_report(
+            folder,
+            figures,
+            audits,
+            edit=edit,
+            unedited=networks["unedited"],
+            classes=data.classes,
+            measured=AUDITED,
+        )
     return audited
 
 

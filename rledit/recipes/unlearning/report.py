@@ -1,22 +1,75 @@
-"""How the audits of a run are shown: a few in the first table, all with intervals in one of their own."""
+"""The report of a run, and how audits are shown: a few in the first table, all with intervals in another."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
-from ...audits.unlearning import HEADLINE
-from ...experiments.report import scalars
+from ...audits import Audit
+from ...audits.unlearning import HEADLINE, limits
+from ...experiments.plots import Drawing, curves, heat_maps, per_class
+from ...experiments.report import Finished, Page, scalars
 from ...experiments.templating import render
+from .config import UnlearningConfig
 
 _TEMPLATES = Path(__file__).parent / "templates"
 MOST_COLUMNS = 8
 
 Figures = Mapping[str, Any]
 """Of one model, by key, with "intervals"."""
+
+
+def drawings(finished: Finished, classes: Sequence[str]) -> list[Drawing]:
+    """The figures, not drawn yet."""
+    bars = partial(per_class, finished.metrics, finished.metrics["baselines"], classes)
+    return [
+        *curves(finished.history, "reward", "accuracy"),
+        Drawing("accuracy per class", bars),
+        *heat_maps(finished.edit, finished.weights),
+    ]
+
+
+def page(
+    config: UnlearningConfig,
+    classes: Sequence[str],
+    audits: Iterable[Audit],
+    metrics: Mapping[str, Any],
+    said: str = "",
+) -> Page:
+    """What is particular to the report.
+
+    Args:
+        audits: those whose figures the metrics may have; what they do not show stands in the page.
+        metrics: as in metrics.json.
+        said: of the audits, a sentence.
+    """
+    forgotten = ", ".join(classes[label] for label in config.forget)
+    title = f"Forgetting {forgotten} of {config.dataset}: {config.world}, rank {config.rank}"
+    models = audited_models(metrics)
+    return Page(
+        title, classes, limits(audits), headline=headline(models), sections=[audit_section(models, said)]
+    )
+
+
+def with_audits(metrics: Mapping[str, Any], audited: Mapping[str, Figures]) -> dict[str, Any]:
+    """The metrics of a run with what was measured later in place of what it had measured itself.
+
+    Args:
+        metrics: as in metrics.json.
+        audited: "unedited", "edited" and perhaps "retrained" -> figures.
+    """
+    test, baselines = dict(metrics.get("test", {})), dict(metrics.get("baselines", {}))
+    for name, later in (("before", "unedited"), ("after", "edited")):
+        test[name] = merged(test.get(name, {}), audited[later])
+    if "retrained" in audited:  # its agreement is among the figures of the others, and is of this network
+        known = baselines.get("retrain", {})
+        baselines["retrain"] = {**known, "test": merged(known.get("test", {}), audited["retrained"])}
+        baselines["retrain"].pop("agreement", None)
+    return {**metrics, "test": test, "baselines": baselines}
 
 
 def audited_models(metrics: Mapping[str, Any]) -> dict[str, Figures]:
@@ -41,7 +94,7 @@ def headline(models: Mapping[str, Figures]) -> Sequence[str]:
     return keys if len(keys) <= MOST_COLUMNS else [key for key in HEADLINE if key in keys]
 
 
-def audit_section(models: Mapping[str, Figures]) -> Markup:
-    """All figures of all models with their intervals; empty without models."""
+def audit_section(models: Mapping[str, Figures], said: str = "") -> Markup:
+    """All figures of all models with their intervals, and a sentence on them; empty without models."""
     keys = scalars(models)
-    return render("audits.html.j2", _TEMPLATES, models=models, keys=keys) if keys else Markup()
+    return render("audits.html.j2", _TEMPLATES, models=models, keys=keys, said=said) if keys else Markup()

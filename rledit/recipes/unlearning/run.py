@@ -15,14 +15,15 @@ import torch
 from torch import nn
 
 from ...audits import Audit, AuditData, run_audits
-from ...audits.unlearning import AGAINST_RETRAINED, AUDITS, limits
+from ...audits.unlearning import AGAINST_RETRAINED, AUDITS
 from ...experiments.config import make_trainer, placed
 from ...experiments.console import Console, supervised_bar
 from ...experiments.folder import RunFolder
-from ...experiments.plots import Drawing, curves, heat_maps, per_class
+from ...experiments.plots import Drawing
 from ...experiments.record import Population
+from ...experiments.report import Finished, Page
 from ...experiments.result import RunResult
-from ...experiments.run import Baseline, Finished, Options, Page, Prepared, Recipe, carry_out
+from ...experiments.run import Baseline, Options, Prepared, Recipe, carry_out
 from ...experiments.training import CHECKPOINT_SECONDS
 from ...methods.retrain import retrain
 from ...runtime import seeded
@@ -35,7 +36,7 @@ from ...zoo.training import HYPERPARAMETERS, Hyperparameters, train_classifier
 from .config import UnlearningConfig
 from .data import UnlearningData, evaluate, plain_figures
 from .record import populations
-from .report import audit_section, audited_models, headline
+from .report import drawings, page
 
 logger = logging.getLogger("rledit")
 
@@ -191,23 +192,11 @@ class UnlearningRecipe(Recipe):
         return {"before": self._before, "after": self._after}
 
     def drawings(self, finished: Finished) -> list[Drawing]:
-        metrics = finished.metrics
-        bars = partial(per_class, metrics, metrics["baselines"], self._data.classes)
-        return [
-            *curves(finished.history, "reward", "accuracy"),
-            Drawing("accuracy per class", bars),
-            *heat_maps(finished.edit, finished.weights),
-        ]
+        return drawings(finished, self._data.classes)
 
     def page(self, finished: Finished) -> Page:
-        config, classes = self.config, self._data.classes
-        forgotten = ", ".join(classes[label] for label in config.forget)
-        title = f"Forgetting {forgotten} of {config.dataset}: {config.world}, rank {config.rank}"
         audits = (*self._audits, *AGAINST_RETRAINED)
-        models = audited_models(finished.metrics)
-        return Page(
-            title, classes, limits(audits), headline=headline(models), sections=[audit_section(models)]
-        )
+        return page(self.config, self._data.classes, audits, finished.metrics)
 
     def known_baselines(self) -> Mapping[str, Any]:
         # how far the retrained network is from the edit of the run that it comes from says nothing here
