@@ -1,0 +1,259 @@
+"""Forget single samples: a tenth of the training images of a network that has learned them by heart.
+
+    python -m benchmarks.sample_forgetting --data-root DIR                 # MNIST, three seeds
+    python -m benchmarks.sample_forgetting --dataset mnist5k --seeds 1     # few images, no download
+
+The network is trained on a part of the training images without shifting them, for many epochs, so that it
+knows them better than others. A random tenth of these is to be forgotten: the loss attack (forgotten against
+never seen) shall find no more than in a network retrained without them, and accuracy shall stay. Each row edits
+other layers, in ShiftWorld, with the same level of membership, by PPO or by gradients.
+
+Three disjoint sets of never-seen images: of the training set for the reward and for the choice, and the test
+images for the table. The images to forget are halved likewise for reward and choice; the table attacks all.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from copy import deepcopy
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import torch
+import tyro
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+import rledit
+from rledit.ops import loss_bins, lower_loss_pairs
+from rledit.storage.files import write_json
+from rledit.zoo import models
+from rledit.zoo.data import Dataset, load, split
+from rledit.zoo.training import HYPERPARAMETERS, train_classifier
+
+from . import ROOT
+from .record import RESULTS, write
+
+LAYERS = {
+    "fc2": ("fc2",),
+    "fc1": ("fc1",),
+    "fc1, fc2": ("fc1", "fc2"),
+    "conv3, fc1, fc2": ("conv3", "fc1", "fc2"),
+}
+
+SEARCHES = {
+    "PPO": lambda env, seed: rledit.PPO(env, seed=seed).train(6_400),
+    "gradients": lambda env, seed: rledit.GradientSearch(env, seed=seed).train(2_200),
+}
+
+
+GROUPS = ("forget", "retain", "test")
+
+Labeled: TypeAlias = tuple[Tensor, Tensor]
+"""Inputs and labels."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """Disjoint rows of the training set.
+
+    Attributes:
+        forget, retain: what the network is trained on.
+        unseen: what it is not, for the reward and for the choice.
+    """
+
+    forget: Tensor
+    retain: Tensor
+    unseen: tuple[Tensor, Tensor]
+
+
+def main(
+    dataset: Literal["mnist", "mnist5k"] = "mnist",
+    data_root: Path | None = None,
+    images: int = 20_000,
+    epochs: int = 40,
+    seeds: int = 3,
+    level: float = 0.505,
+    folder: Path = ROOT / "runs" / "sample-forgetting",
+) -> None:
+    """Measure what is missing, and leave a table.
+
+    Args:
+        dataset: mnist needs --data-root (or RLEDIT_DATA, or a download).
+        data_root: folder with the data set.
+        images: that the network is trained on; a tenth of them is to be forgotten.
+        epochs: of its training.
+        seeds: of networks, splits and searches.
+        level: of membership, that edits are held to.
+        folder: where what is done is kept.
+    """
+    console = Console(stderr=True)
+    loaded = load(dataset, data_root)
+    rows: list[dict[str, Any]] = []
+    for seed in range(seeds):
+        path = folder / f"{dataset}-{images}-{epochs}-{level}-{seed}.json"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, {"rows": _seed(loaded, images, epochs, level, seed, console)})
+        rows += json.loads(path.read_text())["rows"]
+    whole = dataset == "mnist" and seeds >= 3
+    name = f"sample-forgetting-{dataset}" + ("" if whole else "-partial")
+    command = (
+        f"python -m benchmarks.sample_forgetting --dataset {dataset} --images {images} --epochs {epochs} "
+        f"--seeds {seeds} --level {level}"
+    )
+    RESULTS.mkdir(exist_ok=True)
+    write(name, command, _table(rows, images, epochs), {"rows": rows}, _NOTE.format(level=level))
+
+
+def _seed(
+    loaded: Dataset, images: int, epochs: int, level: float, seed: int, console: Console
+) -> list[dict[str, Any]]:
+    """All rows of one seed."""
+    parts = _images(loaded, images, seed)
+    inputs = models.normalize(loaded.name, loaded.train.images)
+    test = models.normalize(loaded.name, loaded.test.images), loaded.test.labels
+    labels = loaded.train.labels
+    recipe = replace(HYPERPARAMETERS[loaded.name], epochs=epochs, max_shift=0, weight_decay=0.0)
+
+    def shown(rows: Tensor) -> Labeled:
+        return inputs[rows], labels[rows]
+
+    def train(rows: Tensor) -> nn.Module:
+        torch.manual_seed(seed)
+        model = models.build("mnist_cnn")
+        train_classifier(model, inputs[rows], labels[rows], seed=seed, **asdict(recipe))
+        return model.eval()
+
+    def judged(model: nn.Module, name: str, **more: Any) -> dict[str, Any]:
+        return {
+            "name": name,
+            "seed": seed,
+            **_judge(
+                model,
+                inputs[parts.forget],
+                labels[parts.forget],
+                inputs[parts.retain],
+                labels[parts.retain],
+                test,
+            ),
+            **more,
+        }
+
+    started = time.perf_counter()
+    model = train(torch.cat([parts.forget, parts.retain]))
+    rows = [judged(model, "unedited", seconds=time.perf_counter() - started)]
+    console.print(rows[-1], highlight=False)
+    started = time.perf_counter()
+    rows.append(judged(train(parts.retain), "retrained", seconds=time.perf_counter() - started))
+    console.print(rows[-1], highlight=False)
+    reward, choice = (_split(inputs, labels, parts, half) for half in (0, 1))
+    for search, run in SEARCHES.items():
+        for layers, targets in LAYERS.items():
+            # Wrong answers to all of them would tell that they are being hidden.
+            objective = rledit.Unlearning(forget_weight=0.0, membership=level)
+            started = time.perf_counter()
+            task = rledit.Task(model, targets, reward, objective, choice)
+            rank = min(4, *(min(weight.shape) for weight in task.weights().values()))
+            result = run(rledit.ShiftWorld(task, num_envs=128, rank=rank, final_obs=False), seed)
+            seconds = time.perf_counter() - started
+            edited = deepcopy(model)
+            result.edit.apply_(edited)
+            kept = bool(result.choices[_chosen(result)]["admissible"])
+            rows.append(
+                judged(
+                    edited, f"{search}, {layers}", seconds=seconds, kept=kept, candidates=result.candidates
+                )
+            )
+            console.print(rows[-1], highlight=False)
+    return rows
+
+
+def _chosen(result: rledit.Result) -> int:
+    """Which of the choices was taken: the one with the edit's own figures."""
+    figures: Any = result.edit.metrics["validation"]
+    value = figures["after"]["value"]
+    return next(i for i, choice in enumerate(result.choices) if choice["value"] == value)
+
+
+def _images(loaded: Dataset, images: int, seed: int) -> Images:
+    available = len(loaded.train)
+    unseen = min((available - images) // 2, images // 10)
+    if unseen < 50:
+        raise SystemExit(f"images: expected at most {available - 100} of {available}, got {images}")
+    sizes = [images // 10, images - images // 10, unseen, unseen, available - images - 2 * unseen]
+    forget, retain, first, second, _ = split(loaded.train.labels, sizes, seed)
+    return Images(forget, retain, (first, second))
+
+
+def _split(inputs: Tensor, labels: Tensor, parts: Images, half: int) -> rledit.Samples:
+    """Half of what is to be forgotten, as much that was never seen, and some that is to be kept."""
+    forget, unseen = parts.forget[half::2], parts.unseen[half]
+    retain = parts.retain[half::2][: 2 * len(forget)]
+    rows = torch.cat([forget, unseen, retain])
+    kind = torch.cat([torch.full((len(part),), i) for i, part in enumerate((forget, unseen, retain))])
+    groups = {"forget": kind == 0, "unseen": kind == 1, "retain": kind == 2}
+    return rledit.Samples(inputs[rows], labels[rows], groups)
+
+
+@torch.no_grad()
+def _judge(model: nn.Module, asked: dict[str, Labeled]) -> dict[str, float]:
+    """Accuracies, and the loss attack on what is to be forgotten against the test images."""
+    logits = {
+        name: torch.cat([model(part) for part in inputs.split(2000)]) for name, (inputs, _) in asked.items()
+    }
+    accuracy = {
+        f"{name}_accuracy": float((logits[name].argmax(1) == labels).double().mean())
+        for name, (_, labels) in asked.items()
+    }
+    members, others = len(logits["forget"]), len(logits["test"])
+    both = torch.cat([logits["forget"], logits["test"]])[None]
+    bins = loss_bins(both, torch.cat([asked["forget"][1], asked["test"][1]]))
+    mine = torch.arange(members + others) < members
+    pairs = lower_loss_pairs(bins, torch.stack([mine, ~mine]))[0]
+    return {**accuracy, "membership_auc": float(pairs[0, 1]) / (2 * members * others)}
+
+
+_NOTE = (
+    "Mean and standard deviation over seeds. Membership AUC: the loss attack, images to forget against test "
+    "images; 0.5 finds nothing. Level kept: by how many of the edits, on the images that chose them ({level}, "
+    "and as far below 0.5). Seconds: medians, with the preparation of the task."
+)
+
+
+def _table(rows: list[dict[str, Any]], images: int, epochs: int) -> Table:
+    table = Table(
+        title=f"Single samples: a tenth of {images:,} images that a network has seen {epochs} times"
+    )
+    table.add_column("")
+    for header in ("membership AUC", "from retrained", "forget", "retain", "test", "level kept", "seconds"):
+        table.add_column(header, justify="right")
+    names = list(dict.fromkeys(row["name"] for row in rows))
+    retrained = {row["seed"]: row["membership_auc"] for row in rows if row["name"] == "retrained"}
+    for name in names:
+        mine = [row for row in rows if row["name"] == name]
+        apart = [row["membership_auc"] - retrained[row["seed"]] for row in mine]
+        kept = [row["kept"] for row in mine if "kept" in row]
+        table.add_row(
+            name,
+            _spread([row["membership_auc"] for row in mine], 4),
+            _spread(apart, 4, sign="+"),
+            *(_spread([100 * row[f"{group}_accuracy"] for row in mine], 2) for group in GROUPS),
+            f"{sum(kept)} of {len(kept)}" if kept else "",
+            f"{statistics.median(row['seconds'] for row in mine):.1f}",
+        )  # fmt: skip
+    return table
+
+
+def _spread(values: list[float], digits: int, sign: str = "") -> str:
+    mean = f"{statistics.fmean(values):{sign}.{digits}f}"
+    return mean + (f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else "")
+
+
+if __name__ == "__main__":
+    sys.exit(tyro.cli(main))
