@@ -5,8 +5,8 @@
 
 The network is trained on a part of the training images without shifting them, for many epochs, so that it
 knows them better than others. A random tenth of these is to be forgotten: the loss attack (forgotten against
-never seen) shall find no more than in a network retrained without them, and accuracy shall stay. Each row edits
-other layers, in ShiftWorld, with the same level of membership, by PPO or by gradients.
+never seen) shall find no more than in a network retrained without them, and accuracy shall stay. Each row
+edits other layers, in ShiftWorld, with the same level of membership, by PPO or by gradients.
 
 Three disjoint sets of never-seen images: of the training set for the reward and for the choice, and the test
 images for the table. The images to forget are halved likewise for reward and choice; the table attacks all.
@@ -221,8 +221,8 @@ def _judge(model: nn.Module, asked: dict[str, Labeled]) -> dict[str, float]:
 
 _NOTE = (
     "Mean and standard deviation over seeds. Membership AUC: the loss attack, images to forget against test "
-    "images; 0.5 finds nothing. Level kept: by how many of the edits, on the images that chose them ({level}, "
-    "and as far below 0.5). Seconds: medians, with the preparation of the task."
+    "images; 0.5 finds nothing. Level kept: by how many of the edits, on the images that chose them ({level} "
+    "or as far below 0.5). Seconds: medians, with the preparation of the task."
 )
 
 
