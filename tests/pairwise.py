@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from itertools import combinations, product
 from typing import Any
 
 import pytest
 
 
-def pairwise(ids: Callable[[Any], str] | None = None, /, **axes: Iterable[Any]) -> pytest.MarkDecorator:
+def pairwise(**axes: Iterable[Any]) -> pytest.MarkDecorator:
     """Parametrizes a test with every combination of the axes' values, most of them marked ``exhaustive``.
 
     The others, which ``make test`` runs, hold each value of each axis together with each value of every other
@@ -25,11 +25,16 @@ def pairwise(ids: Callable[[Any], str] | None = None, /, **axes: Iterable[Any]) 
         )
         for row in rows
     ]
-    return pytest.mark.parametrize(tuple(axes), combined, ids=ids)
+    return pytest.mark.parametrize(tuple(axes), combined, ids=name_of)
+
+
+def name_of(value: Any) -> str:
+    """Of a class its name, of a dtype ``float16``, of others what prints."""
+    return getattr(value, "__name__", "") or str(value).removeprefix("torch.")
 
 
 def covering(rows: list[tuple[int, ...]]) -> set[tuple[int, ...]]:
-    """Few of the rows that have every pair of entries that any of them has: greedily, the same in each run."""
+    """Few of the rows, with every pair of entries that any of them has: greedily, the same in each run."""
     pairs = {row: set(combinations(enumerate(row), 2)) for row in rows}
     missing = set().union(*pairs.values())
     kept = set()

@@ -1,4 +1,4 @@
-"""Thousands of calls of the compiled core with whatever comes to mind: an answer or an exception, never a crash.
+"""Thousands of calls of the compiled core with whatever comes to mind: answers or exceptions, never a crash.
 
 RLEDIT_FUZZ_CALLS sets another number of calls, for builds that are slow because they check every access.
 """

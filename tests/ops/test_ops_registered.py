@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from pairwise import pairwise
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -70,9 +71,7 @@ def assert_same(ours: Any, theirs: Any) -> None:
         torch.testing.assert_close(mine, other, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("world", WORLDS)
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", ["apply_lowrank_", "score_tail", "tally_logits", "tally_features"])
+@pairwise(name=["apply_lowrank_", "score_tail", "tally_logits", "tally_features"], dtype=DTYPES, world=WORLDS)
 def test_opcheck(name: str, dtype: torch.dtype, world: str) -> None:
     arguments = {
         "apply_lowrank_": lowrank(dtype, world),

@@ -27,6 +27,7 @@ from native_arguments import (
     score_tail,
     tail,
 )
+from pairwise import pairwise
 
 from rledit import _native
 from rledit.ops import backend
@@ -65,10 +66,7 @@ SHAPES = [
 ]
 
 
-@pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("world", ["shift", "mask"])
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pairwise(shape=SHAPES, world=["shift", "mask"], precision=["float32", "bfloat16"], isa=ISAS)
 def test_the_bits_of_a_fresh_tail(shape: dict[str, Any], world: str, precision: str, isa: str) -> None:
     _native.select_isa(isa)
     arguments = tail(**shape) | {"world": world, "precision": precision}
