@@ -6,19 +6,18 @@ import csv
 import io
 import json
 import logging
-import resource
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import few_digits
 import pytest
 import torch
+from programs import Done, Program
 from safetensors.torch import load_file, save_file
 
 from rledit import Edit
@@ -27,15 +26,13 @@ from rledit.zoo.data import Dataset
 from rledit.zoo.models import MnistCNN, normalize
 from rledit.zoo.training import HYPERPARAMETERS, per_class_accuracy, train_classifier
 
-RLEDIT = [sys.executable, few_digits.__file__]
+RLEDIT = """
+from few_digits import in_place
+from rledit.cli import main
+with in_place():
+    main()
+"""
 SMALL = ["--candidates", "1280", "--num-envs", "64", "--no-retrain"]
-
-
-@dataclass(frozen=True)
-class Done:
-    returncode: int
-    stdout: str
-    stderr: str
 
 
 def rledit(*arguments: object, figures: bool = False) -> Done:
@@ -145,9 +142,9 @@ def test_the_same_seed_gives_the_same_edit(run: Path, weights: Path, tmp_path: P
     assert (tmp_path / "other" / "edit.safetensors").read_bytes() != (run / "edit.safetensors").read_bytes()
 
 
-def wait_for_rows(process: subprocess.Popen[str], path: Path, rows: int) -> None:
+def wait_for_rows(program: Program, path: Path, rows: int) -> None:
     deadline = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < deadline:
+    while program.runs() and time.monotonic() < deadline:
         if path.exists() and path.read_text().count("\n") > rows:
             return
         time.sleep(0.002)
@@ -156,14 +153,14 @@ def wait_for_rows(process: subprocess.Popen[str], path: Path, rows: int) -> None
 @pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_edit(run: Path, weights: Path, tmp_path: Path) -> None:
     out = tmp_path / "killed"
-    arguments = [str(a) for a in unlearn(out, weights, "--checkpoint-seconds", "0.02")]
+    arguments = unlearn(out, weights, "--checkpoint-seconds", "0.02")
     killed = 0
     for rows in (1, 12):  # before and after a checkpoint, with the history ahead of it
         more = ["--resume"] if out.exists() else []
-        process = subprocess.Popen([*RLEDIT, *arguments, *more], stderr=subprocess.DEVNULL, text=True)
-        wait_for_rows(process, out / "history.csv", rows)
-        process.kill()
-        killed += process.wait() == -signal.SIGKILL
+        program = Program(RLEDIT, *arguments, *more)
+        wait_for_rows(program, out / "history.csv", rows)
+        program.send_signal(signal.SIGKILL)
+        killed += program.wait().returncode == -signal.SIGKILL
     assert killed == 2
     assert not (out / "edit.safetensors").exists()
     done = rledit(*unlearn(out, weights, "--resume"))
@@ -176,14 +173,12 @@ def test_a_killed_run_resumes_to_the_same_edit(run: Path, weights: Path, tmp_pat
 @pytest.mark.slow
 def test_ctrl_c_leaves_a_usable_folder_that_can_be_resumed(run: Path, weights: Path, tmp_path: Path) -> None:
     out = tmp_path / "interrupted"
-    process = subprocess.Popen(
-        [*RLEDIT, *map(str, unlearn(out, weights))], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    wait_for_rows(process, out / "history.csv", 3)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 130, errors
-    assert "--resume" in errors
+    program = Program(RLEDIT, *unlearn(out, weights))
+    wait_for_rows(program, out / "history.csv", 3)
+    program.send_signal(signal.SIGINT)
+    stopped = program.wait()
+    assert stopped.returncode == 130, stopped.stderr
+    assert "--resume" in stopped.stderr
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["stopped"] == "interrupted"
     assert 0 < metrics["candidates"] < 1280
@@ -328,13 +323,8 @@ def test_a_full_disk_is_named_and_the_run_goes_on_once_there_is_room(
 ) -> None:
     out = tmp_path / "r"
     limit = 2**20  # the checkpoint needs seven times as much
-    done = subprocess.run(
-        [*RLEDIT, *map(str, unlearn(out, weights, "--checkpoint-seconds", "0"))],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
-    )
+    arguments = unlearn(out, weights, "--checkpoint-seconds", "0")
+    done = Program(RLEDIT, *arguments, largest_file=limit).wait()
     assert done.returncode == 2, done.stderr
     assert "checkpoint.safetensors" in done.stderr
     assert "Traceback" not in done.stderr

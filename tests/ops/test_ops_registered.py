@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 import torch
 from pairwise import pairwise
+from programs import Done, run
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -262,14 +260,9 @@ def test_backend_names(monkeypatch: pytest.MonkeyPatch) -> None:
         backend()
 
 
-def run_with_isa(isa: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", "import rledit.ops; print(rledit.ops.native._native.active_isa())"],
-        env=os.environ | {"RLEDIT_CPU_ISA": isa},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+def run_with_isa(isa: str) -> Done:
+    program = "import rledit.ops; print(rledit.ops.native._native.active_isa())"
+    return run(program, variables={"RLEDIT_CPU_ISA": isa})
 
 
 @pytest.mark.slow

@@ -6,7 +6,6 @@ import copy
 import gc
 import os
 import pickle
-import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -28,6 +27,7 @@ from native_arguments import (
     tail,
 )
 from pairwise import pairwise
+from programs import run
 
 from rledit import _native
 from rledit.ops import backend
@@ -277,10 +277,7 @@ MEGABYTE = 1 << 20
 
 def run_measured(body: str) -> list[int]:
     """What a program prints that starts with PREPARE and goes on with ``body``."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", PREPARE + body], capture_output=True, text=True, env=environment, timeout=300
-    )
+    done = run(PREPARE + body)
     assert done.returncode == 0, done.stderr
     return [int(word) for word in done.stdout.split()]
 
