@@ -10,6 +10,7 @@ from typing import Any
 
 import dying_jobs
 import pytest
+from programs import PREPARED
 
 from rledit.comparison import TaskSource, compare
 from rledit.comparison.cells import Cell, Cells
@@ -18,7 +19,15 @@ from rledit.comparison.workers import Done, carry_out
 from rledit.experiments.folder import RunBusyError
 from rledit.methods import Budget
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "workers_at_hand")
+
+
+@pytest.fixture(scope="module")
+def workers_at_hand() -> Iterator[None]:
+    """Workers are forked from a process that has imported torch, which would take longer than their jobs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rledit.comparison.workers.get_context", lambda _: PREPARED)
+        yield
 
 TASK = f"""
 import sys
