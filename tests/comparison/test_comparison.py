@@ -29,6 +29,7 @@ def workers_at_hand() -> Iterator[None]:
         patch.setattr("rledit.comparison.workers.get_context", lambda _: PREPARED)
         yield
 
+
 TASK = f"""
 import sys
 sys.path.append({str(Path(__file__).parents[1])!r})
