@@ -106,6 +106,7 @@ def run(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_a_run_leaves_everything(weights: Path, tmp_path: Path) -> None:
     run = tmp_path / "r"
     done = rledit(*unlearn(run, weights), whole=True)

@@ -193,6 +193,7 @@ def test_weights_count_by_their_content_and_are_never_made(tmp_path: Path) -> No
     assert described[0] != described[1] == described[2]
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_costs_its_own_job_only(tmp_path: Path) -> None:
     ended: list[Done[tuple[str, str]]] = []
 

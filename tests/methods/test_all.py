@@ -55,7 +55,9 @@ def of_samples() -> Problem:
     return make_problem((), build)
 
 
-@pytest.mark.parametrize("name", FORGETFUL)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * n.endswith("levels")) for n in FORGETFUL]
+)
 def test_forgets_and_keeps_the_rest(name: str, plain: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
     problem, test = plain
     if name in PUBLISHED_ALONE:

@@ -42,7 +42,13 @@ def gpu(request: pytest.FixtureRequest) -> Backend:
 
 
 # In Triton's interpreter these are slow: test_score_tail_in_triton is a sample.
-@pytest.fixture(params=[pytest.param("triton", marks=pytest.mark.exhaustive), "cuda", "cuda on Hopper"])
+@pytest.fixture(
+    params=[
+        pytest.param("triton", marks=pytest.mark.exhaustive),
+        "cuda",
+        pytest.param("cuda on Hopper", marks=pytest.mark.slow),
+    ]
+)
 def tails(request: pytest.FixtureRequest) -> Iterator[Backend]:
     """Those whose score_tail is a kernel of its own: CUDA's has another for sm_90."""
     if request.param in NAMES:
@@ -118,6 +124,7 @@ def test_score_tail_in_triton(
     test_score_tail(triton, name, world, assert_counts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world", ["shift", "mask"])
 @pytest.mark.parametrize("samples", [1, 3, 151])
 def test_awkward_shapes(
@@ -156,6 +163,7 @@ def test_score_tail_bfloat16(
     assert (ours.correct - exact).abs().max() <= max(1, 0.02 * case.samples)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("world", ["shift", "mask"])
 def test_models_in_half_precision(
@@ -357,6 +365,7 @@ def shim() -> Iterator[ctypes.CDLL]:
     library.shim_set_capability(80)
 
 
+@pytest.mark.slow
 @pairwise(
     name=["odd sizes", "all layers", "own weights with factors", "four slices"],
     order=range(1, 6),

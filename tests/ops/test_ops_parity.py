@@ -78,6 +78,7 @@ def test_every_algebra(
             assert (ours.correct - exact).abs().max() <= max(1, 0.02 * case.samples)
 
 
+@pytest.mark.slow
 @pairwise(samples=[1, 3, 129, 151, 372], world=["shift", "mask"], isa=ISAS)
 def test_awkward_shapes(samples: int, world: str, isa: str, assert_counts: Callable[..., float]) -> None:
     _native.select_isa(isa)
@@ -158,6 +159,7 @@ def test_score_tail_bfloat16(name: str, world: str, isa: str, assert_counts: Cal
         assert not torch.equal(ours.loss, fine.loss)  # bfloat16 is no synonym of float32
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world", ["shift", "mask"])
 @pytest.mark.parametrize("name", CASES)
 def test_score_tail_reference_is_exact_in_float64(

@@ -69,6 +69,7 @@ def assert_same(ours: Any, theirs: Any) -> None:
         torch.testing.assert_close(mine, other, rtol=0, atol=0)
 
 
+@pytest.mark.slow
 @pairwise(name=["apply_lowrank_", "score_tail", "tally_logits", "tally_features"], dtype=DTYPES, world=WORLDS)
 def test_opcheck(name: str, dtype: torch.dtype, world: str) -> None:
     arguments = {

@@ -98,6 +98,7 @@ def test_large_layers_give_the_same_bits_packed_or_formed_on_the_way(precision: 
 
 # Less and more than 32 MiB of the unedited first layer's outputs: kept, or made in spans and dropped. Those
 # of half of the samples are always kept.
+@pytest.mark.slow
 @pytest.mark.parametrize("world", ["shift", "mask"])
 @pytest.mark.parametrize("hidden", [18, 24])
 def test_spans_add_up(hidden: int, world: str) -> None:

@@ -78,7 +78,7 @@ def test_any_number_of_candidates(envs: int, length: int) -> None:
 
 
 @pytest.mark.parametrize("kind", WORLDS)
-@pytest.mark.parametrize("length", [1, 2])
+@pytest.mark.parametrize("length", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_seed_repeats(kind: type[World], length: int) -> None:
     runs = [make_ppo(kind, seed, episode_length=length) for seed in (3, 3, 4)]
     before = torch.get_rng_state()

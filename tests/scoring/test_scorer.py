@@ -302,7 +302,7 @@ def assert_like_edited_copies(
         assert assert_counts(ours.counts, exact, bound, task.samples.labels, task.samples.masks) < 0.05
 
 
-@pytest.mark.parametrize("world", ["shift", "mask"])
+@pytest.mark.parametrize("world", ["shift", pytest.param("mask", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("name", "targets"), CASES, ids=lambda value: str(value))
 def test_scores_are_those_of_edited_copies(
     name: str, targets: list[str], world: str, assert_counts: Callable[..., float]

@@ -81,7 +81,7 @@ def on_a_gpu(world: World, backend: str, monkeypatch: pytest.MonkeyPatch) -> Epi
     return episodes
 
 
-@pytest.mark.parametrize("backend", ["triton", "cuda"])
+@pytest.mark.parametrize("backend", ["triton", pytest.param("cuda", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("length", [1, pytest.param(3, marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize("kind", WORLDS)
 @pytest.mark.parametrize("task", TASKS)
@@ -167,6 +167,7 @@ def test_a_captured_step(task: str, kind: type[World], length: int, graphs: list
     assert len(set(expected.rewards.tolist())) > 1
 
 
+@pytest.mark.slow
 def test_outcomes_of_a_graph_outlive_the_next_step(graphs: list[Graph]) -> None:
     world = world_of(TASKS["a function"]())
     world.engine._graph = True
