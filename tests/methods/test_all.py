@@ -24,6 +24,8 @@ BUDGETS = {
     "unsir": Budget(epochs=10),
     "rledit_mask": Budget(candidates=1280),
     "rledit_shift": Budget(candidates=1280),
+    "rledit_mask_levels": Budget(candidates=2560),
+    "rledit_shift_levels": Budget(candidates=2560),
 }
 """Few samples make few steps an epoch."""
 FORGOTTEN = {"unsir": 0.8}
