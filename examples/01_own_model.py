@@ -53,7 +53,7 @@ def main() -> None:
     task = rledit.Task(
         model, targets=["2"], samples=samples, objective=rledit.Unlearning(), validation=held_out
     )
-    result = rledit.PPO(rledit.MaskWorld(task, num_envs=128, rank=4), seed=0).train(candidates=12_800)
+    result = rledit.PPO(rledit.MaskWorld(task, num_envs=128, rank=4), seed=0).train(candidates=6_400)
 
     result.edit.apply_(model)
     report("after the edit", model, *test)

@@ -87,7 +87,7 @@ def main() -> None:
     model = pretrain(train)
     for title, objective in (("function", gap), ("class", GapWithinBudget())):
         task = rledit.Task(model, ["0"], reward, objective, validation=validation)
-        result = rledit.PPO(rledit.ShiftWorld(task, num_envs=128, rank=2), seed=0).train(candidates=6_400)
+        result = rledit.PPO(rledit.ShiftWorld(task, num_envs=128, rank=2), seed=0).train(candidates=3_200)
         scorer = task.scorer(split="validation")
         factors = {name: (left[None], right[None]) for name, (left, right) in result.edit.factors.items()}
         for when, tally in (

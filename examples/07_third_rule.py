@@ -50,7 +50,7 @@ def main() -> None:
     samples = rledit.Samples(inputs, labels, rledit.forget_groups(labels, 0))
     task = rledit.Task(model.eval(), ["0"], samples, rledit.Unlearning())
     world = RowsWorld(task, num_envs=64, rank=1, bound=8.0)
-    result = rledit.PPO(world, seed=0).train(candidates=6_400)
+    result = rledit.PPO(world, seed=0).train(candidates=3_200)
 
     report("before", model, samples)
     result.edit.apply_(model)

@@ -10,7 +10,7 @@ from torch import nn
 
 import rledit
 
-BUDGET = 6_400
+BUDGET = 3_200
 
 
 def make_task() -> tuple[nn.Module, rledit.Task, rledit.Samples]:

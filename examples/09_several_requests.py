@@ -47,7 +47,7 @@ def main() -> None:
             for inputs, labels in (reward, validation)
         ]
         task = rledit.Task(edited, ["2"], splits[0], rledit.Unlearning(), validation=splits[1])
-        return rledit.PPO(rledit.MaskWorld(task, num_envs=64, rank=4), seed=0).train(candidates=3_840).edit
+        return rledit.PPO(rledit.MaskWorld(task, num_envs=64, rank=4), seed=0).train(candidates=2_560).edit
 
     # The test split is only read for the table.
     judged = rledit.Samples(*test, {"all": torch.ones(len(test[1]), dtype=torch.bool)})

@@ -36,10 +36,3 @@ def in_place() -> ExitStack:
     }
     stack.enter_context(mock.patch.dict(DEFAULTS, fewer))
     return stack
-
-
-if __name__ == "__main__":
-    from rledit.cli import main
-
-    with in_place():
-        main()

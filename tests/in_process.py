@@ -6,22 +6,11 @@ import io
 import logging
 import sys
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
 
 import pytest
+from programs import Done
 
 from rledit.cli import main
-
-
-@dataclass(frozen=True)
-class Done:
-    returncode: int
-    stdout: str
-    stderr: str
-
-    @property
-    def said(self) -> str:
-        return self.stdout + self.stderr
 
 
 def rledit(*arguments: object) -> Done:

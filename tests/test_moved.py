@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from editing_tasks import make_task
+from programs import run
 
 import rledit
 from rledit._moved import MOVED, NAMES, RENAMED
@@ -55,18 +55,18 @@ def test_what_lay_in_a_package_or_module_moved_with_it() -> None:
         "from rledit.edit import Edit\n"
         "assert Edit is rledit.Edit\n"
     )
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True)
+    done = run("import warnings\nwarnings.simplefilter('ignore')\n" + program)
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow
 def test_no_old_name_is_imported_by_rledit_itself() -> None:
-    program = "import rledit, rledit.cli, rledit.recipes.unlearning, rledit.recipes.debiasing"
-    done = subprocess.run(
-        [sys.executable, "-W", "error::DeprecationWarning:rledit", "-c", program],
-        capture_output=True,
-        text=True,
+    program = (
+        "import warnings\n"
+        "warnings.filterwarnings('error', category=DeprecationWarning, module=r'rledit(\\.|$)')\n"
+        "import rledit, rledit.cli, rledit.recipes.unlearning, rledit.recipes.debiasing"
     )
+    done = run(program)
     assert done.returncode == 0, done.stderr
 
 
@@ -135,7 +135,7 @@ def test_a_script_is_told_which_line(tmp_path: Path) -> None:
     ]
     script = tmp_path / "script.py"
     script.write_text("\n".join(lines))
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
+    done = run(f"import runpy; runpy.run_path({str(script)!r}, run_name='__main__')")
     assert done.returncode == 0, done.stderr
     for number in range(2, len(lines) + 1):
         assert f"script.py:{number}: DeprecationWarning" in done.stderr

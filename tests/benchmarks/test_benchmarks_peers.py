@@ -148,6 +148,7 @@ def test_turns_rest_the_slow() -> None:
     assert turns.median_seconds(taken, "far") == pytest.approx(0.4, rel=0.2)
 
 
+@pytest.mark.slow
 def test_the_command_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(rledit._native, "probe_peak", lambda precision, seconds: 1e11, raising=False)
     monkeypatch.setattr(rledit._native, "probe_bandwidth", lambda size, seconds: 1e10, raising=False)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-import resource
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from dataclasses import asdict, replace
@@ -17,23 +15,35 @@ import few_digits
 import in_process
 import pytest
 import torch
-from in_process import Done
+from programs import Done, Program
 from safetensors.torch import load_file, save_file
 
 from rledit import Edit
+from rledit.recipes.unlearning.data import evaluate
 from rledit.zoo.data import Dataset
 from rledit.zoo.models import MnistCNN, normalize
 from rledit.zoo.training import HYPERPARAMETERS, per_class_accuracy, train_classifier
 
-RLEDIT = [sys.executable, few_digits.__file__]
+RLEDIT = """
+from few_digits import in_place
+from rledit.cli import main
+with in_place():
+    main()
+"""
 SMALL = ["--candidates", "1280", "--num-envs", "64", "--no-retrain"]
 
 
-def rledit(*arguments: object, figures: bool = False) -> Done:
-    """Run the command on few digits; without drawing figures, which takes longer than most runs."""
+def rledit(*arguments: object, whole: bool = False) -> Done:
+    """Run the command to its end, in this process: starting Python and torch takes longer than most runs, and
+    so do figures and audits, which only a whole one has."""
     with pytest.MonkeyPatch.context() as patch, few_digits.in_place():
-        if not figures:
+        if not whole:
             patch.setattr("rledit.experiments.run.draw_all", lambda drawings: ([], []))
+            patch.setattr(
+                sys.modules["rledit.recipes.unlearning.run"],
+                "evaluate",
+                lambda model, data, forget, audits, asked: evaluate(model, data, forget, (), asked),
+            )
         return in_process.rledit(*arguments)
 
 
@@ -74,13 +84,17 @@ def unlearn(out: Path, weights: Path, *more: object) -> list[object]:
 def run(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of an uninterrupted run."""
     out = tmp_path_factory.mktemp("runs") / "whole"
-    done = rledit(*unlearn(out, weights), figures=True)
+    done = rledit(*unlearn(out, weights))
     assert done.returncode == 0, done.stderr
-    assert "forget accuracy" in done.stdout
     return out
 
 
-def test_a_run_leaves_everything(run: Path) -> None:
+@pytest.mark.slow
+def test_a_run_leaves_everything(weights: Path, tmp_path: Path) -> None:
+    run = tmp_path / "r"
+    done = rledit(*unlearn(run, weights), whole=True)
+    assert done.returncode == 0, done.stderr
+    assert "forget accuracy" in done.stdout
     names = {path.name for path in run.iterdir()}
     assert names >= {
         "config.json", "model.safetensors", "edit.safetensors", "history.csv", "report.html", "metrics.json",
@@ -121,9 +135,9 @@ def test_the_same_seed_gives_the_same_edit(run: Path, weights: Path, tmp_path: P
     assert (tmp_path / "other" / "edit.safetensors").read_bytes() != (run / "edit.safetensors").read_bytes()
 
 
-def wait_for_rows(process: subprocess.Popen[str], path: Path, rows: int) -> None:
+def wait_for_rows(program: Program, path: Path, rows: int) -> None:
     deadline = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < deadline:
+    while program.runs() and time.monotonic() < deadline:
         if path.exists() and path.read_text().count("\n") > rows:
             return
         time.sleep(0.002)
@@ -132,14 +146,14 @@ def wait_for_rows(process: subprocess.Popen[str], path: Path, rows: int) -> None
 @pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_edit(run: Path, weights: Path, tmp_path: Path) -> None:
     out = tmp_path / "killed"
-    arguments = [str(a) for a in unlearn(out, weights, "--checkpoint-seconds", "0.02")]
+    arguments = unlearn(out, weights, "--checkpoint-seconds", "0.02")
     killed = 0
     for rows in (1, 12):  # before and after a checkpoint, with the history ahead of it
         more = ["--resume"] if out.exists() else []
-        process = subprocess.Popen([*RLEDIT, *arguments, *more], stderr=subprocess.DEVNULL, text=True)
-        wait_for_rows(process, out / "history.csv", rows)
-        process.kill()
-        killed += process.wait() == -signal.SIGKILL
+        program = Program(RLEDIT, *arguments, *more)
+        wait_for_rows(program, out / "history.csv", rows)
+        program.send_signal(signal.SIGKILL)
+        killed += program.wait().returncode == -signal.SIGKILL
     assert killed == 2
     assert not (out / "edit.safetensors").exists()
     done = rledit(*unlearn(out, weights, "--resume"))
@@ -152,14 +166,12 @@ def test_a_killed_run_resumes_to_the_same_edit(run: Path, weights: Path, tmp_pat
 @pytest.mark.slow
 def test_ctrl_c_leaves_a_usable_folder_that_can_be_resumed(run: Path, weights: Path, tmp_path: Path) -> None:
     out = tmp_path / "interrupted"
-    process = subprocess.Popen(
-        [*RLEDIT, *map(str, unlearn(out, weights))], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    wait_for_rows(process, out / "history.csv", 3)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 130, errors
-    assert "--resume" in errors
+    program = Program(RLEDIT, *unlearn(out, weights))
+    wait_for_rows(program, out / "history.csv", 3)
+    program.send_signal(signal.SIGINT)
+    stopped = program.wait()
+    assert stopped.returncode == 130, stopped.stderr
+    assert "--resume" in stopped.stderr
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["stopped"] == "interrupted"
     assert 0 < metrics["candidates"] < 1280
@@ -304,13 +316,8 @@ def test_a_full_disk_is_named_and_the_run_goes_on_once_there_is_room(
 ) -> None:
     out = tmp_path / "r"
     limit = 2**20  # the checkpoint needs seven times as much
-    done = subprocess.run(
-        [*RLEDIT, *map(str, unlearn(out, weights, "--checkpoint-seconds", "0"))],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
-    )
+    arguments = unlearn(out, weights, "--checkpoint-seconds", "0")
+    done = Program(RLEDIT, *arguments, largest_file=limit).wait()
     assert done.returncode == 2, done.stderr
     assert "checkpoint.safetensors" in done.stderr
     assert "Traceback" not in done.stderr

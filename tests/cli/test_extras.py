@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from programs import run
 from safetensors.torch import load_file, save_file
 
 import rledit
@@ -67,9 +67,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def answers(folder: Path) -> dict[str, Any]:
     paths = json.dumps([path for path in sys.path if path])
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT, paths, str(folder)], capture_output=True, text=True, check=False
-    )
+    done = run(WITHOUT, paths, folder)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found

@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 import dying_jobs
 import pytest
+from programs import PREPARED
 
 import rledit
 from rledit.comparison import TaskSource, compare
@@ -23,7 +24,16 @@ from rledit.methods import METHODS as ALL_METHODS
 from rledit.methods import Budget, MethodResult
 from rledit.methods.base import Need
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "workers_at_hand")
+
+
+@pytest.fixture(scope="module")
+def workers_at_hand() -> Iterator[None]:
+    """Workers are forked from a process that has imported torch, which would take longer than their jobs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rledit.comparison.workers.get_context", lambda _: PREPARED)
+        yield
+
 
 TASK = f"""
 import sys
@@ -212,6 +222,7 @@ def test_weights_count_by_their_content_and_are_never_made(tmp_path: Path) -> No
     assert described[0] != described[1] == described[2]
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_costs_its_own_job_only(tmp_path: Path) -> None:
     ended: list[Done[tuple[str, str]]] = []
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from programs import run
 from safetensors.torch import load_file, save_file, save_model
 from torch import Tensor, nn
 
@@ -357,9 +357,6 @@ before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 apply_to_file(edit, sys.argv[1] + "/model", sys.argv[1] + "/out")
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, env=environment
-    )
+    done = run(code, tmp_path)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) * 1024 < 0.8 * size  # 0.5 with the code that is loaded on first use

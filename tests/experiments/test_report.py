@@ -129,6 +129,7 @@ def test_is_self_contained(tmp_path: Path) -> None:
         assert all(link.startswith(("#", "data:")) for link in links)
 
 
+@pytest.mark.slow
 def test_equal_runs_give_equal_bytes(tmp_path: Path) -> None:
     small = {"edit": None, "history": history(3)}
     assert write(tmp_path, **small).source == write(tmp_path, **small).source
@@ -198,6 +199,7 @@ def test_figures_as_files(tmp_path: Path) -> None:
         write_figures(tmp_path / "file", made)
 
 
+@pytest.mark.slow
 def test_awkward_data() -> None:
     bars = {"history": history(0), "edit": None}
     assert "per_class_accuracy" in figures(metrics=metrics(200), classes=["c" * 50] * 200, **bars)
@@ -209,6 +211,7 @@ def test_awkward_data() -> None:
     assert figures(weights={}, history=history(0), metrics={}) == {}
 
 
+@pytest.mark.slow
 def test_global_state_is_left_alone() -> None:
     before = dict(mpl.rcParams)
     with mpl.rc_context({"axes.facecolor": "black", "text.color": "white"}):

@@ -7,16 +7,17 @@ import errno
 import os
 import re
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from programs import Program
 from torch import Tensor
 
 from rledit.experiments import (
@@ -180,29 +181,27 @@ time.sleep(60)
 
 
 @pytest.fixture
-def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    command = [sys.executable, "-c", HOLD, str(tmp_path / "held")]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment) as child:
-        assert child.stdout is not None
-        assert child.stderr is not None
-        try:
-            assert child.stdout.readline() == "locked\n", child.stderr.read()
-            yield child
-        finally:
-            child.kill()
+def holder(tmp_path: Path) -> Iterator[Program]:
+    program = Program(HOLD, tmp_path / "held")
+    try:
+        while program.runs() and program.said() != "locked\n":
+            time.sleep(0.01)
+        assert program.runs(), program.said("err")
+        yield program
+    finally:
+        program.process.kill()
+        program.wait()
 
 
-def test_two_writers_and_a_dead_one(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+def test_two_writers_and_a_dead_one(tmp_path: Path, holder: Program) -> None:
     for flags in ({"resume": True}, {"overwrite": True}):
-        with pytest.raises(RunBusyError, match=f"process {holder.pid}"):
+        with pytest.raises(RunBusyError, match=f"process {holder.process.pid}"):
             RunFolder(tmp_path / "held", {"a": 1}, **flags)
     (tmp_path / "held" / ".lock-owner").unlink()  # as where the disk was full
     with pytest.raises(RunBusyError, match="another process"):
         RunFolder(tmp_path / "held", {"a": 1}, resume=True)
     holder.send_signal(signal.SIGKILL)
-    holder.wait()
+    holder.process.join()
     assert (tmp_path / "held" / ".lock").exists()  # stale
     with RunFolder(tmp_path / "held", {"a": 1}, resume=True) as folder:
         with pytest.raises(RunBusyError, match="this process already"):

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from editing_tasks import make_ppo, same_edit
+from pairwise import pairwise
 
 import rledit
 from rledit.experiments import RunFolder
@@ -59,6 +60,7 @@ def press(times: int) -> Callable[[], None]:
         for _ in range(times):
             os.kill(os.getpid(), signal.SIGINT)
 
+    action.__name__ = f"pressed {times}"
     return action
 
 
@@ -67,9 +69,7 @@ def interrupt() -> None:
     raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("every", [0.0, 1000.0], ids=["saved", "unsaved"])
-@pytest.mark.parametrize("action", [press(1), press(2), interrupt], ids=["once", "twice", "raised"])
-@pytest.mark.parametrize("call", [4, 10, 11])
+@pairwise(call=[4, 10, 11], action=[press(1), press(2), interrupt], every=[0.0, 1000.0])
 def test_an_interrupted_update_is_repeated(
     whole: rledit.Result, tmp_path: Path, action: Callable[[], None], call: int, every: float
 ) -> None:

@@ -24,6 +24,8 @@ BUDGETS = {
     "unsir": Budget(epochs=10),
     "rledit_mask": Budget(candidates=1280),
     "rledit_shift": Budget(candidates=1280),
+    "rledit_mask_levels": Budget(candidates=2560),
+    "rledit_shift_levels": Budget(candidates=2560),
 }
 """Few samples make few steps an epoch."""
 FORGOTTEN = {"unsir": 0.8}
@@ -55,7 +57,9 @@ def of_samples() -> Problem:
     return make_problem((), build)
 
 
-@pytest.mark.parametrize("name", FORGETFUL)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * n.endswith("levels")) for n in FORGETFUL]
+)
 def test_forgets_and_keeps_the_rest(name: str, plain: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
     problem, test = plain
     if name in PUBLISHED_ALONE:

@@ -107,6 +107,7 @@ def test_a_loss_that_is_conspicuously_high_is_no_better() -> None:
         assert admissible_of(objective, found) == torch.tensor([False])
 
 
+@pytest.mark.slow
 def test_a_level_is_kept_where_it_can_be(caplog: pytest.LogCaptureFixture) -> None:
     free = chosen(edit(Unlearning(probe=1.0)))
     assert free["forget_accuracy"] < 0.1

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import programs
 import pytest
 
 from rledit import _native
@@ -114,6 +115,6 @@ def test_what_is_no_number_of_ours_is_an_error(wrong: str) -> None:
 
 
 def test_an_error_of_the_environment_is_raised_at_import() -> None:
-    printed = run("import rledit", check=False, **{OWN: "many"})
+    printed = programs.run("import rledit", variables={OWN: "many"}).stderr.strip()
     assert printed.endswith("RLEDIT_NUM_THREADS: expected a number of threads, 1..1024, got 'many'")
     assert "ImportError" not in printed

@@ -11,6 +11,7 @@ import torch
 from exact_tails import CASES, LOGIT_PARTS, U16, U32, Case, exact_tail
 from flat_ops import score_tail, tally_logits
 from gpu_backends import DEVICE, NAMES, cuda_on_host, gpu_backend
+from pairwise import pairwise
 from torch import Tensor, nn
 
 import rledit
@@ -41,7 +42,13 @@ def gpu(request: pytest.FixtureRequest) -> Backend:
 
 
 # In Triton's interpreter these are slow: test_score_tail_in_triton is a sample.
-@pytest.fixture(params=[pytest.param("triton", marks=pytest.mark.exhaustive), "cuda", "cuda on Hopper"])
+@pytest.fixture(
+    params=[
+        pytest.param("triton", marks=pytest.mark.exhaustive),
+        "cuda",
+        pytest.param("cuda on Hopper", marks=pytest.mark.slow),
+    ]
+)
 def tails(request: pytest.FixtureRequest) -> Iterator[Backend]:
     """Those whose score_tail is a kernel of its own: CUDA's has another for sm_90."""
     if request.param in NAMES:
@@ -117,6 +124,7 @@ def test_score_tail_in_triton(
     test_score_tail(triton, name, world, assert_counts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world", ["shift", "mask"])
 @pytest.mark.parametrize("samples", [1, 3, 151])
 def test_awkward_shapes(
@@ -155,6 +163,7 @@ def test_score_tail_bfloat16(
     assert (ours.correct - exact).abs().max() <= max(1, 0.02 * case.samples)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("world", ["shift", "mask"])
 def test_models_in_half_precision(
@@ -203,12 +212,12 @@ def test_ties_bins_and_what_is_not_finite(gpu: Backend) -> None:
             torch.testing.assert_close(mine.cpu(), theirs, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("world", ["shift", "mask"])
-@pytest.mark.parametrize(
-    "shape",  # N, O, I, R
-    [(1, 1, 1, 1), (3, 5, 7, 2), (2, 17, 33, 17), (9, 10, 10, 1), (2, 129, 151, 4), (2, 3, 2_001, 40)],
+@pairwise(
+    dtype=[torch.float32, torch.float16, torch.bfloat16],
+    # N, O, I, R
+    shape=[(1, 1, 1, 1), (3, 5, 7, 2), (2, 17, 33, 17), (9, 10, 10, 1), (2, 129, 151, 4), (2, 3, 2_001, 40)],
+    world=["shift", "mask"],
 )
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_apply_lowrank(
     gpu: Backend, shape: tuple[int, int, int, int], world: str, dtype: torch.dtype
 ) -> None:
@@ -356,9 +365,12 @@ def shim() -> Iterator[ctypes.CDLL]:
     library.shim_set_capability(80)
 
 
-@pytest.mark.parametrize("capability", [80, 90])
-@pytest.mark.parametrize("order", range(1, 6))
-@pytest.mark.parametrize("name", ["odd sizes", "all layers", "own weights with factors", "four slices"])
+@pytest.mark.slow
+@pairwise(
+    name=["odd sizes", "all layers", "own weights with factors", "four slices"],
+    order=range(1, 6),
+    capability=[80, 90],
+)
 def test_threads_may_run_in_any_order(
     name: str, order: int, capability: int, shim: ctypes.CDLL, assert_counts: Callable[..., float]
 ) -> None:

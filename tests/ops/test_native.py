@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from native_arguments import ALGEBRAS, PARTS, assert_bits, logits, part_of, score_tail, tail
+from pairwise import pairwise
 
 from rledit import _native
 
@@ -55,10 +56,12 @@ BATCHES = [
 ]
 
 
-@pytest.mark.parametrize("isa", _native.available_isas())
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("world", ["shift", "mask"])
-@pytest.mark.parametrize("shape", BATCHES, ids=str)
+@pairwise(
+    shape=BATCHES,
+    world=["shift", "mask"],
+    precision=["float32", "bfloat16"],
+    isa=_native.available_isas(),
+)
 def test_same_bits_in_any_batch_of_candidates(
     shape: dict[str, Any], world: str, precision: str, isa: str
 ) -> None:

@@ -5,14 +5,12 @@ Most of this needs a CPU with AMX, or a build with emulated tiles as tests/nativ
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from typing import Any
 
 import numpy as np
 import pytest
 from native_arguments import ALGEBRAS, assert_bits, for_scoring, prepare, tail
+from programs import run
 
 from rledit import _native
 
@@ -86,8 +84,5 @@ def test_what_the_variable_must_not_say_changes_nothing(monkeypatch: pytest.Monk
 
 
 def test_what_the_variable_must_not_say_is_an_error_at_import() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", "import rledit"],
-        capture_output=True, text=True, timeout=120, env=os.environ | {VARIABLE: "on"},
-    )  # fmt: skip
+    done = run("import rledit", variables={VARIABLE: "on"})
     assert "RLEDIT_AMX_FLOAT32: expected 0 or 1, got 'on'" in done.stderr.splitlines()[-1]

@@ -9,10 +9,11 @@ import pytest
 import torch
 from exact_tails import CASES, LOGIT_PARTS, U32, U_SPLIT, Case, exact_tail, native_counts, splits
 from flat_ops import score_tail, tally_logits
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from native_arguments import ALGEBRAS
 from native_arguments import score_tail as native_score_tail
+from pairwise import pairwise
 
 from rledit import _native
 from rledit.ops import NONLINEARITIES, TALLY_PARTS, Backend, Counts, EditRule, backend
@@ -33,9 +34,7 @@ def score(backend: Backend, arguments: tuple, case: Case, world: str, precision:
     return score_tail(backend, *arguments, world, case.scale, precision, list(case.parts))
 
 
-@pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("world", ["shift", "mask"])
-@pytest.mark.parametrize("name", CASES)
+@pairwise(name=CASES, world=["shift", "mask"], isa=ISAS)
 def test_score_tail(name: str, world: str, isa: str, assert_counts: Callable[..., float]) -> None:
     case = CASES[name]
     arguments = case.build()
@@ -59,10 +58,7 @@ LAYERS = {
 }
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("world", ["shift", "mask"])
-@pytest.mark.parametrize("layers", LAYERS)
+@pairwise(layers=LAYERS, world=["shift", "mask"], isa=ISAS, precision=["float32", "bfloat16"])
 def test_every_algebra(
     layers: str, world: str, isa: str, precision: str, assert_counts: Callable[..., float]
 ) -> None:
@@ -82,9 +78,8 @@ def test_every_algebra(
             assert (ours.correct - exact).abs().max() <= max(1, 0.02 * case.samples)
 
 
-@pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("world", ["shift", "mask"])
-@pytest.mark.parametrize("samples", [1, 3, 129, 151, 372])
+@pytest.mark.slow
+@pairwise(samples=[1, 3, 129, 151, 372], world=["shift", "mask"], isa=ISAS)
 def test_awkward_shapes(samples: int, world: str, isa: str, assert_counts: Callable[..., float]) -> None:
     _native.select_isa(isa)
     # Groups overlap; the first of them hold 2% of the samples, if any at all. 1000 classes are slow to check.
@@ -142,10 +137,10 @@ def test_how_exact_products_of_float32_are(isa: str) -> None:
         assert worst["mild"] < 0.3 * U_SPLIT
 
 
-@pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("world", ["shift", "mask"])
-@pytest.mark.parametrize(
-    "name", ["paper", "all layers", "full rank", "two classes", "own weights with factors", "one sample"]
+@pairwise(
+    name=["paper", "all layers", "full rank", "two classes", "own weights with factors", "one sample"],
+    world=["shift", "mask"],
+    isa=ISAS,
 )
 def test_score_tail_bfloat16(name: str, world: str, isa: str, assert_counts: Callable[..., float]) -> None:
     case = CASES[name]
@@ -164,6 +159,7 @@ def test_score_tail_bfloat16(name: str, world: str, isa: str, assert_counts: Cal
         assert not torch.equal(ours.loss, fine.loss)  # bfloat16 is no synonym of float32
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world", ["shift", "mask"])
 @pytest.mark.parametrize("name", CASES)
 def test_score_tail_reference_is_exact_in_float64(
@@ -207,20 +203,22 @@ def cases(draw: st.DrawFn) -> Case:
     )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    case=cases(),
-    world=st.sampled_from(["shift", "mask"]),
-    isa=st.sampled_from(ISAS),
-    precision=st.sampled_from(["float32", "bfloat16"]),
-)
-def test_score_tail_of_any_shape(
-    case: Case, world: str, isa: str, precision: str, assert_counts: Callable[..., float]
-) -> None:
-    arguments = case.build()
-    logits, bound = exact_tail(arguments, world, case.scale, precision, isa)
-    _native.select_isa(isa)
-    assert_counts(score(NATIVE, arguments, case, world, precision), logits, bound, *arguments[4:6])
+@pytest.mark.parametrize("examples", [20, pytest.param(200, marks=pytest.mark.exhaustive)])
+def test_score_tail_of_any_shape(examples: int, assert_counts: Callable[..., float]) -> None:
+    @settings(max_examples=examples, deadline=None)
+    @given(
+        case=cases(),
+        world=st.sampled_from(["shift", "mask"]),
+        isa=st.sampled_from(ISAS),
+        precision=st.sampled_from(["float32", "bfloat16"]),
+    )
+    def of_any_shape(case: Case, world: str, isa: str, precision: str) -> None:
+        arguments = case.build()
+        logits, bound = exact_tail(arguments, world, case.scale, precision, isa)
+        _native.select_isa(isa)
+        assert_counts(score(NATIVE, arguments, case, world, precision), logits, bound, *arguments[4:6])
+
+    of_any_shape()
 
 
 @pytest.mark.parametrize("isa", ISAS)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 import torch
+from pairwise import pairwise
+from programs import Done, run
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -70,9 +69,8 @@ def assert_same(ours: Any, theirs: Any) -> None:
         torch.testing.assert_close(mine, other, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("world", WORLDS)
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", ["apply_lowrank_", "score_tail", "tally_logits", "tally_features"])
+@pytest.mark.slow
+@pairwise(name=["apply_lowrank_", "score_tail", "tally_logits", "tally_features"], dtype=DTYPES, world=WORLDS)
 def test_opcheck(name: str, dtype: torch.dtype, world: str) -> None:
     arguments = {
         "apply_lowrank_": lowrank(dtype, world),
@@ -263,14 +261,9 @@ def test_backend_names(monkeypatch: pytest.MonkeyPatch) -> None:
         backend()
 
 
-def run_with_isa(isa: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", "import rledit.ops; print(rledit.ops.native._native.active_isa())"],
-        env=os.environ | {"RLEDIT_CPU_ISA": isa},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+def run_with_isa(isa: str) -> Done:
+    program = "import rledit.ops; print(rledit.ops.native._native.active_isa())"
+    return run(program, variables={"RLEDIT_CPU_ISA": isa})
 
 
 @pytest.mark.slow

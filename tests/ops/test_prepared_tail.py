@@ -6,7 +6,6 @@ import copy
 import gc
 import os
 import pickle
-import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -27,6 +26,8 @@ from native_arguments import (
     score_tail,
     tail,
 )
+from pairwise import pairwise
+from programs import run
 
 from rledit import _native
 from rledit.ops import backend
@@ -65,10 +66,7 @@ SHAPES = [
 ]
 
 
-@pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("world", ["shift", "mask"])
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pairwise(shape=SHAPES, world=["shift", "mask"], precision=["float32", "bfloat16"], isa=ISAS)
 def test_the_bits_of_a_fresh_tail(shape: dict[str, Any], world: str, precision: str, isa: str) -> None:
     _native.select_isa(isa)
     arguments = tail(**shape) | {"world": world, "precision": precision}
@@ -100,6 +98,7 @@ def test_large_layers_give_the_same_bits_packed_or_formed_on_the_way(precision: 
 
 # Less and more than 32 MiB of the unedited first layer's outputs: kept, or made in spans and dropped. Those
 # of half of the samples are always kept.
+@pytest.mark.slow
 @pytest.mark.parametrize("world", ["shift", "mask"])
 @pytest.mark.parametrize("hidden", [18, 24])
 def test_spans_add_up(hidden: int, world: str) -> None:
@@ -279,10 +278,7 @@ MEGABYTE = 1 << 20
 
 def run_measured(body: str) -> list[int]:
     """What a program prints that starts with PREPARE and goes on with ``body``."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", PREPARE + body], capture_output=True, text=True, env=environment, timeout=300
-    )
+    done = run(PREPARE + body)
     assert done.returncode == 0, done.stderr
     return [int(word) for word in done.stdout.split()]
 

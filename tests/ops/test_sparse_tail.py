@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from exact_tails import splits
 from native_arguments import ALGEBRAS, assert_bits, for_scoring, prepare, score_tail, tail
+from pairwise import pairwise
 
 from rledit import _native
 
@@ -43,9 +44,7 @@ def among_dense_samples(arguments: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("world", ["shift", "mask"])
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pairwise(shape=SHAPES, world=["shift", "mask"], isa=ISAS)
 def test_the_bits_of_the_dense_product(shape: dict[str, Any], world: str, isa: str) -> None:
     _native.select_isa(isa)
     arguments = tail(**shape) | {"world": world}

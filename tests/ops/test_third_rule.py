@@ -9,6 +9,7 @@ import torch
 from exact_tails import LOGIT_PARTS, Case, exact_tail
 from flat_ops import score_tail
 from gpu_backends import DEVICE, gpu_backend
+from pairwise import pairwise
 from torch import Tensor, nn
 
 import rledit
@@ -73,9 +74,7 @@ def on_device(arguments: tuple) -> tuple:
     return mapped(lambda tensor: tensor.to(DEVICE), arguments)
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("name", BACKENDS)
-@pytest.mark.parametrize("case", CASES)
+@pairwise(case=CASES, name=BACKENDS, precision=["float32", "bfloat16"])
 def test_counts_are_those_of_the_edited_weights(
     case: str, name: str, precision: str, assert_counts: Callable[..., float]
 ) -> None:

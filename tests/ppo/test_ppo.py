@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from editing_tasks import SHORT, make_ppo, make_task, same_edit
+from pairwise import pairwise
 from torch import Tensor
 
 import rledit
@@ -32,8 +33,15 @@ def without_times(history: list[dict[str, float]]) -> list[dict[str, float]]:
 # ------------------------------------------------------------------------------------------- learning
 
 
-@pytest.mark.parametrize("kind", WORLDS)
-@pytest.mark.parametrize("length", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("length", "kind"),
+    [
+        (1, rledit.MaskWorld),
+        pytest.param(1, rledit.ShiftWorld, marks=pytest.mark.slow),
+        pytest.param(2, rledit.ShiftWorld, marks=pytest.mark.slow),
+        pytest.param(2, rledit.MaskWorld, marks=pytest.mark.exhaustive),
+    ],
+)
 def test_learns(kind: type[World], length: int) -> None:
     env = kind(make_task(), num_envs=64, rank=2, episode_length=length)
     result = rledit.PPO(env, config=rledit.PPOConfig(learning_rate=2e-3)).train(64 * length * 40)
@@ -70,7 +78,7 @@ def test_any_number_of_candidates(envs: int, length: int) -> None:
 
 
 @pytest.mark.parametrize("kind", WORLDS)
-@pytest.mark.parametrize("length", [1, 2])
+@pytest.mark.parametrize("length", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_seed_repeats(kind: type[World], length: int) -> None:
     runs = [make_ppo(kind, seed, episode_length=length) for seed in (3, 3, 4)]
     before = torch.get_rng_state()
@@ -129,9 +137,7 @@ def test_rollout_is_what_gymnasium_shows(kind: type[World], length: int) -> None
 # --------------------------------------------------------------------------------------------- edits
 
 
-@pytest.mark.parametrize("kind", WORLDS)
-@pytest.mark.parametrize("length", [1, 2])
-@pytest.mark.parametrize("conv", [False, True])
+@pairwise(conv=[False, True], length=[1, 2], kind=WORLDS)
 def test_an_edit_gives_the_counts_of_its_candidate(kind: type[World], length: int, conv: bool) -> None:
     ppo = make_ppo(kind, conv=conv, episode_length=length)
     task = ppo.env.task
@@ -176,9 +182,7 @@ def _double(task: rledit.Task) -> tuple[rledit.Samples, Any]:
 # ---------------------------------------------------------------------------------------- checkpoint
 
 
-@pytest.mark.parametrize("kind", WORLDS)
-@pytest.mark.parametrize("length", [1, 2])
-@pytest.mark.parametrize("done", [0, 3])
+@pairwise(done=[0, 3], length=[1, 2], kind=WORLDS)
 def test_resumed_is_uninterrupted(kind: type[World], length: int, done: int) -> None:
     budget = 16 * length * 6
     whole = make_ppo(kind, episode_length=length).train(budget)

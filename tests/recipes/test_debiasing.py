@@ -365,14 +365,22 @@ def test_a_set_without_identities_is_refused(data: DebiasData) -> None:
         rledit.Debias().check(samples)
 
 
+REAL = DebiasConfig(("jigsaw",), vocabulary=1500, layer=("fc2",))
+
+
+@pytest.fixture(scope="module")
+def real(shared_data: Path) -> tuple[DebiasData, BagOfWords]:
+    """Real comments, and a classifier of them."""
+    data = DebiasData(REAL, shared_data)
+    return data, BagOfWords.train(REAL, data, lambda *_: None)
+
+
 @pytest.mark.slow
 def test_aucs_from_bins_are_exact_to_a_thousandth_on_real_comments(
-    shared_data: Path, monkeypatch: pytest.MonkeyPatch
+    real: tuple[DebiasData, BagOfWords], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rledit.recipes.debiasing.evaluation.RESAMPLES", 2)  # intervals are not looked at
-    config = DebiasConfig(("jigsaw",), vocabulary=1500)
-    data = DebiasData(config, shared_data)
-    classifier = BagOfWords.train(config, data, lambda *_: None)
+    data, classifier = real
     for name, (texts, samples, identities) in data.test_sets().items():
         margins = margins_of(classifier.model, classifier.encode, texts)
         figures = evaluate(margins, samples, identities)
@@ -385,12 +393,10 @@ def test_aucs_from_bins_are_exact_to_a_thousandth_on_real_comments(
 
 
 @pytest.mark.slow
-def test_the_scorers_coarser_bins_are_good_enough_for_a_reward(shared_data: Path) -> None:
+def test_the_scorers_coarser_bins_are_good_enough_for_a_reward(real: tuple[DebiasData, BagOfWords]) -> None:
     """Sentences of one template have few different margins, and two of them may fall into one bin."""
-    config = DebiasConfig(("jigsaw",), vocabulary=1500, layer=("fc2",))
-    data = DebiasData(config, shared_data)
-    classifier = BagOfWords.train(config, data, lambda *_: None)
-    scorer = make_task(config, classifier, editing_samples(classifier, data)).scorer()
+    data, classifier = real
+    scorer = make_task(REAL, classifier, editing_samples(classifier, data)).scorer()
     tally = scorer.score({})
     margins = margins_of(classifier.model, classifier.encode, data.splits["reward"].both.texts)
     errors = []

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from pairwise import pairwise
 from torch import Tensor, nn
 
 from rledit import Samples, Task, Unlearning
@@ -78,9 +79,7 @@ def samples(high: int = 20) -> Samples:
     return Samples(inputs, labels, {"forget": labels == 2, "retain": labels != 2})
 
 
-@pytest.mark.parametrize("dtype", HALVES)
-@pytest.mark.parametrize("name", NETS)
-@pytest.mark.parametrize("world", ["shift", "mask"])
+@pairwise(world=["shift", "mask"], name=NETS, dtype=HALVES)
 def test_scores_are_those_of_the_float32_model(name: str, world: str, dtype: torch.dtype) -> None:
     way, target, _ = NETS[name]
     net = build(name, dtype)

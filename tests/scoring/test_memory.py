@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 
 import pytest
+from programs import run
 
 MEASURE = """
-import gc, warnings, torch, rledit
+import ctypes, gc, warnings, torch, rledit
 from torch import nn
+# malloc gives back what is freed at once, so that the kernel knows what is in use.
+assert ctypes.CDLL(None).mallopt(-3, 65536) == 1, "M_MMAP_THRESHOLD"
 torch.set_num_threads(1)
 torch.manual_seed(0)
 warnings.simplefilter("ignore")
@@ -104,11 +105,7 @@ WAYS = {"tail": "tail", "half, tail": "tail", "whole": "whole", "half, whole": "
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc/self/status")
 def test_a_task_and_its_scorer_take_one_copy_of_the_model() -> None:
-    # malloc gives back what is freed at once, so that the kernel knows what is in use.
-    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "RLEDIT_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", MEASURE], capture_output=True, text=True, timeout=120, env=environment
-    )
+    done = run(MEASURE, variables={"RLEDIT_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
     measured = [line.split("|") for line in done.stdout.splitlines()]
     assert len(measured) == 15

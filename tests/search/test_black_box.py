@@ -121,7 +121,7 @@ def test_a_seed_repeats_and_resumes(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SEARCHES)
-@pytest.mark.parametrize("moment", ["scoring", "learned"])
+@pytest.mark.parametrize("moment", ["learned", pytest.param("scoring", marks=pytest.mark.slow)])
 def test_ctrl_c_amid_an_update_takes_it_back(name: str, moment: str, monkeypatch: pytest.MonkeyPatch) -> None:
     budget = 16 * 4
     whole = make(name).train(budget)

@@ -182,6 +182,7 @@ def test_a_state_of_another_task_is_refused(others: dict[str, Any], named: str) 
 # ------------------------------------------------------------------------------------ several tasks
 
 
+@pytest.mark.slow
 def test_one_policy_on_several_tasks() -> None:
     """Advantages are normalized per task: a task of a large scale does not drown the other."""
 

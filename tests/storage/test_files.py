@@ -148,6 +148,7 @@ def test_full_disk_keeps_the_previous_version(tmp_path: Path, small_files: None)
     assert names(tmp_path) == ["model.safetensors"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_kill_at_any_moment_leaves_a_whole_file(tmp_path: Path) -> None:

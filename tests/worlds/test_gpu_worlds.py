@@ -14,6 +14,7 @@ import torch
 from editing_tasks import SHORT, make_ppo, make_task
 from gpu_backends import DEVICE, gpu_backend
 from no_waiting import META, Graph, Kernel, RecordedKernel, graphs_on_the_cpu, idle_cuda, no_waiting, on_meta
+from pairwise import pairwise
 from torch import Tensor
 
 import rledit
@@ -81,10 +82,8 @@ def on_a_gpu(world: World, backend: str, monkeypatch: pytest.MonkeyPatch) -> Epi
     return episodes
 
 
-@pytest.mark.parametrize("backend", ["triton", "cuda"])
 @pytest.mark.parametrize("length", [1, pytest.param(3, marks=pytest.mark.exhaustive)])
-@pytest.mark.parametrize("kind", WORLDS)
-@pytest.mark.parametrize("task", TASKS)
+@pairwise(task=TASKS, kind=WORLDS, backend=["triton", "cuda"])
 def test_a_step_only_starts_kernels(
     task: str, kind: type[World], length: int, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,12 +136,16 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> list[Graph]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", WORLDS)
 @pytest.mark.parametrize(
-    ("task", "length"),
+    ("task", "length", "kind"),
     [
-        ("a function", 3),
-        *(pytest.param(*p, marks=pytest.mark.exhaustive) for p in [("a function", 1), ("debiasing", 1)]),
+        ("a function", 3, rledit.MaskWorld),
+        pytest.param("a function", 3, rledit.ShiftWorld, marks=pytest.mark.exhaustive),
+        *(
+            pytest.param(task, 1, kind, marks=pytest.mark.exhaustive)
+            for task in ("a function", "debiasing")
+            for kind in WORLDS
+        ),
     ],
 )
 def test_a_captured_step(task: str, kind: type[World], length: int, graphs: list[Graph]) -> None:
@@ -167,6 +170,7 @@ def test_a_captured_step(task: str, kind: type[World], length: int, graphs: list
     assert len(set(expected.rewards.tolist())) > 1
 
 
+@pytest.mark.slow
 def test_outcomes_of_a_graph_outlive_the_next_step(graphs: list[Graph]) -> None:
     world = world_of(TASKS["a function"]())
     world.engine._graph = True

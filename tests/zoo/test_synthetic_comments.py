@@ -80,6 +80,7 @@ def test_words_belong_to_one_list() -> None:
     assert set(BURDENED) < set(IDENTITY_TERMS)
 
 
+@pytest.mark.slow
 def test_a_classifier_of_words_becomes_biased(biased: Comments, unbiased: Comments) -> None:
     train, test = split_comments(biased, [0.8, 0.2], seed=0)
     vocabulary = {
