@@ -25,6 +25,10 @@ class Done:
     stdout: str
     stderr: str
 
+    @property
+    def said(self) -> str:
+        return self.stdout + self.stderr
+
 
 class Program:
     """Python code that has just been started.

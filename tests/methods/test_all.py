@@ -26,6 +26,8 @@ BUDGETS = {
     "rledit_shift": Budget(candidates=1280),
     "rledit_mask_levels": Budget(candidates=2560),
     "rledit_shift_levels": Budget(candidates=2560),
+    "rledit_mask_gradient": Budget(candidates=220),
+    "rledit_shift_gradient": Budget(candidates=220),
 }
 """Few samples make few steps an epoch."""
 FORGOTTEN = {"unsir": 0.8}
