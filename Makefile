@@ -17,7 +17,7 @@ PIP := -m pip --disable-pip-version-check install --quiet
 SOURCES := pyproject.toml CMakeLists.txt $(shell find csrc kernels rledit -type f -not -name '*.pyc')
 CPP := $(shell find csrc tests/native tests/cuda_shim -name '*.[ch]*' -type f)
 
-.PHONY: demo test environment wheel torch develop check quick exhaustive sanitize sanitize-brief docs clean
+.PHONY: demo test environment wheel requirements develop check quick exhaustive sanitize sanitize-brief docs clean
 
 demo: $(VENV)/.installed ## forget a class from a real CNN, in both worlds
 	$(VENV)/bin/rledit demo --out runs/demo
@@ -38,15 +38,18 @@ exhaustive: ## the tests that make test takes a sample of, before a release
 
 environment: # for tests: the wheel in a clean one
 	$(PYTHON) -m venv --clear $(TEST_VENV)
-	$(MAKE) --jobs 2 wheel torch
-	$(TEST_VENV)/bin/python $(PIP) --no-compile "$$(ls dist/rledit-*.whl)[test]"
+	$(MAKE) --jobs 2 wheel requirements
+	$(TEST_VENV)/bin/python $(PIP) --no-compile --no-deps "$$(ls dist/rledit-*.whl)"
+	$(TEST_VENV)/bin/python -m pip --disable-pip-version-check check
 
 wheel:
 	rm -rf dist
 	$(TEST_VENV)/bin/python -m pip --disable-pip-version-check wheel --quiet --no-deps --wheel-dir dist .
 
-torch: # not compiled to bytecode: tests import a part of it
+requirements: # beside the wheel; not compiled to bytecode: tests import a part of it
+	$(TEST_VENV)/bin/python tests/requirements.py > $(TEST_VENV)/requirements.txt
 	$(TEST_VENV)/bin/python $(PIP) --no-compile "$(TORCH)"
+	$(TEST_VENV)/bin/python $(PIP) --no-compile --requirement $(TEST_VENV)/requirements.txt
 
 sanitize-brief: # a sample of make sanitize
 	tests/native/sanitize.sh $(BIN) brief

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from ..ops import PROBE_PARTS, Wanted, backend, halves, loss_bins, lower_loss_pairs
+from ..ops import PROBE_PARTS, Classifier, Wanted, backend, halves, loss_bins, lower_loss_pairs
 from ..ops import Probe as FeatureProbe
 from ..runtime import plain_modes
 from ..samples import Samples
@@ -18,6 +18,7 @@ def levels_of(
     forget: str = "forget",
     unseen: str | None = None,
     margin: float = 0.0,
+    classifier: Classifier = "ridge",
 ) -> dict[str, float]:
     """What probes and the loss attack find in a reference network, such as one retrained without the samples.
 
@@ -34,13 +35,14 @@ def levels_of(
         forget: the group that is to be forgotten.
         unseen: the group of samples never trained on; None: the level of membership is left out.
         margin: is added to every level.
+        classifier: what the probe is; the objective has to be given the same one.
 
     Returns:
         "probe" and "nearest", and "membership" with ``unseen``: keyword arguments of ``Unlearning``.
 
     Raises:
         ValueError: for a group that the samples lack, labels beyond the reference's logits, or a reference
-            without a Linear that makes the logits, or whose features are not finite.
+            without a Linear that makes the logits, or whose features are not finite; an unknown classifier.
     """
     for group in (forget,) if unseen is None else (forget, unseen):
         if group not in samples.groups:
@@ -55,7 +57,7 @@ def levels_of(
     labels, masks = samples.labels.cpu(), samples.masks.cpu()
     row = samples.group_names.index(forget)
     with plain_modes():
-        probe = FeatureProbe(halves(labels, masks))
+        probe = FeatureProbe(halves(labels, masks), classifier=classifier)
         features = reading.features()[None]
         found = backend("reference").prepare_probe(labels, masks, classes, probe)
         counts = found.count(features, Wanted(PROBE_PARTS))

@@ -8,6 +8,7 @@ from torch import nn
 
 import rledit
 from rledit.audits import levels_of
+from rledit.ops import CLASSIFIERS, Classifier
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -23,10 +24,11 @@ def network(classes: int = 3) -> nn.Module:
     return nn.Sequential(nn.Linear(10, 6), nn.ReLU(), nn.Linear(6, classes))
 
 
-def test_they_are_those_that_a_scorer_finds() -> None:
+@pytest.mark.parametrize("classifier", CLASSIFIERS)
+def test_they_are_those_that_a_scorer_finds(classifier: Classifier) -> None:
     model = network()
-    levels = levels_of(model, SAMPLES, unseen="unseen")
-    objective = rledit.Unlearning(probe=1.0, nearest=1.0, membership=1.0)
+    levels = levels_of(model, SAMPLES, unseen="unseen", classifier=classifier)
+    objective = rledit.Unlearning(probe=1.0, nearest=1.0, membership=1.0, classifier=classifier)
     tally = rledit.Task(model, ["0"], SAMPLES, objective).scorer().score({})
     auc = float(tally.membership_auc("forget", "unseen")[0])
     assert levels == {
@@ -34,7 +36,7 @@ def test_they_are_those_that_a_scorer_finds() -> None:
         "nearest": float(tally.nearest_recall("forget")[0]),
         "membership": pytest.approx(max(auc, 1 - auc)),
     }
-    kept = rledit.Unlearning(**levels).admissible(tally)
+    kept = rledit.Unlearning(**levels, classifier=classifier).admissible(tally)
     assert kept is not None
     assert bool(kept)
 
