@@ -46,6 +46,10 @@ PROMISED = {
         r"accuracy of class 7: \d\.\d+% -> [5-9]\d\.\d+%",
         r"left is what the others give, bit for bit: True",
     ],
+    "10_hidden_from_probes": [
+        r"accuracy alone: forget \d\.\d%, retain (100|9\d)\.\d%, a probe recalls (100|9\d)\.\d%",
+        r"hidden: forget \d\.\d%, retain (100|9\d)\.\d%, a probe recalls [1-7]\d\.\d%",
+    ],
 }
 """What an example prints, as regular expressions in any order."""
 
