@@ -18,6 +18,7 @@ import json
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -46,7 +47,7 @@ LAYERS = {
     "conv3, fc1, fc2": ("conv3", "fc1", "fc2"),
 }
 
-SEARCHES = {
+SEARCHES: dict[str, Callable[[Any, int], rledit.Result]] = {
     "PPO": lambda env, seed: rledit.PPO(env, seed=seed).train(6_400),
     "gradients": lambda env, seed: rledit.GradientSearch(env, seed=seed).train(2_200),
 }
@@ -134,14 +135,7 @@ def _seed(
         return {
             "name": name,
             "seed": seed,
-            **_judge(
-                model,
-                inputs[parts.forget],
-                labels[parts.forget],
-                inputs[parts.retain],
-                labels[parts.retain],
-                test,
-            ),
+            **_judge(model, {"forget": shown(parts.forget), "retain": shown(parts.retain), "test": test}),
             **more,
         }
 
@@ -164,7 +158,9 @@ def _seed(
             seconds = time.perf_counter() - started
             edited = deepcopy(model)
             result.edit.apply_(edited)
-            kept = bool(result.choices[_chosen(result)]["admissible"])
+            figures: Any = result.edit.metrics["validation"]
+            auc = figures["after"]["loss_auc"]
+            kept = max(auc, 1 - auc) <= level
             rows.append(
                 judged(
                     edited, f"{search}, {layers}", seconds=seconds, kept=kept, candidates=result.candidates
@@ -172,13 +168,6 @@ def _seed(
             )
             console.print(rows[-1], highlight=False)
     return rows
-
-
-def _chosen(result: rledit.Result) -> int:
-    """Which of the choices was taken: the one with the edit's own figures."""
-    figures: Any = result.edit.metrics["validation"]
-    value = figures["after"]["value"]
-    return next(i for i, choice in enumerate(result.choices) if choice["value"] == value)
 
 
 def _images(loaded: Dataset, images: int, seed: int) -> Images:

@@ -1,8 +1,8 @@
 """Forget a class so that a fresh classifier does not find it in the features either.
 
 Zero accuracy is cheap: the last layer may forget the name while the features go on telling the class. Prints
-what logistic regression on the features recalls, on points that were not used before: of the unedited network,
-of an edit for accuracy alone, and of one by gradients with a level for the probe. Takes a few seconds.
+what logistic regression on the features recalls, on points that were not used before: of the unedited
+network, of an edit for accuracy alone, and of one by gradients with a level for the probe. Takes a moment.
 """
 
 import torch

@@ -29,7 +29,7 @@ class Relaxation:
 
     def __init__(self, engine: Engine) -> None:
         self._objective = engine.episodes.scorer.objective
-        if type(self._objective).soft is Objective.soft:
+        if not has_soft(self._objective):
             raise ValueError(
                 f"objective: expected one with soft(), since gradients are asked for; "
                 f"{name_of(self._objective)} can only be counted"
@@ -71,10 +71,20 @@ class Relaxation:
         logits, features = self._network.run(edited, rows)
         groups = dict(zip(self._names, self._masks[:, rows], strict=True))
         value = self._objective.soft(SoftTally(logits, features, self._labels[rows], groups))
-        assert value is not None
-        if value.shape != (len(actions),):
+        if not isinstance(value, Tensor) or value.shape != (len(actions),) or not value.requires_grad:
+            got = type(value).__name__
+            if isinstance(value, Tensor):
+                got = f"{list(value.shape)}" + ("" if value.requires_grad else ", detached")
             raise ValueError(
-                f"objective: expected soft() of {name_of(self._objective)} to give one value per candidate, "
-                f"shape [{len(actions)}], got {list(value.shape)}"
+                f"objective: expected soft() of {name_of(self._objective)} to give a tensor [{len(actions)}] "
+                f"that can be differentiated, one value per candidate; got {got}"
             )
         return value
+
+
+def has_soft(objective: Objective) -> bool:
+    """Whether the objective has a soft counterpart of its own: one that a subclass has written its own
+    ``__call__`` beside is that of another objective."""
+    classes = type(objective).__mro__
+    own = next(cls for cls in classes if "soft" in vars(cls))
+    return own is not Objective and not any("__call__" in vars(cls) for cls in classes[: classes.index(own)])

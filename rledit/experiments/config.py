@@ -78,6 +78,8 @@ class EditingConfig:
             raise ValueError(
                 f"search: expected one of {', '.join(get_args(SearchName))}; got {self.search!r}"
             )
+        if self.search == "gradient" and self.episode_length != 1:
+            raise ValueError(f"episode_length: expected 1 with --search gradient, got {self.episode_length}")
         for name in ("candidates", "num_envs", "episode_length", "rank"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")

@@ -70,7 +70,8 @@ class Objective(ABC):
     def soft(self, tally: SoftTally) -> Tensor | None:
         """A differentiable stand-in for the values, floating [N], larger is better; None where there is none.
 
-        :class:`rledit.GradientSearch` goes up its slope. What it finds is judged by the counts, as always.
+        :class:`rledit.GradientSearch` goes up its slope. What it finds is judged by the counts, as always. A
+        subclass with a ``__call__`` of its own needs a ``soft`` of its own, too.
         """
         return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -11,6 +12,8 @@ from torch.nn import functional as F
 from ..ops.logistic import logistic_weights, standardized
 from ..ops.probe import RIDGE, halves
 
+PROBE_STEPS = 24
+"""Of a probe that is differentiated: half as many as of one that is counted, at half the time."""
 PROBE_SHARPNESS = 2.0
 """Of the sigmoid that stands for "recalled", per nat of log-odds."""
 MEAN_SHARPNESS = 4.0
@@ -46,22 +49,21 @@ class SoftTally:
     def unlikelihood(self, group: str) -> Tensor:
         """Mean of -log(1 - p) of the label's probability p, in nats: an accuracy to be brought down. (S.
         Welleck et al., "Neural Text Generation with Unlikelihood Training", arXiv:1908.04319, equation 2.)"""
-        label = F.one_hot(self.labels, self.logits.shape[-1]).bool()
-        others = self.logits.masked_fill(label, -torch.inf).logsumexp(-1)
-        return self._mean(self.logits.logsumexp(-1) - others, group)
+        _, others = _own_and_others(self.logits, self.labels)
+        return self._mean(self.logits.logsumexp(-1) - others.logsumexp(-1), group)
 
     def probe_recall(self, group: str) -> Tensor:
         """About the share of the group that logistic regression on the features recalls, learned from every
         second sample of a stratum and judged by the others, whatever :attr:`rledit.Objective.classifier`
         says: it is the stronger of the two."""
-        features, targets, fit = self._learning()
+        features, targets, fit = self._learning
         seen, unseen = standardized(features[:, fit], features[:, ~fit])
-        scores = unseen @ logistic_weights(seen, targets[fit], RIDGE)
+        scores = unseen @ logistic_weights(seen, targets[fit], RIDGE, PROBE_STEPS)
         return self._recall(PROBE_SHARPNESS * scores, group, fit)
 
     def nearest_recall(self, group: str) -> Tensor:
         """The same by the nearest class mean."""
-        features, targets, fit = self._learning()
+        features, targets, fit = self._learning
         sizes = targets[fit].sum(0)  # [C]
         means = targets[fit].T @ features[:, fit] / sizes.clamp(min=1)[:, None]  # [N, C, D]
         distances = torch.cdist(features[:, ~fit], means).square()  # [N, J, C]
@@ -72,10 +74,9 @@ class SoftTally:
     def loss_auc(self, first: str, second: str) -> Tensor:
         """About the share of pairs in which the first group's sample has the lower loss: its odds are
         compared, as in the counts, which keep their precision where the network is sure."""
-        label = F.one_hot(self.labels, self.logits.shape[-1]).bool()
-        own = self.logits.gather(-1, self.labels.expand(self.logits.shape[:2])[..., None])[..., 0]
-        odds = self.logits.masked_fill(label, -torch.inf).logsumexp(-1) - own  # a loss is log(1 + exp(odds))
-        lower, higher = odds[:, self.groups[first]], odds[:, self.groups[second]]
+        own, others = _own_and_others(self.logits, self.labels)
+        odds = others.logsumexp(-1) - own  # a loss is log(1 + exp(odds))
+        lower, higher = odds[:, self._rows(first)], odds[:, self._rows(second)]
         return (LOSS_SHARPNESS * (higher[:, None] - lower[:, :, None])).sigmoid().mean((1, 2))
 
     def _losses(self) -> Tensor:
@@ -84,8 +85,14 @@ class SoftTally:
         return F.cross_entropy(self.logits.transpose(1, 2), labels, reduction="none")
 
     def _mean(self, values: Tensor, group: str) -> Tensor:
-        return values[:, self.groups[group]].mean(1)
+        return values[:, self._rows(group)].mean(1)
 
+    def _rows(self, group: str) -> Tensor:
+        if group not in self.groups:
+            raise ValueError(f"group: expected one of {', '.join(self.groups)}; got {group!r}")
+        return self.groups[group]
+
+    @cached_property
     def _learning(self) -> tuple[Tensor, Tensor, Tensor]:
         """Features, one-hot targets, and which samples are learned from."""
         if self.features is None:
@@ -98,9 +105,13 @@ class SoftTally:
     def _recall(self, scores: Tensor, group: str, fit: Tensor) -> Tensor:
         """The share of the group's judged samples whose label scores highest [N, J, C], each by a sigmoid of
         its lead."""
-        judged = self.groups[group][~fit]
-        scores, labels = scores[:, judged], self.labels[~fit][judged]
-        label = F.one_hot(labels, scores.shape[-1]).bool()
-        own = scores.gather(-1, labels.expand(scores.shape[:2])[..., None])[..., 0]
-        lead = own - scores.masked_fill(label, -torch.inf).amax(-1)
-        return lead.sigmoid().mean(-1)
+        judged = self._rows(group)[~fit]
+        own, others = _own_and_others(scores[:, judged], self.labels[~fit][judged])
+        return (own - others.amax(-1)).sigmoid().mean(-1)
+
+
+def _own_and_others(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Of scores [N, S, C] those of the labels [N, S], and all with -inf in their place."""
+    own = scores.gather(-1, labels.expand(scores.shape[:2])[..., None])[..., 0]
+    label = F.one_hot(labels, scores.shape[-1]).bool()
+    return own, scores.masked_fill(label, -torch.inf)

@@ -65,7 +65,7 @@ class Unlearning(Objective):
         unseen: the group of samples that the model was never trained on, like those of the forget group in
             everything else.
         penalty: of each unit beyond a level.
-        classifier: what ``probe`` is counted by, "ridge" or "logistic".
+        classifier: what ``probe`` is counted by, "ridge" or "logistic"; without that level it is of no use.
 
     Raises:
         ValueError: for a weight that is not finite, a level or penalty out of range, or an unknown

@@ -118,8 +118,6 @@ class NativeTail:
         probe = problem.probe
         # Of the classifiers the core knows the ridge probe alone.
         self._general = None if probe is None or probe.classifier == "ridge" else GeneralTail(problem)
-        if self._general is not None:
-            probe = None
         self._tail = _native.PreparedTail(
             _array(problem.activations),
             _arrays(weights),
@@ -138,10 +136,10 @@ class NativeTail:
         return self._tail.bytes
 
     def score(self, candidates: Candidates, wanted: Wanted) -> Counts:
-        if self._general is not None and wanted.probes:
-            rest = wanted.without(PROBE_PARTS)
+        if self._general is not None and "recalled" in wanted.parts:
+            rest = wanted.without(("recalled",))
             counts = self.score(candidates, rest) if rest.parts else None
-            return self._general.add(counts, candidates, wanted.only(PROBE_PARTS))
+            return self._general.add(counts, candidates, wanted.only(("recalled",)))
         size, rule, lefts, rights, weights = candidates
         if not rule.fused:
             return score_formed(self.score, self._layers, candidates, wanted)

@@ -51,8 +51,13 @@ class DifferentiableNetwork:
                 self._values = editable.cached(self._network, samples)
             except RowsError:
                 self._network = None
+        self._samples = samples
         if self._network is None:
-            self._values = (editable.inputs(samples),)
+            self._run_whole()
+
+    def _run_whole(self) -> None:
+        self._network = None
+        self._values = (self._editable.inputs(self._samples),)
 
     def run(self, weights: Mapping[str, Tensor], rows: Tensor) -> tuple[Tensor, Tensor | None]:
         """Logits [N, s, C] and features [N, s, D] (None where they are not wanted) of N candidates.
@@ -61,10 +66,18 @@ class DifferentiableNetwork:
             weights: of all targets, [N, O, I].
             rows: int64 [s], which samples.
         """
-        values = tuple(value[rows] for value in self._values)
         size = len(next(iter(weights.values())))
-        if self._network is None:
-            return self._whole(weights, values[0], size)
+        if self._network is not None:
+            try:
+                return self._suffix(self._network, weights, rows, size)
+            except RowsError:  # rows turn out to be routed inside forward
+                self._run_whole()
+        return self._whole(weights, self._values[0][rows], size)
+
+    def _suffix(
+        self, network: CutNetwork, weights: Mapping[str, Tensor], rows: Tensor, size: int
+    ) -> tuple[Tensor, Tensor | None]:
+        values = tuple(value[rows] for value in self._values)
         population = Population(
             size=size,
             factors={},
@@ -73,7 +86,7 @@ class DifferentiableNetwork:
             backend=backend("reference"),
             precision="float32",
         )
-        return self._network.suffix_with_features(values, population, self._head)
+        return network.suffix_with_features(values, population, self._head)
 
     def _whole(
         self, weights: Mapping[str, Tensor], inputs: Tensor, size: int
@@ -90,5 +103,5 @@ class DifferentiableNetwork:
                     continue
                 with head_inputs(self._head) as read:
                     logits.append(functional_call(model, own, (inputs.clone(),)))
-                features.append(features_of(self._head, read, len(inputs)).to(inputs.dtype))
+                features.append(features_of(self._head, read, len(inputs)).to(logits[-1].dtype))
         return torch.stack(logits), torch.stack(features) if features else None

@@ -39,7 +39,9 @@ class GradientSearch(Search):
         seed: of the start and the batches.
         restarts: candidates that are improved side by side, each from a start of its own.
         steps: of Adam per update.
-        batch: samples per step, of each stratum its share; all, where there are fewer.
+        batch: samples per step, of each stratum its share; all, where there are fewer. Restarts and samples
+            run together, and what is between the cut and the logits is kept for the slope: on a large network
+            take fewer.
         learning_rate: step size of Adam, in units of the actions.
         initial_right: standard deviation of the right factors at the start.
         patience: updates without a better candidate after which the search ends.
@@ -124,12 +126,13 @@ class GradientSearch(Search):
             actions = self.actions.detach().requires_grad_()
             value = self._relaxation(actions, self._relaxation.draw(self.batch, self.generator))
             (slope,) = torch.autograd.grad(value.sum(), actions)
-            if not bool(value.isfinite().all() & slope.isfinite().all()):
+            sound = value.isfinite() & slope.isfinite().all(1)
+            if not bool(sound.any()):
                 self.stopped = "its soft values or their slopes are not finite"
                 raise SearchEnded(f"GradientSearch has blown up: {self.stopped}")
-            self._ascent.step_(self.actions, slope)
+            self._ascent.step_(self.actions, slope.where(sound[:, None], 0.0))  # one that is lost stays
             self.actions = self.engine.clip(self.actions)
-            mean = float(value.detach().mean())
+            mean = float(value.detach()[sound].mean())
         return mean
 
     def proposals(self, task: int) -> Mapping[str, Tensor]:
@@ -161,5 +164,5 @@ class GradientSearch(Search):
             raise ValueError(f"actions: expected {list(self.actions.shape)}")
         moments = {name: tensors[f"moment.{name}"] for name in self._ascent.moments}
         self._ascent.load(moments, state["steps"])
-        self.actions = tensors["actions"].to(self.actions)
+        self.actions.copy_(tensors["actions"])  # which are not ours to move
         self._waited = state["waited"]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from rledit.objectives.soft import PROBE_STEPS
 from rledit.ops import (
     Candidates,
     EditRule,
@@ -19,7 +20,7 @@ from rledit.ops import (
     halves,
     tally_features_ref,
 )
-from rledit.ops.logistic import logistic_weights, standardized
+from rledit.ops.logistic import STEPS, logistic_weights, standardized
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -44,7 +45,33 @@ def test_it_comes_where_scikit_learn_comes() -> None:
     assert np.abs(apart).max() < 0.02 * np.abs(expected).max()  # our constant is penalized by a thousandth
     few = (seen @ logistic_weights(seen, F.one_hot(labels).double(), penalty))[0].argmax(1)
     agree = (few.numpy() == theirs.predict(seen[0, :, :-1].numpy())).mean()
-    assert agree > 0.97  # after its usual dozen of steps
+    assert agree > 0.97
+
+
+def overlapping(classes: int) -> tuple[Tensor, Tensor]:
+    """Two classes on top of each other, 45 to 55, and others apart."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(1000) % classes
+    labels[(labels == 0) & (torch.rand(1000, generator=generator) < 0.1)] = 1
+    centers = 6 * torch.randn(classes, 6, generator=generator)
+    centers[1] = centers[0]
+    return centers[labels] + torch.randn(1000, 6, generator=generator), labels
+
+
+@pytest.mark.parametrize("steps", [PROBE_STEPS, STEPS])
+@pytest.mark.parametrize("classes", [2, 4])
+def test_it_does_not_swing_where_classes_overlap(classes: int, steps: int) -> None:
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    features, labels = overlapping(classes)
+    seen, unseen = standardized(features[None, ::2], features[None, 1::2])
+    theirs = linear_model.LogisticRegression(C=1 / (1e-3 * len(labels[::2])), max_iter=1000)
+    theirs.fit(seen[0, :, :-1].numpy(), labels[::2].numpy())
+    judged = labels[1::2] == 1
+    expected = float((theirs.predict(unseen[0, :, :-1].numpy())[judged.numpy()] == 1).mean())
+    for more in (0, 1):  # what swings differs from one step to the next
+        weights = logistic_weights(seen, F.one_hot(labels[::2]).float(), 1e-3, steps + more)
+        ours = float(((unseen @ weights)[0].argmax(1)[judged] == 1).double().mean())
+        assert ours == pytest.approx(expected, abs=0.1)
 
 
 def test_it_can_be_differentiated() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from torch import nn
 
 import rledit
 from rledit.engine.relaxation import Relaxation
+from rledit.heads import last_features
 from rledit.worlds import World
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -76,11 +79,25 @@ def hidden_task(objective: rledit.Unlearning) -> rledit.Task:
     return rledit.Task(model, ["0"], splits[0], objective, splits[1])
 
 
+def recall_by_scikit_learn(task: rledit.Task, edit: rledit.Edit) -> float:
+    """On the validation split, learned on the other."""
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    model = deepcopy(task.editable.model)
+    edit.apply_(model)
+    seen, unseen = (last_features(model, split) for split in (task.samples, task.validation))
+    probe = linear_model.LogisticRegression(max_iter=2000).fit(seen.numpy(), task.samples.labels.numpy())
+    forget = task.validation.groups["forget"]
+    return float((probe.predict(unseen[forget].numpy()) == 2).mean())
+
+
 def test_no_probe_finds_what_is_held_to_a_level() -> None:
     objective = rledit.Unlearning(probe=0.6, nearest=0.6, classifier="logistic")
     env = rledit.ShiftWorld(hidden_task(objective), num_envs=16, rank=4)
     result = rledit.GradientSearch(env, restarts=1, learning_rate=0.05).train(300)
     after, before = chosen(result), env.engine.initial_metrics
+    assert (
+        recall_by_scikit_learn(env.engine.task, result.edit) < 0.75
+    )  # of 1, by one that nobody differentiated
     assert before["probe_recall"] > 0.9
     assert after["probe_recall"] <= 0.6
     assert after["nearest_recall"] <= 0.6
@@ -93,12 +110,15 @@ def test_a_seed_repeats_and_resumes() -> None:
     search = make()
     search.train(20)
     tensors, state = search.state()
-    tensors = {key: value.clone() for key, value in tensors.items()}
+    kept = {key: value.clone() for key, value in tensors.items()}
     state = json.loads(json.dumps(state, allow_nan=False))
     search.update()  # lost
     other = make()
     other.update()
     other.load_state(tensors, state)
+    search.load_state(tensors, state)
+    search.update()
+    assert all(torch.equal(tensors[key], kept[key]) for key in kept)  # which are the caller's
     for again in (make().train(60), other.train(60)):
         assert same(again, whole)
         assert again.origin == whole.origin
@@ -148,6 +168,53 @@ def test_batches_have_their_share_of_every_stratum() -> None:
 def test_settings_out_of_range_are_refused(setting: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make(**setting)
+
+
+class Fickle(rledit.Unlearning):
+    def __init__(self, given: Callable[[torch.Tensor], Any]) -> None:
+        super().__init__()
+        object.__setattr__(self, "_given", given)
+
+    def soft(self, tally: rledit.objectives.SoftTally) -> Any:
+        return self._given(super().soft(tally))  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("given", "got"),
+    [
+        (lambda value: None, "got NoneType"),
+        (lambda value: float(value.sum()), "got float"),
+        (lambda value: value.detach(), r"got \[2\], detached"),
+        (lambda value: value.sum(), r"got \[\]"),
+    ],
+)
+def test_soft_values_that_are_none_are_refused(given: Callable[[torch.Tensor], Any], got: str) -> None:
+    search = rledit.GradientSearch(rledit.ShiftWorld(make_task(Fickle(given)), num_envs=2, rank=2))
+    with pytest.raises(ValueError, match=rf"expected soft\(\) of Fickle to give a tensor \[2\].*{got}"):
+        search.update()
+
+
+def test_a_restart_that_is_lost_does_not_end_the_others() -> None:
+    lost = torch.tensor([1.0, torch.inf])
+    search = rledit.GradientSearch(
+        rledit.ShiftWorld(make_task(Fickle(lambda value: value * lost)), num_envs=2, rank=2), **SHORT
+    )
+    before = search.actions.clone()
+    search.update()
+    assert not torch.equal(search.actions[0], before[0])
+    assert torch.equal(search.actions[1], before[1])
+    both = Fickle(lambda value: value * torch.inf)
+    result = rledit.GradientSearch(rledit.ShiftWorld(make_task(both), num_envs=2, rank=2), **SHORT).train(100)
+    assert result.stopped == "its soft values or their slopes are not finite"
+
+
+def test_another_call_needs_another_soft() -> None:
+    class Reversed(rledit.Unlearning):
+        def __call__(self, tally: rledit.Tally) -> torch.Tensor:
+            return -super().__call__(tally)
+
+    with pytest.raises(ValueError, match=r"expected one with soft\(\).*Reversed can only be counted"):
+        rledit.GradientSearch(rledit.ShiftWorld(make_task(Reversed()), num_envs=2, rank=2))
 
 
 def test_what_has_no_slope_is_refused() -> None:

@@ -69,6 +69,11 @@ class DebiasConfig(EditingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.search == "gradient":
+            raise ValueError(
+                "search: expected another one, since error rates and AUCs are counted and have no slope; got "
+                "'gradient'"
+            )
         known = ", ".join(COMMENT_NAMES)
         if not self.dataset or len(set(self.dataset)) != len(self.dataset):
             raise ValueError(f"dataset: expected one set or several different ones, got {list(self.dataset)}")
