@@ -50,19 +50,21 @@ class Relaxation:
         _, strata = torch.unique(keys, dim=1, return_inverse=True)
         self._strata = strata.cpu()
 
-    def draw(self, size: int, generator: torch.Generator) -> Tensor:
-        """A batch of about this many samples, int64 [s]: of each stratum a like share, of those at random."""
+    def draw(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """A batch of about this many samples, int64 [s], of each stratum a like share, at random; and which of
+        them probes learn from, bool [s]: every second one of each stratum."""
         total = len(self._strata)
         shuffled = torch.randperm(total, generator=generator, device=generator.device).cpu()
         order = shuffled[self._strata[shuffled].argsort(stable=True)]  # random within a stratum
         sizes = torch.bincount(self._strata)
         shares = (sizes * min(1.0, size / total)).round().long().clamp(min=LEAST).minimum(sizes)
         place = torch.arange(total) - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
-        rows = order[place < shares.repeat_interleave(sizes)]
-        return rows.to(self._labels.device)
+        drawn = place < shares.repeat_interleave(sizes)
+        device = self._labels.device
+        return order[drawn].to(device), (place[drawn] % 2 == 0).to(device)
 
-    def __call__(self, actions: Tensor, rows: Tensor) -> Tensor:
-        """Soft values, floating [N], of actions [N, A] on the samples in ``rows``."""
+    def __call__(self, actions: Tensor, rows: Tensor, fit: Tensor) -> Tensor:
+        """Soft values, floating [N], of actions [N, A] on a batch."""
         edited = {}
         for name, (left, right) in self._layout.differentiable_factors(actions).items():
             weight = self._weights[name].expand(len(actions), -1, -1).clone()
@@ -70,7 +72,7 @@ class Relaxation:
             edited[name] = weight
         logits, features = self._network.run(edited, rows)
         groups = dict(zip(self._names, self._masks[:, rows], strict=True))
-        value = self._objective.soft(SoftTally(logits, features, self._labels[rows], groups))
+        value = self._objective.soft(SoftTally(logits, features, self._labels[rows], groups, fit))
         if not isinstance(value, Tensor) or value.shape != (len(actions),) or not value.requires_grad:
             got = type(value).__name__
             if isinstance(value, Tensor):

@@ -32,15 +32,22 @@ class SoftTally:
         features: what the head reads, floating [N, S, D]; None where nobody asks for it.
         labels: int64 [S].
         groups: bool [S] masks by name; none of them empty.
+        fit: bool [S], what probes learn from; by default :func:`rledit.ops.halves`.
     """
 
     def __init__(
-        self, logits: Tensor, features: Tensor | None, labels: Tensor, groups: Mapping[str, Tensor]
+        self,
+        logits: Tensor,
+        features: Tensor | None,
+        labels: Tensor,
+        groups: Mapping[str, Tensor],
+        fit: Tensor | None = None,
     ) -> None:
         self.logits = logits
         self.features = features
         self.labels = labels
         self.groups = dict(groups)
+        self._fit = fit
 
     def cross_entropy(self, group: str) -> Tensor:
         """Mean over the group, in nats: an accuracy to be kept."""
@@ -100,7 +107,10 @@ class SoftTally:
                 "soft: it reads features, which are made for objectives that need recalled or nearest alone"
             )
         targets = F.one_hot(self.labels, self.logits.shape[-1]).to(self.features.dtype)
-        return self.features, targets, halves(self.labels, torch.stack(list(self.groups.values())))
+        fit = self._fit
+        if fit is None:
+            fit = halves(self.labels, torch.stack(list(self.groups.values())))
+        return self.features, targets, fit
 
     def _recall(self, scores: Tensor, group: str, fit: Tensor) -> Tensor:
         """The share of the group's judged samples whose label scores highest [N, J, C], each by a sigmoid of

@@ -124,7 +124,7 @@ class GradientSearch(Search):
         mean = 0.0
         for _ in range(self.steps):
             actions = self.actions.detach().requires_grad_()
-            value = self._relaxation(actions, self._relaxation.draw(self.batch, self.generator))
+            value = self._relaxation(actions, *self._relaxation.draw(self.batch, self.generator))
             (slope,) = torch.autograd.grad(value.sum(), actions)
             sound = value.isfinite() & slope.isfinite().all(1)
             if not bool(sound.any()):

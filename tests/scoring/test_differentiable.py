@@ -101,6 +101,38 @@ def test_logits_features_and_slopes_are_those_of_the_edited_model(
         assert torch.allclose(slopes[n], slope.reshape(slopes[n].shape), rtol=1e-3, atol=1e-4)
 
 
+class Words(nn.Module):
+    """Reads integers, and runs whole."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(9, 6)
+        self.edited = nn.Linear(6, 5)
+        self.head = nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = self.words(x).mean(1)
+        out = mean.new_zeros(len(x), 5)
+        here = x[:, 0] > 3
+        out[here] = self.edited(mean[here])
+        logits: Tensor = self.head(torch.relu(out))
+        return logits
+
+
+@pytest.mark.filterwarnings("ignore:the network cannot be traced")
+def test_features_of_models_that_read_integers() -> None:
+    torch.manual_seed(0)
+    words, labels = torch.randint(9, (30, 4)), torch.arange(30) % 3
+    samples = rledit.Samples(words, labels, rledit.forget_groups(labels, 1))
+    task = rledit.Task(Words(), ["edited"], samples, rledit.Unlearning())
+    network = DifferentiableNetwork(task.editable, samples, features=True)
+    weights = task.weights()["edited"][None].requires_grad_()
+    _, features = network.run({"edited": weights}, torch.arange(30))
+    assert features is not None
+    assert features.dtype == torch.float32
+    features.sum().backward()
+
+
 def test_the_task_stays_as_it_is() -> None:
     torch.manual_seed(0)
     task = make_task(tail(), "1")
