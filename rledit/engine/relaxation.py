@@ -51,7 +51,7 @@ class Relaxation:
         self._strata = strata.cpu()
 
     def draw(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """A batch of about this many samples, int64 [s], of each stratum a like share, at random; and which of
+        """A batch of about this many samples, int64 [s], of each stratum a like share, at random; and who of
         them probes learn from, bool [s]: every second one of each stratum."""
         total = len(self._strata)
         shuffled = torch.randperm(total, generator=generator, device=generator.device).cpu()
