@@ -51,8 +51,8 @@ class Relaxation:
         self._strata = strata.cpu()
 
     def draw(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """A batch of about this many samples, int64 [s], of each stratum a like share, at random; and who of
-        them probes learn from, bool [s]: every second one of each stratum."""
+        """A batch of about this many samples, int64 [s], of each stratum a like share, at random; and which
+        of these probes learn from, bool [s]: every second one of each stratum."""
         total = len(self._strata)
         shuffled = torch.randperm(total, generator=generator, device=generator.device).cpu()
         order = shuffled[self._strata[shuffled].argsort(stable=True)]  # random within a stratum
