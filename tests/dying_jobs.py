@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
 
 def run(job: tuple[str, str]) -> str:
     """By name: "fine" works, "error" fails, "once" dies unless a file shows that it has died before, "always"
-    dies."""
+    dies, "long" says who runs it and takes a minute."""
     name, folder = job
+    if name.startswith("long"):
+        Path(folder, f"{name}.{os.getpid()}").touch()
+        time.sleep(60)
     if name.startswith("error"):
         raise ValueError(f"no {name}")
     died = Path(folder) / name

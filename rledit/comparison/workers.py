@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from threading import Thread
 from typing import Any, Generic, TypeVar
 
 J = TypeVar("J")
@@ -47,7 +48,7 @@ def carry_out(
     One worker is this very process. Of several, each is a process of its own, started with an equal share of
     the cores: a process that has died twice at the same job counts as an error of the job, and a new one
     takes its place. An error of a job is told to ``on_done``. On Ctrl-C, or an error of ``on_done``, all
-    processes end.
+    processes end, and should this one be killed.
 
     Args:
         run: a function that can be imported, of a job that can be pickled.
@@ -135,9 +136,18 @@ class _Worker:
 
 def _limit(threads: int) -> None:
     """In a worker, before its first job."""
+    Thread(target=_follow, daemon=True).start()
     import torch
 
     from .. import _native
 
     torch.set_num_threads(threads)
     _native.set_num_threads(threads)
+
+
+def _follow() -> None:
+    """Ends a worker whose parent was killed: nobody would take its result, or ever end it."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

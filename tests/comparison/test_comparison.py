@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -323,3 +326,39 @@ def test_cells_name_the_version_that_measured_them(source: TaskSource, tmp_path:
 
 def test_names_of_cells_are_names_of_files() -> None:
     assert Cell("a/b c", "x:y", 3).file == "a_b_c--x_y--3.json"
+
+
+# Spawned by multiprocessing itself, from a program that has a file of its own.
+@pytest.mark.slow
+def test_workers_end_when_who_has_started_them_is_killed(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        f"import sys; sys.path.append({str(Path(dying_jobs.__file__).parent)!r})\n"
+        "import dying_jobs\n"
+        "from rledit.comparison.workers import carry_out\n"
+        "if __name__ == '__main__':\n"
+        f"    jobs = [('long 1', {str(tmp_path)!r}), ('long 2', {str(tmp_path)!r})]\n"
+        "    carry_out(dying_jobs.run, jobs, 2, lambda done: ())\n"
+    )
+    parent = subprocess.Popen([sys.executable, str(program)])
+    deadline = time.monotonic() + 60
+    while len(found := list(tmp_path.glob("long*"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    workers = [int(path.suffix[1:]) for path in found]
+    assert len(workers) == 2
+    parent.kill()
+    parent.wait()
+    while any(map(runs, workers)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(map(runs, workers))
+
+
+def runs(process: int) -> bool:
+    """Whether it does; one that has ended may still be waiting for its parent's parent to take note."""
+    state = Path(f"/proc/{process}/stat")
+    if not state.parent.parent.is_dir():
+        pytest.skip("needs /proc")
+    try:
+        return state.read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
