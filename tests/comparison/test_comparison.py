@@ -123,6 +123,7 @@ def test_what_fails_is_told_and_the_rest_goes_on(
     assert "expected a problem with build and training" in caplog.text
 
 
+@pytest.mark.slow
 def test_what_was_measured_without_a_retrained_network_is_measured_again_with_it(
     source: TaskSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -59,9 +59,11 @@ def of_samples() -> Problem:
     return make_problem((), build)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.slow] * n.endswith("levels")) for n in FORGETFUL]
-)
+def slow(name: str) -> object:
+    return pytest.param(name, marks=[pytest.mark.slow] * name.endswith(("levels", "gradient")))
+
+
+@pytest.mark.parametrize("name", map(slow, FORGETFUL))
 def test_forgets_and_keeps_the_rest(name: str, plain: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
     problem, test = plain
     if name in PUBLISHED_ALONE:
@@ -91,7 +93,7 @@ def test_nothing_of_the_callers_is_touched_and_runs_repeat(name: str, with_modes
     before = deepcopy(problem.model.state_dict())
     modes = [module.training for module in problem.model.modules()]
     random = torch.get_rng_state()
-    budget = Budget(candidates=128, epochs=1)
+    budget = Budget(candidates=44 if name.endswith("gradient") else 128, epochs=1)
     try:
         results = []
         for _ in range(2):
@@ -121,7 +123,7 @@ def test_nothing_of_the_callers_is_touched_and_runs_repeat(name: str, with_modes
 def test_single_samples(name: str, of_samples: Problem) -> None:
     """Blobs are known whether or not a sample was learned: nothing needs to get worse."""
     problem, test = of_samples
-    result = METHODS[name](problem, Budget(candidates=256, epochs=2), 0)
+    result = METHODS[name](problem, Budget(candidates=66 if name.endswith("gradient") else 256, epochs=2), 0)
     if not name.startswith("rledit"):  # those are searched for by forget accuracy alone
         assert min(accuracies(result.model, test)) >= 0.9
 

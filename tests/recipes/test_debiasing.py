@@ -254,6 +254,7 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
     assert not (tmp_path / "a").exists()
 
 
+@pytest.mark.slow
 def test_layers_are_tried_once_and_the_best_is_edited(finished: tuple[Path, RunResult]) -> None:
     out, metrics = finished
     tried = json.loads((out / "layers.json").read_text())

@@ -50,6 +50,7 @@ def test_finds_an_edit(kind: type[World]) -> None:
     assert [row["candidates"] for row in result.history[:2]] == [10, 20]  # two restarts, four slopes, a score
 
 
+@pytest.mark.slow
 def test_edits_images_and_along_directions() -> None:
     for env in (
         rledit.ShiftWorld(make_task(conv=True), num_envs=16, rank=2),
@@ -90,6 +91,7 @@ def recall_by_scikit_learn(task: rledit.Task, edit: rledit.Edit) -> float:
     return float((probe.predict(unseen[forget].numpy()) == 2).mean())
 
 
+@pytest.mark.slow
 def test_no_probe_finds_what_is_held_to_a_level() -> None:
     objective = rledit.Unlearning(probe=0.6, nearest=0.6, classifier="logistic")
     env = rledit.ShiftWorld(hidden_task(objective), num_envs=16, rank=4)
