@@ -34,6 +34,8 @@ def main(
     epochs: int | None = None,
     audits: Literal["standard", "thorough"] = "standard",
     workers: int = 1,
+    methods: tuple[str, ...] = ("all",),
+    name: str = "",
     folder: Path = ROOT / "runs" / "methods",
 ) -> None:
     """Measure what is missing, and leave a table and a figure in benchmarks/results.
@@ -48,11 +50,14 @@ def main(
         epochs: of each method that trains; by default each method's own.
         audits: which.
         workers: processes.
+        methods: which.
+        name: of the files with results; by default methods-DATASET.
         folder: where cells are kept.
     """
-    out = folder / f"{dataset}-{candidates}-{audits}"
+    out = folder / (f"{dataset}-{candidates}-{audits}" + (f"-{epochs}" if epochs else ""))
     classes = [str(label) for label in forget]
     asked = ["--task", dataset, "--forget", *classes, "--seeds", str(seeds), "--out", str(out)]
+    asked += ["--methods", *methods]
     asked += ["--candidates", str(candidates), "--audits", audits, "--workers", str(workers)]
     for option, path in (("--data-root", data_root), ("--weights", weights)):
         asked += [option, str(Path(path).absolute())] if path else []
@@ -65,10 +70,12 @@ def main(
         rows = list(csv.DictReader(file))
     options = f"--forget {' '.join(map(str, forget))} --seeds {seeds} --workers {workers}"
     more = f"--candidates {candidates} --audits {audits}" + (f" --epochs {epochs}" if epochs else "")
+    more += f" --methods {' '.join(methods)}" if methods != ("all",) else ""
+    more += f" --name {name}" if name else ""
     command = f"python -m benchmarks.methods --dataset {dataset} {options} {more}"
     where = circumstances(command)
     RESULTS.mkdir(exist_ok=True)
-    name = f"methods-{dataset}"
+    name = name or f"methods-{dataset}"
     write_json(RESULTS / f"{name}.json", {**where, "rows": rows})
     text = (
         f"# Methods of unlearning on {dataset}\n\n`{command}`, {where['date']}, commit {where['commit']}, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,13 @@ PAIRS = (
 )
 """Of figures, x and y; quality is retain minus forget accuracy."""
 
+NEAR = 8.0
+"""Points from the quartiles, within which nothing is far away."""
+
 
 def draw(path: Path, rows: Sequence[Row]) -> None:
     """Write a PNG with a row of figures for each task: the mean of each method, with a bar of one standard
-    deviation in both directions.
+    deviation in both directions. What lies far from all others stands at the edge, hollow and with its place.
 
     Raises:
         ImportError: without matplotlib, which comes with the extra ``cli``.
@@ -58,25 +62,64 @@ def _with_quality(row: Row) -> dict[str, Any]:
 
 def _front(axis: Any, rows: Sequence[Mapping[str, Any]], x: str, y: str) -> None:
     markers = "osD^v<>pP*Xh8dH"
-    for i, (method, own) in enumerate(by_method(rows).items()):
-        (mean_x, spread_x, n), (mean_y, spread_y, _) = summary(own, x), summary(own, y)
-        if not n or (x == "seconds" and method == UNEDITED):
+    scale_x, scale_y = (100 if display(key).percent or key == "quality" else 1 for key in (x, y))
+    found = {
+        method: (summary(own, x), summary(own, y))
+        for method, own in by_method(rows).items()
+        if not (x == "seconds" and method == UNEDITED)
+    }
+    found = {method: pair for method, pair in found.items() if pair[0][2]}  # who has any figures
+    limits_x = None if x == "seconds" else shown_range([scale_x * own[0] for own, _ in found.values()])
+    limits_y = shown_range([scale_y * own[0] for _, own in found.values()])
+    outside = 0
+    for i, method in enumerate(by_method(rows)):
+        if method not in found:
             continue
-        scale_x, scale_y = (100 if display(key).percent or key == "quality" else 1 for key in (x, y))
+        (mean_x, spread_x, _), (mean_y, spread_y, _) = found[method]
+        place = scale_x * mean_x, scale_y * mean_y
+        shown = tuple(
+            value if limits is None else min(max(value, limits[0]), limits[1])
+            for value, limits in zip(place, (limits_x, limits_y), strict=True)
+        )
         ours = method.startswith("rledit")
+        color = "crimson" if ours else f"C{i % 10}"
         axis.errorbar(
-            [scale_x * mean_x],
-            [scale_y * mean_y],
+            [shown[0]],
+            [shown[1]],
             xerr=[scale_x * spread_x] if spread_x == spread_x else None,
             yerr=[scale_y * spread_y] if spread_y == spread_y else None,
             fmt=markers[i % len(markers)],
-            color="crimson" if ours else f"C{i % 10}",
+            color=color,
             markersize=9 if ours else 6,
+            markerfacecolor=color if shown == place else "white",
             label=method,
             linewidth=1,
         )
+        if shown != place:  # at the edge, with its name and where it really is
+            says = f"{method} ({', '.join(f'{value:.3g}' for value in place)})"
+            right = limits_x is not None and shown[0] > sum(limits_x) / 2
+            # One above the other, since what is far away often lies together.
+            side = {"xytext": (-6 if right else 6, 4 + 8 * outside), "ha": "right" if right else "left"}
+            outside += 1
+            axis.annotate(says, shown, textcoords="offset points", fontsize=6, color=color, **side)
     if x == "seconds":
         axis.set_xscale("log")
+    for set_limits, limits in ((axis.set_xlim, limits_x), (axis.set_ylim, limits_y)):
+        if limits is not None:
+            room = 0.06 * (limits[1] - limits[0])
+            set_limits(limits[0] - room, limits[1] + room)
     axis.set_xlabel(axis_label(x) if x != "seconds" else "seconds")
     axis.set_ylabel("retain minus forget accuracy (points)" if y == "quality" else axis_label(y))
     axis.grid(alpha=0.3)
+
+
+def shown_range(values: Sequence[float]) -> tuple[float, float] | None:
+    """What an axis shows: all values but those far from most, by J. Tukey's outer fences (Exploratory Data
+    Analysis, 1977), which would leave the others on one spot. None where there is nothing to show."""
+    if len(values) < 2:
+        return None
+    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
+    reach = max(3 * (high - low), NEAR)
+    inside = [value for value in values if low - reach <= value <= high + reach]
+    lack = max(0.0, 0.1 - (max(inside) - min(inside))) / 2
+    return min(inside) - lack, max(inside) + lack

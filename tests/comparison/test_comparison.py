@@ -19,6 +19,7 @@ from programs import PREPARED
 import rledit
 from rledit.comparison import TaskSource, compare
 from rledit.comparison.cells import Cell, Cells
+from rledit.comparison.fronts import shown_range
 from rledit.comparison.table import ahead_of, as_csv, as_markdown, summary
 from rledit.comparison.workers import Done, carry_out
 from rledit.experiments.folder import RunBusyError
@@ -363,3 +364,16 @@ def runs(process: int) -> bool:
         return state.read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+@pytest.mark.parametrize(
+    ("values", "window"),
+    [
+        ([99.4, 99.2, 98.8, 93.0, 99.0, 32.9], (93.0, 99.4)),  # one is far from all others
+        ([0.0, 0.0, 0.1, 4.5, 95.6], (0.0, 4.5)),
+        ([50.0, 60.0, 70.0, 80.0], (50.0, 80.0)),
+        ([99.0, 99.0], (98.95, 99.05)),
+    ],
+)
+def test_figures_show_what_is_near_the_others(values: list[float], window: tuple[float, float]) -> None:
+    assert shown_range(values) == pytest.approx(window)
