@@ -83,6 +83,9 @@ def main(
         f"side, each with an equal share of the cores.\n\n![fronts]({name}.png)\n\n"
         + (out / "table.md").read_text()
     )
+    text = text.replace(str(out), "OUT")  # paths are this machine's
+    if data_root:
+        text = text.replace(str(Path(data_root).absolute()), "DIR")
     write_text(RESULTS / f"{name}.md", text)
     shutil.copy(out / "fronts.png", RESULTS / f"{name}.png")
 
