@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -50,34 +50,41 @@ class ActionLayout:
         They are rounded to float32 first: these are the numbers that :meth:`edit_factors` keeps.
         """
         factors = {}
-        start = 0
         n = len(actions)
-        flat = actions.detach()
-        for name, (outputs, _) in self.shapes.items():
-            middle = start + outputs * self.rank
-            end = middle + self.rank * self._widths[name]
-            left = scaled(flat[:, start:middle], self.gains[name]).reshape(n, outputs, self.rank)
-            right = dense(flat[:, middle:end]).reshape(n, self.rank, self._widths[name])
+        for name, left, right in self._cut(actions.detach()):
+            left = scaled(left, self.gains[name]).reshape(n, self.shapes[name][0], self.rank)
+            right = dense(right).reshape(n, self.rank, self._widths[name])
             if name in self.directions:
                 right = self.directions[name].expand(right)
             factors[name] = left.to(self.dtype), right.to(self.dtype)
-            start = end
         return factors
 
     def differentiable_factors(self, actions: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         """:meth:`factors`, but for rounding, as differentiable functions of the actions."""
         factors = {}
+        for name, left, right in self._cut(actions):
+            left = self.gains[name] * left.unflatten(1, (-1, self.rank))
+            right = right.unflatten(1, (self.rank, -1))
+            if name in self.directions:
+                right = self.directions[name].differentiable(right)
+            factors[name] = left.to(self.dtype), right.to(self.dtype)
+        return factors
+
+    def start(self, count: int, deviation: float, generator: torch.Generator) -> Tensor:
+        """Where searches start, float32 [count, A] on the CPU: left factors at zero, right ones at random
+        with this standard deviation, as a fresh policy's means (see
+        :class:`rledit.policies.GaussianPolicy`). It is the identity, but the reward has a slope."""
+        drawn = deviation * torch.randn((count, self.size), generator=generator, dtype=torch.float32)
+        return torch.where(self.right_mask(), drawn, 0.0)
+
+    def _cut(self, actions: Tensor) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """Each target with its parts of actions [N, A], which belong to left and to right."""
         start = 0
         for name, (outputs, _) in self.shapes.items():
             middle = start + outputs * self.rank
             end = middle + self.rank * self._widths[name]
-            left = self.gains[name] * actions[:, start:middle].unflatten(1, (outputs, self.rank))
-            right = actions[:, middle:end].unflatten(1, (self.rank, self._widths[name]))
-            if name in self.directions:
-                right = self.directions[name].differentiable(right)
-            factors[name] = left.to(self.dtype), right.to(self.dtype)
+            yield name, actions[:, start:middle], actions[:, middle:end]
             start = end
-        return factors
 
     def edit_factors(self, actions: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         """The actions [T, A] of an episode as an edit's float32 factors: [O, R], [R, I], or T in front."""

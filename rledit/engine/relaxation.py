@@ -7,8 +7,7 @@ from torch import Tensor
 
 from ..objectives import Objective, SoftTally
 from ..objectives.base import name_of
-from ..ops import PROBE_PARTS
-from ..ops.rules import KINDS
+from ..ops import PROBE_PARTS, places, strata
 from ..scoring.differentiable import DifferentiableNetwork
 from .engine import Engine
 
@@ -46,9 +45,7 @@ class Relaxation:
         self._labels = samples.labels.to(engine.device)
         self._masks = samples.masks.to(engine.device)
         self._names = samples.group_names
-        keys = torch.cat([samples.labels[None], samples.masks.to(samples.labels.dtype)])
-        _, strata = torch.unique(keys, dim=1, return_inverse=True)
-        self._strata = strata.cpu()
+        self._strata = strata(samples.labels, samples.masks).cpu()
 
     def draw(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """A batch of about this many samples, int64 [s], of each stratum a like share, at random; and which
@@ -56,10 +53,11 @@ class Relaxation:
         total = len(self._strata)
         shuffled = torch.randperm(total, generator=generator, device=generator.device).cpu()
         order = shuffled[self._strata[shuffled].argsort(stable=True)]  # random within a stratum
-        sizes = torch.bincount(self._strata)
+        stratum = self._strata[order]
+        sizes = torch.bincount(stratum)
         shares = (sizes * min(1.0, size / total)).round().long().clamp(min=LEAST).minimum(sizes)
-        place = torch.arange(total) - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
-        drawn = place < shares.repeat_interleave(sizes)
+        place = places(stratum)
+        drawn = place < shares[stratum]
         device = self._labels.device
         return order[drawn].to(device), (place[drawn] % 2 == 0).to(device)
 
@@ -68,7 +66,7 @@ class Relaxation:
         edited = {}
         for name, (left, right) in self._layout.differentiable_factors(actions).items():
             weight = self._weights[name].expand(len(actions), -1, -1).clone()
-            KINDS[self._rule.kind].edit_(weight, self._rule.scale * (left @ right))
+            self._rule.edit_(weight, left, right)
             edited[name] = weight
         logits, features = self._network.run(edited, rows)
         groups = dict(zip(self._names, self._masks[:, rows], strict=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
+from functools import partial
 from typing import Any
 
 from ..objectives import Unlearning
@@ -120,23 +121,17 @@ rledit_shift_es = edit_method(
     source="Salimans et al. 2017, arXiv:1703.03864",
 )
 
-rledit_mask_gradient = edit_method(
-    "rledit_mask_gradient",
-    "rledit, mask, with levels, by gradients",
-    "mask",
-    _gradient,
+_by_gradients = partial(
+    edit_method,
+    search=_gradient,
     source="differentiated probes, see rledit.GradientSearch",
     objective=AUDITED_SOFTLY,
     needs=("gradients", "forget data", "retain data"),
     at_most=GRADIENTS,
 )
-rledit_shift_gradient = edit_method(
-    "rledit_shift_gradient",
-    "rledit, shift, with levels, by gradients",
-    "shift",
-    _gradient,
-    source="differentiated probes, see rledit.GradientSearch",
-    objective=AUDITED_SOFTLY,
-    needs=("gradients", "forget data", "retain data"),
-    at_most=GRADIENTS,
+rledit_mask_gradient = _by_gradients(
+    "rledit_mask_gradient", "rledit, mask, with levels, by gradients", "mask"
+)
+rledit_shift_gradient = _by_gradients(
+    "rledit_shift_gradient", "rledit, shift, with levels, by gradients", "shift"
 )

@@ -78,12 +78,12 @@ class SoftTally:
         unit = distances.detach().amin(-1).mean(-1).clamp(min=torch.finfo(distances.dtype).tiny)
         return self._recall(-MEAN_SHARPNESS * distances / unit[:, None, None], group, fit)
 
-    def loss_auc(self, first: str, second: str) -> Tensor:
-        """About the share of pairs in which the first group's sample has the lower loss: its odds are
-        compared, as in the counts, which keep their precision where the network is sure."""
-        own, others = _own_and_others(self.logits, self.labels)
-        odds = others.logsumexp(-1) - own  # a loss is log(1 + exp(odds))
-        lower, higher = odds[:, self._rows(first)], odds[:, self._rows(second)]
+    def membership_auc(self, members: str, others: str) -> Tensor:
+        """About the share of pairs in which the member has the lower loss: odds are compared, as in the
+        counts, which keep their precision where the network is sure."""
+        own, rest = _own_and_others(self.logits, self.labels)
+        odds = rest.logsumexp(-1) - own  # a loss is log(1 + exp(odds))
+        lower, higher = odds[:, self._rows(members)], odds[:, self._rows(others)]
         return (LOSS_SHARPNESS * (higher[:, None] - lower[:, :, None])).sigmoid().mean((1, 2))
 
     def _losses(self) -> Tensor:

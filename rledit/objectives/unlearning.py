@@ -132,9 +132,7 @@ class Unlearning(Objective):
 
     def __call__(self, tally: Tally) -> Tensor:
         value = tally.weigh((self.retain, self.retain_weight), (self.forget, -self.forget_weight))
-        for excess in self._excesses(tally):
-            value = value - self.penalty * excess.clamp(min=0)
-        return value
+        return self._punished(value, tally)
 
     def admissible(self, tally: Tally) -> Tensor | None:
         """Whether every level is kept, bool [N]; None where there is none."""
@@ -142,8 +140,14 @@ class Unlearning(Objective):
             return None
         return (torch.stack(self._excesses(tally)) <= 0).all(0)
 
-    def _found(self, tally: Tally) -> dict[str, Tensor]:
-        """What auditors find, each float64 [N], by the name of its level."""
+    def _punished(self, value: Tensor, tally: Tally | SoftTally) -> Tensor:
+        """A value [N] less the penalty of each excess."""
+        for excess in self._excesses(tally):
+            value = value - self.penalty * excess.clamp(min=0)
+        return value
+
+    def _found(self, tally: Tally | SoftTally) -> dict[str, Tensor]:
+        """What auditors find, each floating [N], by the name of its level."""
         found = {}
         if self.probe is not None:
             found["probe"] = tally.probe_recall(self.forget)
@@ -153,8 +157,8 @@ class Unlearning(Objective):
             found["membership"] = tally.membership_auc(self.forget, self.unseen)
         return found
 
-    def _excesses(self, tally: Tally) -> list[Tensor]:
-        """Per level: by how much it is exceeded, float64 [N]; negative below it."""
+    def _excesses(self, tally: Tally | SoftTally) -> list[Tensor]:
+        """Per level: by how much it is exceeded, floating [N]; negative below it."""
         found = self._found(tally)
         if "membership" in found:
             found["membership"] = torch.maximum(found["membership"], 1 - found["membership"])
@@ -165,16 +169,7 @@ class Unlearning(Objective):
         ``penalty`` times what is soft beyond each level."""
         value = -self.retain_weight * tally.cross_entropy(self.retain)
         value = value - SOFT_FORGET * self.forget_weight * tally.unlikelihood(self.forget)
-        for name, level in self.levels.items():
-            if name == "probe":
-                found = tally.probe_recall(self.forget)
-            elif name == "nearest":
-                found = tally.nearest_recall(self.forget)
-            else:
-                auc = tally.loss_auc(self.forget, self.unseen)
-                found = torch.maximum(auc, 1 - auc)
-            value = value - self.penalty * (found - level).clamp(min=0)
-        return value
+        return self._punished(value, tally)
 
     def metrics(self, tally: Tally) -> dict[str, Tensor]:
         keys = {"probe": "probe_recall", "nearest": "nearest_recall", "membership": "loss_auc"}

@@ -11,7 +11,7 @@ from .apply_lowrank import apply_lowrank_, apply_lowrank_ref
 from .backends import BACKENDS, Backend, PreparedProbe, PreparedTail, PreparedTally, backend
 from .counts import TALLY_PARTS, Counts, Wanted, concordant_pairs
 from .loss_ranks import LOSS_BINS, loss_bins, lower_loss_pairs
-from .probe import CLASSIFIERS, PROBE_PARTS, Classifier, Probe, check_classifier, halves
+from .probe import CLASSIFIERS, PROBE_PARTS, Classifier, Probe, check_classifier, halves, places, strata
 from .rules import KINDS, EditRule
 from .score_tail import score_tail, score_tail_ref
 from .tail import NONLINEARITIES, PRECISIONS, Candidates, Layer, TailProblem
@@ -47,8 +47,10 @@ __all__ = [
     "halves",
     "loss_bins",
     "lower_loss_pairs",
+    "places",
     "score_tail",
     "score_tail_ref",
+    "strata",
     "tally_features",
     "tally_features_ref",
     "tally_logits",

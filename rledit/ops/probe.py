@@ -19,7 +19,7 @@ RIDGE = 1e-3
 Classifier: TypeAlias = Literal["ridge", "logistic"]
 CLASSIFIERS: tuple[Classifier, ...] = get_args(Classifier)
 """What ``recalled`` may be counted by. The ridge probe is solved at once, and the core knows it; logistic
-regression takes a dozen steps, sees more, and is counted in PyTorch everywhere."""
+regression takes dozens of steps, sees more, and is counted in PyTorch everywhere."""
 
 
 def check_classifier(classifier: str) -> None:
@@ -69,15 +69,29 @@ def halves(labels: Tensor, groups: Tensor | None = None) -> Tensor:
         labels: int64 [S].
         groups: bool [G, S]; then every second sample of each label within the same groups (stratum).
     """
+    return places(strata(labels, groups)) % 2 == 0
+
+
+def strata(labels: Tensor, groups: Tensor | None = None) -> Tensor:
+    """Which stratum each sample is of, int64 [S]: its label within the same groups, counted from 0.
+
+    Args:
+        labels: int64 [S].
+        groups: bool [G, S]; without them a stratum is a label.
+    """
     keys = labels[None] if groups is None else torch.cat([labels[None], groups.to(labels.dtype)])
-    _, stratum = torch.unique(keys, dim=1, return_inverse=True)
+    stratum: Tensor = torch.unique(keys, dim=1, return_inverse=True)[1]
+    return stratum
+
+
+def places(stratum: Tensor) -> Tensor:
+    """How many of the same stratum come before each sample, int64 [S]."""
     order = stratum.argsort(stable=True)
     sizes = torch.bincount(stratum)
     first = (sizes.cumsum(0) - sizes)[stratum[order]]  # where each one's stratum begins in the order
-    place = torch.arange(len(labels), device=labels.device) - first
-    fit = torch.empty_like(labels, dtype=torch.bool)
-    fit[order] = place % 2 == 0
-    return fit
+    place = torch.empty_like(stratum)
+    place[order] = torch.arange(len(stratum), device=stratum.device) - first
+    return place
 
 
 def check_fit(fit: Tensor, samples: int) -> None:

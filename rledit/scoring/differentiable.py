@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from ..heads import HEAD_SAMPLES, Head, features_of, find_head, head_inputs
+from ..heads import Head, features_of, head_inputs
 from ..ops import backend
 from ..ops.rules import UNCHANGED
 from ..samples import Samples
@@ -32,7 +32,7 @@ class DifferentiableNetwork:
 
     Raises:
         TypeError: for a black box, which has no gradients.
-        ValueError: for samples that the network fails on.
+        ValueError: for samples that the network fails on, or features that no edit can change.
     """
 
     def __init__(self, editable: Editable, samples: Samples, features: bool) -> None:
@@ -41,9 +41,7 @@ class DifferentiableNetwork:
                 f"task: expected a torch model, since gradients are asked for; got {type(editable).__name__}"
             )
         self._editable = editable
-        self._head: Head | None = None
-        if features:
-            self._head = find_head(editable.model, editable.as_input(samples.head(HEAD_SAMPLES)))
+        self._head: Head | None = editable.head(samples) if features else None
         self._network: CutNetwork | None = editable.network
         self._values: tuple[Tensor, ...] = ()
         if self._network is not None:

@@ -191,7 +191,7 @@ class EditableModel(Editable):
                 probe where the head reads nothing that an edit can change.
         """
         with plain_modes():
-            features = None if probe is None else _Features(probe, self._head(samples))
+            features = None if probe is None else _Features(probe, self.head(samples))
             try:
                 if self.network is not None:
                     return self._cut_evaluator(self.network, samples, backend, precision, features)
@@ -199,7 +199,7 @@ class EditableModel(Editable):
                 warnings.warn(_runs_whole(str(error)), stacklevel=4)
             return self._whole_evaluator(samples, backend, features)
 
-    def _head(self, samples: Samples) -> Head:
+    def head(self, samples: Samples) -> Head:
         """What reads the features; ValueError where no edit can change them."""
         head = find_head(self.model, self.as_input(samples.head(CHECKED_SAMPLES)))
         reaching = [name for name, target in self.targets.items() if target is not head.module]

@@ -33,14 +33,18 @@ class Ascent(ABC):
     def step_(self, center: Tensor, gradient: Tensor) -> None:
         """Move the center in place."""
 
-    def load(self, moments: Mapping[str, Tensor], steps: int) -> None:
-        """Take on the moments, copied, and steps of another moment.
+    def kept(self) -> dict[str, Tensor]:
+        """Copies of the moments, as checkpoints name them."""
+        return {f"moment.{name}": moment.clone() for name, moment in self.moments.items()}
+
+    def load(self, tensors: Mapping[str, Tensor], steps: int) -> None:
+        """Take on what :meth:`kept` gave, copied, and the steps of then.
 
         Raises:
             KeyError, RuntimeError: if they are of something else.
         """
         for name, moment in self.moments.items():
-            moment.copy_(moments[name].view_as(moment))
+            moment.copy_(tensors[f"moment.{name}"].view_as(moment))
         self.steps = steps
 
 

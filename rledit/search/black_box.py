@@ -79,15 +79,11 @@ class BlackBoxSearch(Search):
         search for the row, the same names in every update."""
 
     def start(self, initial_right: float) -> Tensor:
-        """Where searches start, float32 [D] on the CPU: left factors at zero, right ones at random with this
-        standard deviation, as a fresh policy's means (see :class:`rledit.policies.GaussianPolicy`). It is the
-        identity, but the reward has a slope."""
+        """Where searches start, float32 [D] on the CPU, see :meth:`rledit.engine.ActionLayout.start`."""
         engine = self.engine
         generator = torch.Generator().manual_seed(self.seed)
-        shape = (engine.episode_length, engine.layout.size)
         with plain_modes():
-            drawn = initial_right * torch.randn(shape, generator=generator, dtype=torch.float32)
-            return torch.where(engine.layout.right_mask(), drawn, 0.0).flatten()
+            return engine.layout.start(engine.episode_length, initial_right, generator).flatten()
 
     def noise(self, rows: int, columns: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Standard normal numbers [rows, columns] of the search's generator, on the engine's device."""

@@ -141,10 +141,8 @@ class ES(BlackBoxSearch):
         }
 
     def learned(self) -> tuple[dict[str, Tensor], dict[str, Json]]:
-        moments = {f"moment.{name}": value.clone() for name, value in self._ascent.moments.items()}
-        return {"center": self.center.clone(), **moments}, {"steps": self._ascent.steps}
+        return {"center": self.center.clone(), **self._ascent.kept()}, {"steps": self._ascent.steps}
 
     def learn_again(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
         self.center.copy_(tensors["center"].view_as(self.center))
-        moments = {name: tensors[f"moment.{name}"] for name in self._ascent.moments}
-        self._ascent.load(moments, state["steps"])
+        self._ascent.load(tensors, state["steps"])

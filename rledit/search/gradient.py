@@ -81,8 +81,7 @@ class GradientSearch(Search):
         with plain_modes():
             self._relaxation = Relaxation(self.engine)
             generator = torch.Generator().manual_seed(self.seed)
-            drawn = torch.randn(self.restarts, self.engine.layout.size, generator=generator)
-            start = torch.where(self.engine.layout.right_mask(), self.initial_right * drawn, 0.0)
+            start = self.engine.layout.start(self.restarts, self.initial_right, generator)
             self.actions = self.engine.clip(start.to(self.engine.device))
             self._ascent = Adam(self.actions, self.learning_rate)
         self._waited = 0  # updates since there was a better candidate
@@ -153,8 +152,7 @@ class GradientSearch(Search):
         }
 
     def learned(self) -> tuple[dict[str, Tensor], dict[str, Json]]:
-        moments = {f"moment.{name}": value.clone() for name, value in self._ascent.moments.items()}
-        return {"actions": self.actions.clone(), **moments}, {
+        return {"actions": self.actions.clone(), **self._ascent.kept()}, {
             "steps": self._ascent.steps,
             "waited": self._waited,
         }
@@ -162,7 +160,6 @@ class GradientSearch(Search):
     def learn_again(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
         if tensors["actions"].shape != self.actions.shape:
             raise ValueError(f"actions: expected {list(self.actions.shape)}")
-        moments = {name: tensors[f"moment.{name}"] for name in self._ascent.moments}
-        self._ascent.load(moments, state["steps"])
+        self._ascent.load(tensors, state["steps"])
         self.actions.copy_(tensors["actions"])  # which are not ours to move
         self._waited = state["waited"]

@@ -54,9 +54,9 @@ def test_probes_find_what_can_be_found(kind: str) -> None:
 def test_the_auc_of_losses_is_that_of_the_pairs() -> None:
     logits = sure_of(LABELS)
     logits[LABELS != 1] *= -1  # whose losses are all higher
-    assert tally(logits).loss_auc("forget", "retain").item() == pytest.approx(1)
-    assert tally(logits).loss_auc("retain", "forget").item() == pytest.approx(0)
-    assert tally(sure_of(LABELS)).loss_auc("forget", "retain").item() == pytest.approx(0.5)
+    assert tally(logits).membership_auc("forget", "retain").item() == pytest.approx(1)
+    assert tally(logits).membership_auc("retain", "forget").item() == pytest.approx(0)
+    assert tally(sure_of(LABELS)).membership_auc("forget", "retain").item() == pytest.approx(0.5)
 
 
 def test_what_lies_below_a_level_gains_nothing() -> None:

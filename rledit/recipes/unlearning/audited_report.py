@@ -17,6 +17,7 @@ from ...experiments.history import read_history
 from ...experiments.plots import draw_all
 from ...experiments.record import record_again
 from ...experiments.report import Finished, write_page
+from ...experiments.run import reason_of
 from ...experiments.verification import config_of
 from ...targets import find_targets, matrices
 from .config import UnlearningConfig
@@ -63,10 +64,7 @@ def rewrite_report(
                     names = [name for name in (REPORT, measured) if (folder / name).is_file()]
                     record_again(folder / RECORD, names)
     except Exception as error:
-        reason = (
-            f"{error}" if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: {error}"
-        )
-        logger.warning("The report of the run could not be written with these audits: %s", reason)
+        logger.warning("The report of the run could not be written with these audits: %s", reason_of(error))
         return False
     return True
 
