@@ -17,7 +17,8 @@ PIP := -m pip --disable-pip-version-check install --quiet
 SOURCES := pyproject.toml CMakeLists.txt $(shell find csrc kernels rledit -type f -not -name '*.pyc')
 CPP := $(shell find csrc tests/native tests/cuda_shim -name '*.[ch]*' -type f)
 
-.PHONY: demo test environment wheel requirements develop check quick exhaustive sanitize sanitize-brief docs clean
+.PHONY: demo test environment wheel requirements develop check quick \
+	exhaustive sanitize sanitize-brief sanitizers sanitizers-brief docs clean
 
 demo: $(VENV)/.installed ## forget a class from a real CNN, in both worlds
 	$(VENV)/bin/rledit demo --out runs/demo
@@ -28,7 +29,8 @@ $(VENV)/.installed: $(SOURCES)
 	$(VENV)/bin/python $(PIP) ".[demo]"
 	touch $@
 
-test: environment ## wheel into a clean environment, linters, types, tests, the core's under sanitizers
+test: ## wheel into a clean environment, linters, types, tests, the core's under sanitizers
+	$(MAKE) SANITIZERS=sanitizers-brief environment
 	$(MAKE) --jobs 2 BIN=$(TEST_VENV)/bin check sanitize-brief
 	OMP_NUM_THREADS=1 $(TEST_VENV)/bin/pytest -m "not exhaustive" $(PARALLEL)
 
@@ -38,7 +40,7 @@ exhaustive: ## the tests that make test takes a sample of, before a release
 
 environment: # for tests: the wheel in a clean one
 	$(PYTHON) -m venv --clear $(TEST_VENV)
-	$(MAKE) --jobs 2 wheel requirements
+	$(MAKE) --jobs 3 requirements wheel $(SANITIZERS)
 	$(TEST_VENV)/bin/python $(PIP) --no-compile --no-deps "$$(ls dist/rledit-*.whl)"
 	$(TEST_VENV)/bin/python -m pip --disable-pip-version-check check
 
@@ -51,12 +53,16 @@ requirements: # beside the wheel; not compiled to bytecode: tests import a part 
 	$(TEST_VENV)/bin/python $(PIP) --no-compile "$(TORCH)"
 	$(TEST_VENV)/bin/python $(PIP) --no-compile --requirement $(TEST_VENV)/requirements.txt
 
+sanitizers sanitizers-brief: wheel # built while requirements are installed
+	tests/native/sanitize.sh build $(TEST_VENV)/bin $(filter brief,$(subst -, ,$@))
+
 sanitize-brief: # a sample of make sanitize
-	tests/native/sanitize.sh $(BIN) brief
+	tests/native/sanitize.sh test $(TEST_VENV)/bin brief
 
 sanitize: ## the core's tests under AddressSanitizer, UBSan and ThreadSanitizer (five minutes)
 	test -x $(TEST_VENV)/bin/pytest || $(MAKE) environment
-	tests/native/sanitize.sh $(TEST_VENV)/bin
+	tests/native/sanitize.sh build $(TEST_VENV)/bin
+	tests/native/sanitize.sh test $(TEST_VENV)/bin
 
 develop: ## an editable installation in .venv for working on rledit
 	$(PYTHON) -m venv $(VENV)

@@ -59,7 +59,8 @@ def test_page(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     names: dict[str, Any] = {"__name__": "__main__"}
     exec(GIVEN + (NAMED if '"fc1"' in "".join(blocks) else NUMBERED), names)
     for block in blocks:
-        exec(compile(block.replace("12_800", "1_280"), page, "exec"), names)  # a tenth of a real budget
+        tenth = block.replace("12_800", "1_280").replace("1_100", "110")  # of a real budget
+        exec(compile(tenth, page, "exec"), names)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

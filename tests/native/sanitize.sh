@@ -5,14 +5,15 @@
 #   thread   the C++ tests with ThreadSanitizer
 # on every instruction set of this machine and on emulated AMX tiles.
 #
-#   tests/native/sanitize.sh BIN [brief]
+#   tests/native/sanitize.sh build BIN [brief]   needs a wheel of rledit in dist/, to ask it about this machine
+#   tests/native/sanitize.sh test BIN [brief]    needs what was built, and BIN with rledit and its tests' needs
 #
-# BIN: bin/ of an environment that holds rledit as a wheel, with its tests' needs. brief, which `make test` runs:
-# the C++ tests whole, the extension on this machine's best instruction set and the baseline with fewer cases,
-# and neither emulated tiles nor the CUDA kernels.
+# BIN: bin/ of an environment. brief, which `make test` runs: the C++ tests whole, the extension on this machine's
+# best instruction set and the baseline with fewer cases, and neither emulated tiles nor the CUDA kernels.
 set -euo pipefail
-bin=$(cd "$1" && pwd)
-brief=${2:-}
+step=$1
+bin=$(cd "$2" && pwd)
+brief=${3:-}
 cd "$(dirname "$0")/../.."
 out=$PWD/build/sanitize
 cxx=${CXX:-g++}
@@ -40,11 +41,16 @@ at_once() {
   return $failed
 }
 
-# What this machine cannot run need not be compiled.
-isas=$("$bin/python" -P -c "from rledit import _native as n; print(*n.available_isas(), sep=';')")
-# AMX is emulated, and where it is built AVX-512 has to be.
-tiles=ON
-if [ -n "$brief" ]; then isas=${isas#amx;} isas=${isas%%;*} tiles=OFF; fi
+# What this machine cannot run need not be compiled. The wheel's core tells, which needs neither Python packages
+# nor to be installed.
+choose_isas() {
+  rm -rf "$out/wheel"
+  "$bin/python" -m zipfile -e dist/rledit-*.whl "$out/wheel"
+  isas=$(cd "$out/wheel/rledit" && "$bin/python" -c "import _native; print(*_native.available_isas(), sep=';')")
+  # AMX is emulated, and where it is built AVX-512 has to be.
+  tiles=ON
+  if [ -n "$brief" ]; then isas=${isas#amx;} isas=${isas%%;*} tiles=OFF; fi
+}
 
 # Builds what an sdist would, with the flags $2 and more settings of the build. Of the extension itself -O0: with
 # the sanitizers pybind11 takes a minute to optimize.
@@ -115,14 +121,18 @@ brief_address() {
 }
 
 mkdir -p "$out"
-at_once build_address build_thread
-if [ -n "$brief" ]; then
-  at_once cpp_thread cpp_address brief_address
-else
-  # One after the other they take as long as the parity tests, and less memory than beside each other.
-  python_and_cuda() {
-    python_address
-    cuda_address
-  }
-  at_once cpp_thread cpp_address python_and_cuda parity_address
-fi
+case $step-$brief in
+  build-*)
+    choose_isas
+    at_once build_address build_thread
+    ;;
+  test-brief) at_once cpp_thread cpp_address brief_address ;;
+  test-)
+    # One after the other they take as long as the parity tests, and less memory than beside each other.
+    python_and_cuda() {
+      python_address
+      cuda_address
+    }
+    at_once cpp_thread cpp_address python_and_cuda parity_address
+    ;;
+esac

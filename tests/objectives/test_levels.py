@@ -36,7 +36,7 @@ def make_task(objective: Unlearning) -> rledit.Task:
 
 def edit(objective: Unlearning) -> rledit.Result:
     world = rledit.ShiftWorld(make_task(objective), num_envs=64, rank=2)
-    return rledit.PPO(world, seed=0).train(2560)
+    return rledit.PPO(world, seed=0).train(1280)
 
 
 def chosen(result: rledit.Result) -> dict[str, Any]:

@@ -95,7 +95,7 @@ def recall_by_scikit_learn(task: rledit.Task, edit: rledit.Edit) -> float:
 def test_no_probe_finds_what_is_held_to_a_level() -> None:
     objective = rledit.Unlearning(probe=0.6, nearest=0.6, classifier="logistic")
     env = rledit.ShiftWorld(hidden_task(objective), num_envs=16, rank=4)
-    result = rledit.GradientSearch(env, restarts=1, learning_rate=0.05).train(300)
+    result = rledit.GradientSearch(env, restarts=1, learning_rate=0.05).train(165)
     after, before = chosen(result), env.engine.initial_metrics
     assert recall_by_scikit_learn(env.engine.task, result.edit) < 0.75
     assert before["probe_recall"] > 0.9
