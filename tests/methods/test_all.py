@@ -93,7 +93,7 @@ def test_nothing_of_the_callers_is_touched_and_runs_repeat(name: str, with_modes
     before = deepcopy(problem.model.state_dict())
     modes = [module.training for module in problem.model.modules()]
     random = torch.get_rng_state()
-    budget = Budget(candidates=44 if name.endswith("gradient") else 128, epochs=1)
+    budget = Budget(candidates=22 if name.endswith("gradient") else 128, epochs=1)
     try:
         results = []
         for _ in range(2):
@@ -158,6 +158,7 @@ def test_a_model_that_is_nan_throughout_is_refused(plain: Problem) -> None:
         METHODS["gradient_ascent"](lost, Budget(epochs=1), 0)
 
 
+@pytest.mark.slow
 def test_convolutions_and_batch_norm() -> None:
     """All methods run on a network of patches, batch norm and no bias in the head."""
 
