@@ -121,11 +121,10 @@ void Layers::multiply_stack(int64_t tile, int64_t count, Scratch& scratch) const
   product.panel = scratch.panel.get();
   product.bias = scratch.bias.empty() ? nullptr : scratch.bias.data();
   product.out = floats(scratch.stacked);
-  product.depth = product.split_depth = layer(0).inputs;
   product.rows = static_cast<int>(count * layer(0).outputs);
   product.nonlinearity = layer(0).nonlinearity;
   product.operands = tail_.operands[0];
-  kernels_.multiply(product);
+  multiply_panel(kernels_, product, layer(0).inputs);
 }
 
 // Layer l of candidate n on some tiles, with weights that are packed already or formed on the way.
@@ -150,7 +149,6 @@ void Layers::form_and_multiply(int64_t n, size_t l, const char* in, int64_t tile
   const int64_t together = panels_formed_together(kernels_, operands, layer) * kernels_.panel_rows;
   const PanelSource whole = edited(n, l);
   Product product{};
-  product.depth = product.split_depth = layer.inputs;
   product.nonlinearity = layer.nonlinearity;
   product.operands = operands;
   for (int64_t first = 0; first < layer.outputs; first += together) {
@@ -171,7 +169,7 @@ void Layers::form_and_multiply(int64_t n, size_t l, const char* in, int64_t tile
         product.rows = rows_of_panel(row, last);
         product.bias = layer.bias != nullptr ? layer.bias + row : nullptr;
         product.out = out + (t * layer.outputs + row) * kTile;
-        kernels_.multiply(product);
+        multiply_panel(kernels_, product, layer.inputs);
         product.panel = static_cast<const char*>(product.panel) + panel_bytes;
       }
     }

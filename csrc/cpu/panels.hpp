@@ -18,6 +18,30 @@ inline int64_t panel_bytes(const Kernels& kernels, Operands operands, int64_t ro
   return paired_bytes(stored_rows(kernels, operands, rows), depth) * (operands == Operands::split ? 2 : 1);
 }
 
+// How much of the depth is multiplied at a time: what a tile has of it stays in cache.
+inline int64_t depth_step(Operands operands, int64_t depth) {
+  constexpr int64_t kPartBytes = int64_t{128} << 10;  // of a tile: a share of the L2 cache
+  const int64_t part = kPartBytes / tile_offset(operands, 1) / (operands == Operands::split ? 2 : 1);
+  return depth > part + part / 2 ? part : depth;  // by nothing else: sums must not depend on the batch
+}
+
+// One panel with one tile, with the bits that Panels::multiply gives. `whole` has all but depths. Tiles of AMX
+// sum each part from zero, so that parts tell; other products go on from the sums of the part before.
+inline void multiply_panel(const Kernels& kernels, const Product& whole, int64_t depth) {
+  const int64_t step = is_paired(whole.operands) ? depth_step(whole.operands, depth) : depth;
+  const int64_t stored = stored_rows(kernels, whole.operands, whole.rows);
+  for (int64_t k = 0; k < depth; k += step) {
+    Product product = whole;
+    product.split_depth = depth;
+    product.depth = std::min(step, depth - k);
+    product.tile = static_cast<const char*>(whole.tile) + tile_offset(whole.operands, k);
+    product.panel = static_cast<const char*>(whole.panel) + panel_offset(whole.operands, stored, k);
+    if (k > 0) product.initial = whole.out;
+    if (k + step < depth) product.nonlinearity = Nonlinearity::identity;
+    kernels.multiply(product);
+  }
+}
+
 class Panels {
  public:
   Panels(const Kernels& kernels, Operands operands, int64_t rows, int64_t depth)
@@ -58,12 +82,9 @@ class Panels {
   const char* panel() const { return memory_.get(); }
 
  private:
-  static constexpr int64_t kPartBytes = int64_t{128} << 10;  // of a tile: a share of the L2 cache
-
   void multiply(const Product& whole, int64_t rows, int64_t tiles) const {
-    const int64_t part = kPartBytes / tile_offset(operands_, 1) / (operands_ == Operands::split ? 2 : 1);
-    const bool in_parts = depth_ > part + part / 2;  // by nothing else: sums must not depend on the batch
-    const int64_t step = in_parts ? part : depth_;
+    const int64_t step = depth_step(operands_, depth_);
+    const bool in_parts = step < depth_;
     const int64_t bytes = tile_bytes(operands_, depth_);
     for (int64_t k = 0; k < depth_; k += step) {
       Product product = whole;

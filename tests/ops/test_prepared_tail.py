@@ -84,7 +84,7 @@ def test_the_bits_of_a_fresh_tail(shape: dict[str, Any], world: str, precision: 
 def test_large_layers_give_the_same_bits_packed_or_formed_on_the_way(precision: str, isa: str) -> None:
     """Where nothing is edited they are formed, the first also in blocks; zero factors want them packed."""
     _native.select_isa(isa)
-    arguments = tail(samples=130, candidates=1, inputs=900, hidden=1000, classes=530)
+    arguments = tail(samples=130, candidates=1, inputs=1600, hidden=1000, classes=530)
     arguments |= {"precision": precision, "wanted": ["correct", "loss"]}
     arguments["lefts"][0][:] = 0
     prepared = prepare(arguments)
