@@ -180,3 +180,4 @@ def test_convolutions_and_batch_norm() -> None:
         result = entry(problem, Budget(candidates=128, epochs=1), 0)
         with torch.no_grad():
             assert result.model(images).isfinite().all(), name
+        assert all(parameter.is_contiguous() for parameter in result.model.parameters()), name
