@@ -4,9 +4,12 @@
     python -m benchmarks.sample_forgetting --dataset mnist5k --seeds 1     # few images, no download
 
 The network is trained on a part of the training images without shifting them, for many epochs, so that it
-knows them better than others. A random tenth of these is to be forgotten: the loss attack (forgotten against
-never seen) shall find no more than in a network retrained without them, and accuracy shall stay. Each row
-edits other layers, in ShiftWorld, with the same level of membership, by PPO or by gradients.
+knows them better than others. To have something to learn by heart, a share of all labels is drawn at random,
+also of those of images that are never seen (C. Zhang et al., "Understanding deep learning requires rethinking
+generalization", ICLR 2017, arXiv:1611.03530). A random tenth of the training images is to be forgotten: the
+loss attack (forgotten against never seen) shall find no more than in a network retrained without them, and
+accuracy shall stay. Each row edits other layers, in ShiftWorld, with the same level of membership, by PPO or
+by gradients.
 
 Three disjoint sets of never-seen images: of the training set for the reward and for the choice, and the test
 images for the table. The images to forget are halved likewise for reward and choice; the table attacks all.
@@ -76,8 +79,9 @@ class Images:
 def main(
     dataset: Literal["mnist", "mnist5k"] = "mnist",
     data_root: Path | None = None,
-    images: int = 20_000,
-    epochs: int = 40,
+    images: int = 10_000,
+    epochs: int = 60,
+    noise: float = 0.2,
     seeds: int = 3,
     level: float = 0.505,
     folder: Path = ROOT / "runs" / "sample-forgetting",
@@ -89,6 +93,7 @@ def main(
         data_root: folder with the data set.
         images: that the network is trained on; a tenth of them is to be forgotten.
         epochs: of its training.
+        noise: share of labels that are drawn anew, among all classes. Test accuracy is of true labels.
         seeds: of networks, splits and searches.
         level: of membership, that edits are held to.
         folder: where what is done is kept.
@@ -97,29 +102,31 @@ def main(
     loaded = load(dataset, data_root)
     rows: list[dict[str, Any]] = []
     for seed in range(seeds):
-        path = folder / f"{dataset}-{images}-{epochs}-{level}-{seed}.json"
+        path = folder / f"{dataset}-{images}-{epochs}-{noise}-{level}-{seed}.json"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(path, {"rows": _seed(loaded, images, epochs, level, seed, console)})
+            write_json(path, {"rows": _seed(loaded, images, epochs, noise, level, seed, console)})
         rows += json.loads(path.read_text())["rows"]
     whole = dataset == "mnist" and seeds >= 3
     name = f"sample-forgetting-{dataset}" + ("" if whole else "-partial")
     command = (
         f"python -m benchmarks.sample_forgetting --dataset {dataset} --images {images} --epochs {epochs} "
-        f"--seeds {seeds} --level {level}"
+        f"--noise {noise} --seeds {seeds} --level {level}"
     )
     RESULTS.mkdir(exist_ok=True)
-    write(name, command, _table(rows, images, epochs), {"rows": rows}, _NOTE.format(level=level))
+    write(name, command, _table(rows, images, epochs, noise), {"rows": rows}, _NOTE.format(level=level))
 
 
 def _seed(
-    loaded: Dataset, images: int, epochs: int, level: float, seed: int, console: Console
+    loaded: Dataset, images: int, epochs: int, noise: float, level: float, seed: int, console: Console
 ) -> list[dict[str, Any]]:
     """All rows of one seed."""
     parts = _images(loaded, images, seed)
     inputs = models.normalize(loaded.name, loaded.train.images)
-    test = models.normalize(loaded.name, loaded.test.images), loaded.test.labels
-    labels = loaded.train.labels
+    shown_test = models.normalize(loaded.name, loaded.test.images)
+    labels, drawn = (
+        _drawn(part.labels, noise, seed + i) for i, part in enumerate((loaded.train, loaded.test))
+    )
     recipe = replace(HYPERPARAMETERS[loaded.name], epochs=epochs, max_shift=0, weight_decay=0.0)
 
     def shown(rows: Tensor) -> Labeled:
@@ -131,11 +138,18 @@ def _seed(
         train_classifier(model, inputs[rows], labels[rows], seed=seed, **asdict(recipe))
         return model.eval()
 
+    asked = {
+        "forget": shown(parts.forget),
+        "retain": shown(parts.retain),
+        "test": (shown_test, loaded.test.labels),
+    }
+
     def judged(model: nn.Module, name: str, **more: Any) -> dict[str, Any]:
         return {
             "name": name,
             "seed": seed,
-            **_judge(model, {"forget": shown(parts.forget), "retain": shown(parts.retain), "test": test}),
+            **{f"{group}_accuracy": _accuracy(model, *of) for group, of in asked.items()},
+            "membership_auc": _membership(model, shown(parts.forget), (shown_test, drawn)),
             **more,
         }
 
@@ -190,34 +204,44 @@ def _split(inputs: Tensor, labels: Tensor, parts: Images, half: int) -> rledit.S
     return rledit.Samples(inputs[rows], labels[rows], groups)
 
 
-@torch.no_grad()
-def _judge(model: nn.Module, asked: dict[str, Labeled]) -> dict[str, float]:
-    """Accuracies, and the loss attack on what is to be forgotten against the test images."""
-    logits = {
-        name: torch.cat([model(part) for part in inputs.split(2000)]) for name, (inputs, _) in asked.items()
-    }
-    accuracy = {
-        f"{name}_accuracy": float((logits[name].argmax(1) == labels).double().mean())
-        for name, (_, labels) in asked.items()
-    }
-    members, others = len(logits["forget"]), len(logits["test"])
-    both = torch.cat([logits["forget"], logits["test"]])[None]
-    bins = loss_bins(both, torch.cat([asked["forget"][1], asked["test"][1]]))
-    mine = torch.arange(members + others) < members
+def _drawn(labels: Tensor, noise: float, seed: int) -> Tensor:
+    """A share of the labels drawn anew."""
+    generator = torch.Generator().manual_seed(seed)
+    anew = torch.randint(int(labels.max()) + 1, labels.shape, generator=generator)
+    return torch.where(torch.rand(labels.shape, generator=generator) < noise, anew, labels)
+
+
+def _accuracy(model: nn.Module, inputs: Tensor, labels: Tensor) -> float:
+    return float((_logits(model, inputs).argmax(1) == labels).double().mean())
+
+
+def _membership(model: nn.Module, members: Labeled, others: Labeled) -> float:
+    """The AUC of the loss attack."""
+    sizes = len(members[1]), len(others[1])
+    logits = torch.cat([_logits(model, inputs) for inputs, _ in (members, others)])
+    bins = loss_bins(logits[None], torch.cat([members[1], others[1]]))
+    mine = torch.arange(sum(sizes)) < sizes[0]
     pairs = lower_loss_pairs(bins, torch.stack([mine, ~mine]))[0]
-    return {**accuracy, "membership_auc": float(pairs[0, 1]) / (2 * members * others)}
+    return float(pairs[0, 1]) / (2 * sizes[0] * sizes[1])
+
+
+@torch.no_grad()
+def _logits(model: nn.Module, inputs: Tensor) -> Tensor:
+    return torch.cat([model(part) for part in inputs.split(2000)])
 
 
 _NOTE = (
     "Mean and standard deviation over seeds. Membership AUC: the loss attack, images to forget against test "
-    "images; 0.5 finds nothing. Level kept: by how many of the edits, on the images that chose them ({level} "
-    "or as far below 0.5). Seconds: medians, with the preparation of the task."
+    "images; 0.5 finds nothing. Accuracy on forget and retain is of the labels that were trained on. Level "
+    "kept: by how many of the edits, on the images that chose them ({level} or as far below 0.5). Seconds: "
+    "medians, with the preparation of the task."
 )
 
 
-def _table(rows: list[dict[str, Any]], images: int, epochs: int) -> Table:
+def _table(rows: list[dict[str, Any]], images: int, epochs: int, noise: float) -> Table:
     table = Table(
-        title=f"Single samples: a tenth of {images:,} images that a network has seen {epochs} times"
+        title=f"Single samples: a tenth of {images:,} images that a network has seen {epochs} times, "
+        f"{noise:.0%} of labels drawn at random"
     )
     table.add_column("")
     for header in ("membership AUC", "from retrained", "forget", "retain", "test", "level kept", "seconds"):

@@ -90,13 +90,13 @@ def scores(logits: Tensor, labels: Tensor) -> Tensor:
     """How much each sample looks like a member, by loss, confidence and entropy: float64 [3, S].
 
     Args:
-        logits: [S, C], NaN nowhere.
+        logits: [S, C], NaN and +inf nowhere.
         labels: int64 [S].
 
     Raises:
-        ValueError: for NaN.
+        ValueError: for NaN or +inf.
     """
-    if bool(logits.isnan().any()):
+    if bool((logits.isnan() | logits.isposinf()).any()):
         raise ValueError("model: its logits are not numbers")
     log = logits.double().log_softmax(1)
     probabilities = log.exp()

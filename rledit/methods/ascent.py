@@ -28,7 +28,8 @@ def gradient_ascent(problem: UnlearningProblem, budget: Budget, seed: int) -> Me
 
     "Negative gradient" of A. Golatkar et al., CVPR 2020, arXiv:1911.04933; also A. Thudi et al.,
     "Unrolling SGD", EuroS&P 2022, arXiv:2109.13398. Settings of J. Jia et al., arXiv:2304.04934:
-    5 epochs, rate 1e-4 (searched in 1e-5..1e-3), batches of 256. We add a rate of 1e-2 for small networks.
+    5 epochs, rate 1e-4 (searched in 1e-5..1e-3), batches of 256. We add rates of 3e-3 and 1e-2 for small
+    networks.
     """
     data = group_data(problem.model, problem.train, "forget")
 
@@ -40,7 +41,7 @@ def gradient_ascent(problem: UnlearningProblem, budget: Budget, seed: int) -> Me
 
         return descent, lambda _: descent.epoch(len(data), 256, loss)
 
-    grid = [{"rate": rate} for rate in (1e-4, 1e-5, 1e-3, 1e-2)]
+    grid = [{"rate": rate} for rate in (1e-4, 1e-5, 1e-3, 3e-3, 1e-2)]
     return descend_each(problem, grid, budget.epochs or 5, begin)
 
 

@@ -53,12 +53,13 @@ def _lay_out(model: nn.Module, memory_format: torch.memory_format) -> None:
 
 
 def hits_of(model: nn.Module, samples: Samples) -> Tensor | None:
-    """Whether each sample's highest logit is its label's, bool [S] on the CPU; None where a logit is NaN."""
+    """Whether each sample's highest logit is its label's, bool [S] on the CPU; None where a logit is NaN or
+    has overflowed to +inf."""
     device, hits, start = device_of(model), [], 0
     with torch.no_grad(), mode(model, training=False):
         for part in samples.batches(1000):
             logits = model(part.to(device))
-            if bool(logits.isnan().any()):
+            if bool((logits.isnan() | logits.isposinf()).any()):
                 return None
             hits.append(logits.argmax(1).cpu() == samples.labels[start : start + len(part)])
             start += len(part)
@@ -66,7 +67,7 @@ def hits_of(model: nn.Module, samples: Samples) -> Tensor | None:
 
 
 def class_value(model: nn.Module, validation: Samples) -> float:
-    """Retain accuracy minus forget accuracy, -1..1; -inf where a logit is NaN."""
+    """Retain accuracy minus forget accuracy, -1..1; -inf where a logit is no number, see :func:`hits_of`."""
     hits = hits_of(model, validation)
     if hits is None:
         return -math.inf
@@ -124,11 +125,11 @@ class Tuning:
         """The best of all.
 
         Raises:
-            FloatingPointError: if none has logits that are numbers.
+            FloatingPointError: if none has logits that are numbers, see :func:`hits_of`.
         """
         if self._best is None:
             raise FloatingPointError(
-                f"all {self.evaluations} settings that were tried give logits that are NaN; "
+                f"all {self.evaluations} settings that were tried give logits that are NaN or infinite; "
                 "are those of the model itself numbers?"
             )
         model, settings = self._best

@@ -65,6 +65,12 @@ def test_all_members_may_be_asked() -> None:
     assert Membership(whole=True)(network(), data) == Membership()(network(), data)
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_logits_that_are_no_numbers_are_refused(value: float) -> None:
+    with pytest.raises(ValueError, match="its logits are not numbers"):
+        scores(torch.tensor([[0.0, value]]), torch.tensor([0]))
+
+
 def test_scores_of_one_sample() -> None:
     logits = torch.tensor([[0.0, math.log(3)]])
     loss, confidence, entropy = scores(logits, torch.tensor([0]))[:, 0].tolist()

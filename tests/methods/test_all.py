@@ -63,7 +63,7 @@ def slow(name: str) -> object:
     return pytest.param(name, marks=[pytest.mark.slow] * name.endswith(("levels", "gradient")))
 
 
-@pytest.mark.parametrize("name", map(slow, FORGETFUL))
+@pytest.mark.parametrize("name", [slow(name) for name in FORGETFUL])
 def test_forgets_and_keeps_the_rest(name: str, plain: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
     problem, test = plain
     if name in PUBLISHED_ALONE:
@@ -146,11 +146,12 @@ def test_methods_without_gradients_take_none(
     assert METHODS[name](problem, Budget(candidates=128), 0).steps == 0
 
 
-def test_a_model_that_is_nan_throughout_is_refused(plain: Problem) -> None:
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_model_that_gives_no_numbers_is_refused(value: float, plain: Problem) -> None:
     problem, _ = plain
     broken = deepcopy(problem.model)
     with torch.no_grad():
-        broken[2].bias.fill_(torch.nan)
+        broken[2].bias.fill_(value)
     lost = UnlearningProblem(
         broken, problem.train, problem.reward, problem.validation, problem.classes, problem.targets, (1,)
     )
