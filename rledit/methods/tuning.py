@@ -49,7 +49,7 @@ def trainable_copy(model: nn.Module) -> nn.Module:
 def _lay_out(model: nn.Module, memory_format: torch.memory_format) -> None:
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
-            module.to(memory_format=memory_format)
+            module.to(memory_format=memory_format)  # type: ignore[call-overload]  # which torch's hints lack
 
 
 def hits_of(model: nn.Module, samples: Samples) -> Tensor | None:

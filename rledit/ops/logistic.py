@@ -6,8 +6,12 @@ differentiated by what a probe of its features comes to know.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 STEPS = 48
 """Of a probe that is counted: after so many it recalls, to a few in a hundred, what it would after thousands,
@@ -37,22 +41,86 @@ def logistic_weights(features: Tensor, targets: Tensor, penalty: float, steps: i
 
     Returns:
         [N, D + 1, C]. NaN where the features are not finite, or the system is not positive definite.
+        Differentiable once.
     """
-    samples, classes = targets.shape
-    penalties = features.new_full((features.shape[2],), penalty)
-    penalties[-1] = penalty / 1000  # enough to keep the system definite
-    bound = features.mT @ features / (2 * samples) + penalties.diag()
-    factor, failed = torch.linalg.cholesky_ex(bound)
-    weights = torch.cholesky_solve(features.mT @ (targets - 1 / classes) / samples, factor)
-    ahead, pace = weights, 1.0
+    weights: Tensor = _LogisticWeights.apply(features, targets, penalty, steps)  # type: ignore[no-untyped-call]
+    return weights
+
+
+class _LogisticWeights(torch.autograd.Function):
+    """The steps, and their adjoint by hand, in about half the time of autograd's, which adds up a gradient of
+    the features after each of several operations of each step. Here these are one product in the end.
+
+    Scores lie class by class, [N, C, n], so that a softmax runs over samples side by side.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, targets: Tensor, penalty: float, steps: int) -> Tensor:
+        samples, classes = targets.shape
+        across, wanted = features.mT.contiguous(), targets.T.contiguous()  # [N, D + 1, n], [C, n]
+        penalties = features.new_full((features.shape[2], 1), penalty)
+        penalties[-1] = penalty / 1000  # enough to keep the system definite
+        bound = across @ features / (2 * samples) + penalties[:, 0].diag()
+        factor, failed = torch.linalg.cholesky_ex(bound)
+        weights = torch.cholesky_solve(across @ (targets - 1 / classes) / samples, factor)
+        start, ahead = weights, weights
+        taped: list[tuple[Tensor, Tensor, Tensor]] = []  # where a step began, its probabilities, and itself
+        for pull in _pulls(steps):
+            probabilities = (ahead.mT @ across).softmax(1)
+            slope = across @ (wanted - probabilities).mT / samples - penalties * ahead
+            step = torch.cholesky_solve(slope, factor)
+            if ctx.needs_input_grad[0]:
+                taped.append((ahead, probabilities, step))
+            stepped = ahead + step
+            ahead = stepped + pull * (stepped - weights)
+            weights = stepped
+        failures = (failed != 0)[:, None, None]
+        ctx.save_for_backward(features, targets, factor, penalties, start, failures)
+        ctx.taped, ctx.steps = taped, steps
+        return weights.masked_fill(failures, torch.nan)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, None, None, None]:
+        features, targets, factor, penalties, start, failures = ctx.saved_tensors
+        samples, classes = targets.shape
+        across, wanted = features.mT.contiguous(), targets.T.contiguous()
+        slope = slope.masked_fill(failures, 0.0)
+        of_ahead = torch.zeros_like(slope)
+        of_weights = torch.zeros_like(slope)  # of those before the ones that a step has come to
+        lefts, rights, solved = [], [], []  # the features' gradient is the sum of left^T @ right^T
+        for pull, (ahead, probabilities, step) in zip(
+            reversed(list(_pulls(ctx.steps))), reversed(ctx.taped), strict=True
+        ):
+            of_stepped = slope + of_weights + (1 + pull) * of_ahead
+            of_weights = -pull * of_ahead
+            moved = torch.cholesky_solve(of_stepped, factor)
+            of_wrong = moved.mT @ across / samples  # [N, C, n]
+            mean = (probabilities * of_wrong).sum(1, keepdim=True)
+            of_scores = probabilities * (mean - of_wrong)
+            lefts += [(wanted - probabilities) / samples, of_scores]
+            rights += [moved, ahead]
+            solved.append((moved, step))
+            of_ahead = of_stepped - penalties * moved + across @ of_scores.mT
+            slope = torch.zeros_like(slope)
+        first = torch.cholesky_solve(slope + of_weights + of_ahead, factor)
+        solved.append((first, start))
+        lefts.append(((wanted - 1 / classes) / samples).expand(len(features), -1, -1))
+        rights.append(first)
+        moved, step = (torch.cat(parts, 2) for parts in zip(*solved, strict=True))
+        of_bound = -moved @ step.mT
+        gradient = torch.cat(lefts, 1).mT @ torch.cat(rights, 2).mT
+        gradient += features @ (of_bound + of_bound.mT) / (2 * samples)
+        return gradient.masked_fill(failures, torch.nan), None, None, None
+
+
+def _pulls(steps: int) -> Iterator[float]:
+    """How far each step is carried on in the direction that the weights have moved."""
+    pace = 1.0
     for _ in range(steps):
-        wrong = targets - (features @ ahead).softmax(-1)
-        slope = features.mT @ wrong / samples - penalties[:, None] * ahead
-        stepped = ahead + torch.cholesky_solve(slope, factor)
-        next_pace = (1 + (1 + 4 * pace * pace) ** 0.5) / 2
-        ahead = stepped + (pace - 1) / next_pace * (stepped - weights)
-        weights, pace = stepped, next_pace
-    return weights.masked_fill((failed != 0)[:, None, None], torch.nan)
+        following = (1 + (1 + 4 * pace * pace) ** 0.5) / 2
+        yield (pace - 1) / following
+        pace = following
 
 
 def standardized(learned: Tensor, judged: Tensor) -> tuple[Tensor, Tensor]:

@@ -74,6 +74,53 @@ def test_it_does_not_swing_where_classes_overlap(classes: int, steps: int) -> No
         assert ours == pytest.approx(expected, abs=0.1)
 
 
+def by_autograd(features: Tensor, targets: Tensor, penalty: float, steps: int) -> Tensor:
+    """The same steps, written down as they are."""
+    samples, classes = targets.shape
+    penalties = features.new_full((features.shape[2],), penalty)
+    penalties[-1] = penalty / 1000
+    bound = torch.linalg.inv(features.mT @ features / (2 * samples) + penalties.diag())
+    weights = bound @ (features.mT @ (targets - 1 / classes) / samples)
+    ahead, pace = weights, 1.0
+    for _ in range(steps):
+        wrong = targets - (features @ ahead).softmax(-1)
+        stepped = ahead + bound @ (features.mT @ wrong / samples - penalties[:, None] * ahead)
+        next_pace = (1 + (1 + 4 * pace * pace) ** 0.5) / 2
+        ahead = stepped + (pace - 1) / next_pace * (stepped - weights)
+        weights, pace = stepped, next_pace
+    return weights
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2, 9])
+@pytest.mark.parametrize("classes", [2, 5])
+def test_weights_and_slopes_are_those_of_the_steps(classes: int, steps: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(40) % classes
+    features = torch.randn(3, 40, 6, generator=generator, dtype=torch.float64)
+    seen, _ = standardized(features, features)
+    seen.requires_grad_()
+    targets = F.one_hot(labels).double()
+    toward = torch.randn(3, 7, classes, generator=generator, dtype=torch.float64)
+    found = []
+    for weights in (logistic_weights(seen, targets, 1e-2, steps), by_autograd(seen, targets, 1e-2, steps)):
+        found.append((weights, *torch.autograd.grad((weights * toward).sum(), seen)))
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-10)
+
+
+def test_features_that_are_not_finite_spoil_their_own_candidate_alone() -> None:
+    features, labels = clouds(40)
+    both = torch.stack([features, features])
+    both[1, 0, 0] = torch.inf
+    seen, _ = standardized(both, both)
+    seen.requires_grad_()
+    weights = logistic_weights(seen, F.one_hot(labels).float(), 1e-3, 4)
+    (slope,) = torch.autograd.grad(weights[0].sum(), seen)
+    assert weights[0].isfinite().all()
+    assert slope[0].isfinite().all()
+    assert weights[1].isnan().all()
+
+
 def test_it_can_be_differentiated() -> None:
     features, labels = clouds(24, width=2, classes=3)
     targets = F.one_hot(labels[::2]).double()
