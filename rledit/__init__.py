@@ -17,14 +17,15 @@ __version__ = "0.2.0.dev0"
 
 from . import _moved
 from ._native import num_threads, set_num_threads
-from .edits import Edit, EditFileError, Ledger
+from .edits import Edit, EditFileError, Ledger, LedgerFileError
 from .engine import Engine
+from .extras import MissingExtraError
 from .objectives import Debias, Function, Objective, Unlearning
 from .ops.rules import EditRule
 from .policies import Policy
-from .ppo import PPO, PPOConfig, Result
+from .ppo import PPO, AgentLostError, NotFiniteError, PPOConfig, Result
 from .samples import Samples, forget_groups
-from .scoring import Scorer
+from .scoring import MismatchError, Scorer, TracingError
 from .search import CMAES, ES, TPE, GradientSearch, HillClimbing, RandomSearch, Search, SearchEnded, SepCMAES
 from .tally import Tally
 from .task import Task
@@ -42,6 +43,7 @@ __all__ = [
     "ES",
     "PPO",
     "TPE",
+    "AgentLostError",
     "Debias",
     "Edit",
     "EditFileError",
@@ -51,7 +53,11 @@ __all__ = [
     "GradientSearch",
     "HillClimbing",
     "Ledger",
+    "LedgerFileError",
     "MaskWorld",
+    "MismatchError",
+    "MissingExtraError",
+    "NotFiniteError",
     "Objective",
     "PPOConfig",
     "Policy",
@@ -65,6 +71,7 @@ __all__ = [
     "ShiftWorld",
     "Tally",
     "Task",
+    "TracingError",
     "Unlearning",
     "World",
     "__version__",

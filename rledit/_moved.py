@@ -40,6 +40,7 @@ MOVED = {
 """Modules of 0.1 by their names within rledit, and where they are now, with all that lay in them."""
 
 NAMES = {
+    "edit": {"World": "ops.rules:Kind"},
     "edit_weights": {"listed": "targets"},
     "ppo.policy": {
         "Agent": "ppo.agent",
@@ -50,7 +51,7 @@ NAMES = {
     "ppo.selection": {"Elites": "search.elites", "Selection": "search.result", "mean_actions": "ppo.trainer"},
     "training": {"seeded": "runtime"},
 }
-"""What went elsewhere than the module that it was in."""
+"""What went elsewhere than the module that it was in; behind a colon, under another name."""
 
 RENAMED = {
     "zoo.data": {"LabelledImages": "LabeledImages"},
@@ -96,7 +97,9 @@ class _Alias(Loader):
             if self._new.removeprefix(_PREFIX) in RENAMED:
                 together.__getattr__ = module.__getattr__  # type: ignore[method-assign]
             for name, home in elsewhere.items():
-                setattr(together, name, getattr(importlib.import_module(_PREFIX + home), name))
+                place, _, renamed_to = home.partition(":")
+                found = getattr(importlib.import_module(_PREFIX + place), renamed_to or name)
+                setattr(together, name, found)
             module = together
         self._own_spec = module.__spec__
         return module

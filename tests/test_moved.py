@@ -23,8 +23,8 @@ def test_an_old_module_is_the_new_one(old: str) -> None:
         module = importlib.import_module(f"rledit.{old}")
     new = importlib.import_module(f"rledit.{MOVED[old]}")
     assert module is new or old in NAMES
-    for name in NAMES.get(old, ()):
-        assert name.isupper() or getattr(module, name).__name__ == name
+    for name, home in NAMES.get(old, {}).items():
+        assert name.isupper() or ":" in home or getattr(module, name).__name__ == name
 
 
 @pytest.mark.parametrize("name", RENAMED)
@@ -52,7 +52,9 @@ def test_what_lay_in_a_package_or_module_moved_with_it() -> None:
         "assert old is new\n"
         "assert rledit.fairness.METRICS is rledit.objectives.METRICS\n"
         "assert rledit.debiasing.evaluation is evaluation\n"
-        "from rledit.edit import Edit\n"
+        "from rledit.edit import Edit, World\n"
+        "from typing import get_args\n"
+        "assert set(get_args(World)) == {'shift', 'mask'}\n"
         "assert Edit is rledit.Edit\n"
     )
     done = run("import warnings\nwarnings.simplefilter('ignore')\n" + program)

@@ -50,10 +50,6 @@ def call(function: Callable[..., Any], arguments: Sequence[str], program: str) -
                 metavar=kind.__name__.upper(),
                 help=helps.get(name),
             )
-        elif get_origin(kind) is Literal:
-            parser.add_argument(
-                option, choices=get_args(kind), required=required, default=default, help=helps.get(name)
-            )
         else:
             raise TypeError(f"{function.__name__}: {name} has a type that no option can have: {kind}")
     return function(**vars(parser.parse_args(list(arguments))))

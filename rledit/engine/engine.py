@@ -162,7 +162,7 @@ class Engine:
     def check_idle(self, method: str) -> None:
         """RuntimeError if a step is under way, or the engine is closed."""
         if self.closed:
-            raise RuntimeError(f"{method}: the world is closed")
+            raise RuntimeError(f"{method}: it is closed")
         if self._pending is not None:
             raise RuntimeError(f"{method}: the previous step has not been waited for")
 
@@ -202,7 +202,7 @@ class Engine:
             RuntimeError: if the engine is closed.
         """
         if self.closed:
-            raise RuntimeError("score_parts: the world is closed")
+            raise RuntimeError("score_parts: it is closed")
         self.layout.check(actions, len(actions), self.device)
         if not 1 <= parts <= len(actions):
             raise ValueError(f"parts: expected 1..{len(actions)}, got {parts}")

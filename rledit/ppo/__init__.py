@@ -9,8 +9,9 @@
 """
 
 from .. import _moved
+from .agent import NotFiniteError
 from .config import PPOConfig
-from .trainer import PPO, Result
+from .trainer import PPO, AgentLostError, Result
 
 
 def __getattr__(name: str) -> object:
@@ -18,4 +19,4 @@ def __getattr__(name: str) -> object:
     return _moved.attribute(__name__, name)
 
 
-__all__ = ["PPO", "PPOConfig", "Result"]
+__all__ = ["PPO", "AgentLostError", "NotFiniteError", "PPOConfig", "Result"]

@@ -24,10 +24,12 @@
 """
 
 from ..targets import check_rank
+from .checking import MismatchError
 from .editable import Editable, EditableFunction, Factors
 from .editable_model import EditableModel
 from .evaluator import Evaluator, FunctionEvaluator, OneByOne
 from .scorer import Scorer
+from .tracing import RowsError, TracingError
 
 __all__ = [
     "Editable",
@@ -36,7 +38,10 @@ __all__ = [
     "Evaluator",
     "Factors",
     "FunctionEvaluator",
+    "MismatchError",
     "OneByOne",
+    "RowsError",
     "Scorer",
+    "TracingError",
     "check_rank",
 ]

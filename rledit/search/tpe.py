@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from threading import RLock
 from typing import Any
 
 import torch
@@ -137,14 +139,29 @@ class TPE(BlackBoxSearch):
         self.trials, self.values = trials, values
 
 
+_ALONE = RLock()
+
+
+def _after_fork() -> None:
+    """In a child: the thread that may have held it is not here."""
+    global _ALONE
+    _ALONE = RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 @contextmanager
 def _quiet(optuna: Any) -> Iterator[None]:
-    """Neither a line for every study nor warnings of options that are experimental in some versions."""
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(max(before, optuna.logging.WARNING))
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            yield
-    finally:
-        optuna.logging.set_verbosity(before)
+    """Neither a line for every study nor warnings of options that are experimental in some versions. Both are
+    switched off for the whole process, so one search at a time; all of this is Python's work anyway."""
+    with _ALONE:
+        before = optuna.logging.get_verbosity()
+        optuna.logging.set_verbosity(max(before, optuna.logging.WARNING))
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                yield
+        finally:
+            optuna.logging.set_verbosity(before)

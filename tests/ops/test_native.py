@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import multiprocessing
 import threading
 import time
@@ -134,16 +133,13 @@ def test_python_goes_on_meanwhile() -> None:
     arguments = tail(samples=20_000, candidates=400)
     _native.set_num_threads(1)
     worker = threading.Thread(target=score_tail, kwargs=arguments)
-    times = [time.perf_counter()]
+    turns = 0
     worker.start()
     while worker.is_alive():
         time.sleep(0.001)
         assert _native.num_threads() == 1  # does not wait for the call either
-        times.append(time.perf_counter())
-    longest = max(b - a for a, b in itertools.pairwise(times))
-    # With the GIL held, the whole call would be one gap.
-    assert longest < 0.5 * (times[-1] - times[0])
-    assert len(times) > 10
+        turns += 1
+    assert turns > 10  # with the GIL held, the whole call would be one
 
 
 @pytest.mark.parametrize("isa", _native.available_isas())

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -61,6 +63,14 @@ def test_finds_an_edit(name: str, kind: type[World]) -> None:
         assert result.history[-1]["reward_mean"] > result.history[0]["reward_mean"] + 0.4
     assert result.candidates == 64 * 40
     assert result.stopped == ""
+
+
+def test_tpe_in_threads_leaves_warnings_and_logging_alone() -> None:
+    optuna = pytest.importorskip("optuna")
+    before = optuna.logging.get_verbosity(), list(warnings.filters)
+    with ThreadPoolExecutor(3) as executor:
+        list(executor.map(lambda seed: make("tpe", seed=seed).train(32), range(6)))
+    assert (optuna.logging.get_verbosity(), list(warnings.filters)) == before
 
 
 def test_tpe_finds_an_ablation() -> None:

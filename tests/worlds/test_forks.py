@@ -83,7 +83,7 @@ def test_a_search(world: World) -> None:
 def test_a_closed_world(world: World) -> None:
     world.step(actions_for(world, 0))
     world.close()
-    assert "the world is closed" in in_child(lambda: bool(world.step(actions_for(world, 0))))
+    assert "it is closed" in in_child(lambda: bool(world.step(actions_for(world, 0))))
 
 
 @pytest.mark.usefixtures("one_thread")  # torch's own threads do not outlive a fork

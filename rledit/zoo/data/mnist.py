@@ -1,7 +1,7 @@
 """MNIST from IDX files: torchvision's folder, a plain folder, or the network.
 
 Source: Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, "Gradient-based learning applied to document
-recognition", Proceedings of the IEEE 86 (1998). Licence of the data: CC BY-SA 3.0.
+recognition", Proceedings of the IEEE 86 (1998). License of the data: CC BY-SA 3.0.
 """
 
 from __future__ import annotations
