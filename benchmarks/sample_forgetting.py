@@ -32,6 +32,7 @@ import torch
 import tyro
 from rich.console import Console
 from rich.table import Table
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import rledit
@@ -54,12 +55,13 @@ LAYERS = {
 PENALTY = 30.0
 """Of membership beyond the level: ten times the default, or what is learned by heart weighs more."""
 
-SEARCHES: list[tuple[str, int, Callable[[Any, int], rledit.Result]]] = [
-    ("PPO", 4, lambda env, seed: rledit.PPO(env, seed=seed).train(6_400)),
-    ("gradients", 4, lambda env, seed: rledit.GradientSearch(env, seed=seed).train(2_200)),
-    ("gradients", 32, lambda env, seed: rledit.GradientSearch(env, seed=seed).train(2_200)),
+SEARCHES: list[tuple[str, int, Callable[[Any, int], rledit.Result], int]] = [
+    ("PPO", 4, lambda env, seed: rledit.PPO(env, seed=seed).train(6_400), 2),
+    ("gradients", 4, lambda env, seed: rledit.GradientSearch(env, seed=seed).train(2_200), 4),
+    ("gradients", 32, lambda env, seed: rledit.GradientSearch(env, seed=seed).train(2_200), 4),
 ]
-"""Name, rank, which is at most what each layer has, and search."""
+"""Name, rank, which is at most what each layer has, search, and for how many of the sets of layers: 6,400
+candidates of a convolution take an hour."""
 
 GROUPS = ("forget", "retain", "test")
 
@@ -103,15 +105,12 @@ def main(
         level: of membership, that edits are held to.
         folder: where what is done is kept.
     """
-    console = Console(stderr=True)
     loaded = load(dataset, data_root)
     rows: list[dict[str, Any]] = []
     for seed in range(seeds):
         path = folder / f"{dataset}-{images}-{epochs}-{noise}-{level}-{seed}.json"
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(path, {"rows": _seed(loaded, images, epochs, noise, level, seed, console)})
-        rows += json.loads(path.read_text())["rows"]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rows += _seed(loaded, path, images, epochs, noise, level, seed)
     whole = dataset == "mnist" and seeds >= 3
     name = f"sample-forgetting-{dataset}" + ("" if whole else "-partial")
     command = (
@@ -123,25 +122,20 @@ def main(
 
 
 def _seed(
-    loaded: Dataset, images: int, epochs: int, noise: float, level: float, seed: int, console: Console
+    loaded: Dataset, path: Path, images: int, epochs: int, noise: float, level: float, seed: int
 ) -> list[dict[str, Any]]:
-    """All rows of one seed."""
+    """All rows of one seed; each is kept as soon as it is there, and so are the networks."""
+    rows: list[dict[str, Any]] = json.loads(path.read_text())["rows"] if path.exists() else []
     parts = _images(loaded, images, seed)
     inputs = models.normalize(loaded.name, loaded.train.images)
     shown_test = models.normalize(loaded.name, loaded.test.images)
     labels, drawn = (
-        _drawn(part.labels, noise, seed + i) for i, part in enumerate((loaded.train, loaded.test))
+        _drawn(part.labels, noise, 2 * seed + i) for i, part in enumerate((loaded.train, loaded.test))
     )
     recipe = replace(HYPERPARAMETERS[loaded.name], epochs=epochs, max_shift=0, weight_decay=0.0)
 
     def shown(rows: Tensor) -> Labeled:
         return inputs[rows], labels[rows]
-
-    def train(rows: Tensor) -> nn.Module:
-        torch.manual_seed(seed)
-        model = models.build("mnist_cnn")
-        train_classifier(model, inputs[rows], labels[rows], seed=seed, **asdict(recipe))
-        return model.eval()
 
     asked = {
         "forget": shown(parts.forget),
@@ -149,47 +143,57 @@ def _seed(
         "test": (shown_test, loaded.test.labels),
     }
 
-    def judged(model: nn.Module, name: str, **more: Any) -> dict[str, Any]:
-        return {
+    def keep(model: nn.Module, name: str, **more: Any) -> None:
+        row = {
             "name": name,
             "seed": seed,
             **{f"{group}_accuracy": _accuracy(model, *of) for group, of in asked.items()},
             "membership_auc": _membership(model, shown(parts.forget), (shown_test, drawn)),
             **more,
         }
+        rows.append(row)
+        write_json(path, {"rows": rows})
+        Console(stderr=True).print(row, highlight=False)
 
-    started = time.perf_counter()
-    model = train(torch.cat([parts.forget, parts.retain]))
-    rows = [judged(model, "unedited", seconds=time.perf_counter() - started)]
-    console.print(rows[-1], highlight=False)
-    started = time.perf_counter()
-    rows.append(judged(train(parts.retain), "retrained", seconds=time.perf_counter() - started))
-    console.print(rows[-1], highlight=False)
+    def trained(name: str, chosen: Tensor) -> nn.Module:
+        torch.manual_seed(seed)
+        model = models.build("mnist_cnn")
+        weights = path.with_name(f"{path.stem}-{name}.safetensors")
+        if weights.exists():
+            model.load_state_dict(load_file(weights))
+            return model.eval()
+        started = time.perf_counter()
+        train_classifier(model, inputs[chosen], labels[chosen], seed=seed, **asdict(recipe))
+        save_file(model.state_dict(), weights)
+        keep(model.eval(), name, seconds=time.perf_counter() - started)
+        return model
+
+    model = trained("unedited", torch.cat([parts.forget, parts.retain]))
+    trained("retrained", parts.retain)
     reward, choice = (_split(inputs, labels, parts, half) for half in (0, 1))
-    for search, most, run in SEARCHES:
-        for layers, targets in LAYERS.items():
+    for search, most, run, sets in SEARCHES:
+        for layers, targets in list(LAYERS.items())[:sets]:
+            rank = min(most, *(min(model.get_parameter(f"{t}.weight").flatten(1).shape) for t in targets))
+            name = f"{layers}, rank {rank}, {search}"
+            if any(row["name"] == name for row in rows):
+                continue
             # Wrong answers to all of them would tell that they are being hidden.
             objective = rledit.Unlearning(forget_weight=0.0, membership=level, penalty=PENALTY)
             started = time.perf_counter()
             task = rledit.Task(model, targets, reward, objective, choice)
-            rank = min(most, *(min(weight.shape) for weight in task.weights().values()))
             result = run(rledit.ShiftWorld(task, num_envs=128, rank=rank, final_obs=False), seed)
             seconds = time.perf_counter() - started
             edited = deepcopy(model)
             result.edit.apply_(edited)
             figures: Any = result.edit.metrics["validation"]
             auc = figures["after"]["loss_auc"]
-            kept = max(auc, 1 - auc) <= level
-            rows.append(
-                judged(
-                    edited,
-                    f"{layers}, rank {rank}, {search}",
-                    seconds=seconds,
-                    kept=kept,
-                    candidates=result.candidates,
-                )
+            keep(
+                edited,
+                name,
+                seconds=seconds,
+                kept=max(auc, 1 - auc) <= level,
+                candidates=result.candidates,
             )
-            console.print(rows[-1], highlight=False)
     return rows
 
 
