@@ -25,8 +25,8 @@ class Task:
     The task keeps a private copy of the model, in eval mode: the caller's model is never changed, and later
     changes to it do not reach the task. Half-precision weights are computed with in float32. Forward hooks
     that only watch (they return nothing and change nothing) are not part of the copy; hooks that act are,
-    with copies of the variables that they hold. torch's modes around the call (no_grad, inference_mode, autocast,
-    a default dtype or device) make no difference.
+    with copies of the variables that they hold. torch's modes around the call (no_grad, inference_mode,
+    autocast, a default dtype or device) make no difference.
 
     Memory: one copy of the model, in its own precision but for targets and the layers of a fused tail, which
     are float32. While candidates are scored, the fused op keeps unedited layers behind the first packed once
