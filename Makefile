@@ -15,7 +15,7 @@ TEST_VENV := .venv-test
 DOCS_VENV := .venv-docs
 PIP := -m pip --disable-pip-version-check install --quiet
 SOURCES := pyproject.toml CMakeLists.txt $(shell find csrc kernels rledit -type f -not -name '*.pyc')
-CPP := $(shell find csrc tests/native tests/cuda_shim -name '*.[ch]*' -type f)
+CPP := $(shell find csrc tests/native tests/cuda_shim -name '*.[ch]*' -not -name '*.pyc' -type f)
 
 .PHONY: demo test environment wheel requirements develop check quick \
 	exhaustive sanitize sanitize-brief sanitizers sanitizers-brief docs clean
