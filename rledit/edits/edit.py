@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..ops.rules import KINDS, EditRule
+from ..ops.rules import KINDS, EditRule, check_kind
 from ..storage.fingerprint import fingerprint
 from ..storage.plain import Json, plain_json
 from ..targets import listed
@@ -64,7 +64,7 @@ class Edit:
         metrics: Mapping[str, Json] | None = None,
         casts: Mapping[str, str] | None = None,
     ) -> None:
-        self.rule = EditRule(world, scale)
+        self.rule = EditRule(check_kind(world), scale)
         if not factors:
             raise ValueError("factors: expected at least one module, got none")
         self.factors: Factors = {name: checked_pair(name, pair) for name, pair in factors.items()}

@@ -25,7 +25,7 @@ def apply_lowrank_ref(
     Raises:
         ValueError: for an unknown world, or shapes that do not fit.
     """
-    rule = EditRule(world, scale)
+    rule = EditRule(check_kind(world), scale)
     check_factors(weight, left, right)
     rule.edit_(weight, left, right)
 

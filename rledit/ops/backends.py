@@ -14,7 +14,7 @@ from .counts import Counts, Wanted
 from .native import NativeBackend
 from .probe import Probe
 from .reference import ReferenceBackend
-from .rules import EditRule
+from .rules import EditRule, check_kind
 from .score_tail import from_schema
 from .tail import Candidates, TailProblem
 from .tally_features import check_features
@@ -163,7 +163,7 @@ def _backend_for(tensor: Tensor) -> Backend:
 
 
 def _apply_lowrank_(weight: Tensor, left: Tensor, right: Tensor, world: str, scale: float) -> None:
-    _backend_for(weight).edit_(weight, left, right, EditRule(world, scale))
+    _backend_for(weight).edit_(weight, left, right, EditRule(check_kind(world), scale))
 
 
 def _score_tail(*arguments: Any) -> Counts:

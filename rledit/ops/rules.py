@@ -72,7 +72,7 @@ class EditRule:
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        check_kind(self.kind)
+        check_kind(self.kind, "kind")
         object.__setattr__(self, "scale", real("scale", self.scale))
 
     @property

@@ -11,7 +11,7 @@ from torch import Tensor
 from .apply_lowrank import apply_lowrank_ref
 from .counts import Counts, Wanted, empty_counts
 from .probe import PROBE_PARTS, RIDGE, Probe
-from .rules import EditRule
+from .rules import EditRule, check_kind
 from .tail import NONLINEARITIES, Candidates, Layer, TailProblem
 from .tally_features import tally_features_ref
 from .tally_logits import tally_logits_ref
@@ -160,7 +160,7 @@ def from_schema(
     probe = None if fit is None else Probe(fit, ridge)
     problem = TailProblem(activations, layers, labels, groups, precision, probe=probe)
     sizes = [part.shape[0] for part in (*own, *lefts) if part is not None]
-    candidates = Candidates(sizes[0] if sizes else 1, EditRule(world, scale), lefts, rights, own)
+    candidates = Candidates(sizes[0] if sizes else 1, EditRule(check_kind(world), scale), lefts, rights, own)
     candidates.check(layers)
     asked = Wanted(wanted, bins, margin_limit)
     problem.check(asked)

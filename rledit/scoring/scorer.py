@@ -11,7 +11,7 @@ from torch import Tensor
 from ..objectives import Objective
 from ..ops import PROBE_PARTS, TALLY_PARTS, Backend, Probe, Wanted, halves
 from ..ops import backend as find_backend
-from ..ops.rules import UNCHANGED, EditRule
+from ..ops.rules import UNCHANGED, EditRule, check_kind
 from ..ops.tail import PRECISIONS
 from ..runtime import plain_modes
 from ..samples import Samples
@@ -139,7 +139,7 @@ class Scorer:
             ValueError: for an unknown target, world or part, shapes that do not fit, rank 0 or above
                 min(O, I), or factors or a scale that are not finite.
         """
-        rule = EditRule(world, scale)
+        rule = EditRule(check_kind(world), scale)
         parts = self._parts(wanted)
         with plain_modes():
             checked = self.editable.check_factors(factors)

@@ -70,3 +70,8 @@ def test_an_environment_of_an_unknown_rule() -> None:
 
         class Nonsense(World):
             world = "nonsense"
+
+
+def test_a_rule_of_an_unknown_kind() -> None:
+    with pytest.raises(ValueError, match="kind: expected one of 'shift', 'mask'; got 'nonsense'"):
+        rledit.EditRule("nonsense")
