@@ -18,7 +18,7 @@ SOURCES := pyproject.toml CMakeLists.txt $(shell find csrc kernels rledit -type 
 CPP := $(shell find csrc tests/native tests/cuda_shim -name '*.[ch]*' -not -name '*.pyc' -type f)
 
 .PHONY: demo test environment wheel requirements develop check quick \
-	exhaustive sanitize sanitize-brief sanitizers sanitizers-brief docs clean
+	exhaustive sanitize sanitize-brief sanitizers-brief docs clean
 
 demo: $(VENV)/.installed ## forget a class from a real CNN, in both worlds
 	$(VENV)/bin/rledit demo --out runs/demo
@@ -30,7 +30,7 @@ $(VENV)/.installed: $(SOURCES)
 	touch $@
 
 test: ## wheel into a clean environment, linters, types, tests, the core's under sanitizers
-	$(MAKE) SANITIZERS=sanitizers-brief environment
+	$(MAKE) BESIDE=sanitizers-brief environment
 	$(MAKE) --jobs 2 BIN=$(TEST_VENV)/bin check sanitize-brief
 	OMP_NUM_THREADS=1 $(TEST_VENV)/bin/pytest -m "not exhaustive" $(PARALLEL)
 
@@ -40,7 +40,7 @@ exhaustive: ## the tests that make test takes a sample of, before a release
 
 environment: # for tests: the wheel in a clean one
 	$(PYTHON) -m venv --clear $(TEST_VENV)
-	$(MAKE) --jobs 3 requirements wheel $(SANITIZERS)
+	$(MAKE) --jobs 3 requirements wheel $(BESIDE)
 	$(TEST_VENV)/bin/python $(PIP) --no-compile --no-deps "$$(ls dist/rledit-*.whl)"
 	$(TEST_VENV)/bin/python -m pip --disable-pip-version-check check
 
@@ -53,8 +53,8 @@ requirements: # beside the wheel; not compiled to bytecode: tests import a part 
 	$(TEST_VENV)/bin/python $(PIP) --no-compile "$(TORCH)"
 	$(TEST_VENV)/bin/python $(PIP) --no-compile --requirement $(TEST_VENV)/requirements.txt
 
-sanitizers sanitizers-brief: wheel # built while requirements are installed
-	tests/native/sanitize.sh build $(TEST_VENV)/bin $(filter brief,$(subst -, ,$@))
+sanitizers-brief: wheel # built while requirements are installed
+	tests/native/sanitize.sh build $(TEST_VENV)/bin brief
 
 sanitize-brief: # a sample of make sanitize
 	tests/native/sanitize.sh test $(TEST_VENV)/bin brief

@@ -32,12 +32,11 @@ import torch
 import tyro
 from rich.console import Console
 from rich.table import Table
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import rledit
 from rledit.ops import loss_bins, lower_loss_pairs
-from rledit.storage.files import write_json
+from rledit.storage.files import read_tensors, write_json, write_tensors
 from rledit.zoo import models
 from rledit.zoo.data import Dataset, load, split
 from rledit.zoo.training import HYPERPARAMETERS, train_classifier
@@ -61,7 +60,7 @@ SEARCHES: list[tuple[str, int, Callable[[Any, int], rledit.Result], int]] = [
     ("gradients", 32, lambda env, seed: rledit.GradientSearch(env, seed=seed).train(2_200), 4),
 ]
 """Name, rank, which is at most what each layer has, search, and for how many of the sets of layers: 6,400
-candidates of a convolution take an hour."""
+candidates of convolutions take too long."""
 
 GROUPS = ("forget", "retain", "test")
 
@@ -160,12 +159,13 @@ def _seed(
         model = models.build("mnist_cnn")
         weights = path.with_name(f"{path.stem}-{name}.safetensors")
         if weights.exists():
-            model.load_state_dict(load_file(weights))
+            model.load_state_dict(read_tensors(weights)[0])
             return model.eval()
         started = time.perf_counter()
         train_classifier(model, inputs[chosen], labels[chosen], seed=seed, **asdict(recipe))
-        save_file(model.state_dict(), weights)
+        rows[:] = [row for row in rows if row["name"] != name]  # of a run that ended between the two
         keep(model.eval(), name, seconds=time.perf_counter() - started)
+        write_tensors(weights, model.state_dict())
         return model
 
     model = trained("unedited", torch.cat([parts.forget, parts.retain]))

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 _SEEDING = RLock()
+_ALONE = RLock()
 
 
 @contextmanager
@@ -93,14 +94,23 @@ _PLAIN_DTYPE = _PlainDtype()
 
 def _after_fork() -> None:
     """In a child: whatever other threads were about, they are not here to finish it."""
-    global _SEEDING, _ONE_THREAD, _PLAIN_DTYPE
+    global _SEEDING, _ALONE, _ONE_THREAD, _PLAIN_DTYPE
     _SEEDING = RLock()
+    _ALONE = RLock()
     _ONE_THREAD = _OneThread()
     _PLAIN_DTYPE = _PlainDtype()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """One thread at a time, of all that ask: inside, what a library keeps for the whole process may change,
+    if it is put back."""
+    with _ALONE:
+        yield
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..objectives.metric_names import METRIC_DISPLAYS, MetricDisplay
+from ..scoring.logits import unsound
 from .base import FORGET, AuditData
 from .estimates import UNKNOWN, auc, balanced, hit_rate, share
 from .readings import read, selected
@@ -96,7 +97,7 @@ def scores(logits: Tensor, labels: Tensor) -> Tensor:
     Raises:
         ValueError: for NaN or +inf.
     """
-    if bool((logits.isnan() | logits.isposinf()).any()):
+    if bool(unsound(logits).any()):
         raise ValueError("model: its logits are not numbers")
     log = logits.double().log_softmax(1)
     probabilities = log.exp()

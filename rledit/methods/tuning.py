@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..samples import Samples
+from ..scoring.logits import unsound
 from ..storage.files import Json
 from .base import MethodResult, UnlearningProblem
 from .data import device_of, group_data
@@ -59,7 +60,7 @@ def hits_of(model: nn.Module, samples: Samples) -> Tensor | None:
     with torch.no_grad(), mode(model, training=False):
         for part in samples.batches(1000):
             logits = model(part.to(device))
-            if bool((logits.isnan() | logits.isposinf()).any()):
+            if bool(unsound(logits).any()):
                 return None
             hits.append(logits.argmax(1).cpu() == samples.labels[start : start + len(part)])
             start += len(part)

@@ -75,24 +75,22 @@ class _LogisticWeights(torch.autograd.Function):
             ahead = stepped + pull * (stepped - weights)
             weights = stepped
         failures = (failed != 0)[:, None, None]
-        ctx.save_for_backward(features, targets, factor, penalties, start, failures)
+        ctx.save_for_backward(across, wanted, factor, penalties, start, failures)
         ctx.taped, ctx.steps = taped, steps
         return weights.masked_fill(failures, torch.nan)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, None, None, None]:
-        features, targets, factor, penalties, start, failures = ctx.saved_tensors
-        samples, classes = targets.shape
-        across, wanted = features.mT.contiguous(), targets.T.contiguous()
-        slope = slope.masked_fill(failures, 0.0)
+        across, wanted, factor, penalties, start, failures = ctx.saved_tensors
+        classes, samples = wanted.shape
+        of_weights = slope.masked_fill(failures, 0.0)  # of those that a step has come to
         of_ahead = torch.zeros_like(slope)
-        of_weights = torch.zeros_like(slope)  # of those before the ones that a step has come to
         lefts, rights, solved = [], [], []  # the features' gradient is the sum of left^T @ right^T
         for pull, (ahead, probabilities, step) in zip(
             reversed(list(_pulls(ctx.steps))), reversed(ctx.taped), strict=True
         ):
-            of_stepped = slope + of_weights + (1 + pull) * of_ahead
+            of_stepped = of_weights + (1 + pull) * of_ahead
             of_weights = -pull * of_ahead
             moved = torch.cholesky_solve(of_stepped, factor)
             of_wrong = moved.mT @ across / samples  # [N, C, n]
@@ -102,15 +100,14 @@ class _LogisticWeights(torch.autograd.Function):
             rights += [moved, ahead]
             solved.append((moved, step))
             of_ahead = of_stepped - penalties * moved + across @ of_scores.mT
-            slope = torch.zeros_like(slope)
-        first = torch.cholesky_solve(slope + of_weights + of_ahead, factor)
+        first = torch.cholesky_solve(of_weights + of_ahead, factor)
         solved.append((first, start))
-        lefts.append(((wanted - 1 / classes) / samples).expand(len(features), -1, -1))
+        lefts.append(((wanted - 1 / classes) / samples).expand(len(across), -1, -1))
         rights.append(first)
         moved, step = (torch.cat(parts, 2) for parts in zip(*solved, strict=True))
         of_bound = -moved @ step.mT
         gradient = torch.cat(lefts, 1).mT @ torch.cat(rights, 2).mT
-        gradient += features @ (of_bound + of_bound.mT) / (2 * samples)
+        gradient += across.mT @ (of_bound + of_bound.mT) / (2 * samples)
         return gradient.masked_fill(failures, torch.nan), None, None, None
 
 

@@ -16,6 +16,7 @@ from ..ops import backend
 from ..ops.rules import UNCHANGED
 from ..targets import Target
 from .half_arithmetic import SeesHalf
+from .logits import unsound
 from .network import calling_modules, logits_of
 from .population import Population
 from .random_edits import RandomEdits
@@ -71,7 +72,7 @@ class Probe:
     def check_model(self) -> None:
         """Raise ValueError for logits that are no numbers, that change from pass to pass, or that depend on
         the other samples of the batch."""
-        if bool((bad := self.unedited.isnan() | self.unedited.isposinf()).any()):
+        if bool((bad := unsound(self.unedited)).any()):
             sample = int(bad.any(1).nonzero()[0, 0])
             value = float(self.unedited[sample][bad[sample]][0])
             raise ValueError(

@@ -27,6 +27,7 @@ from .evaluator import Evaluator
 from .half_arithmetic import sees_half
 from .halves import HALF, holds_half, widen, widen_layers
 from .hooks import take_off_watchers
+from .logits import unsound
 from .network import CutNetwork, logits_of
 from .tail import Tail, find_tail
 from .tracing import RowsError, TracingError, cut, first_line
@@ -269,7 +270,7 @@ class EditableModel(Editable):
 
     def _check_logits(self, inputs: Tensor, start: int) -> None:
         logits = logits_of(self.model, inputs)
-        bad = (logits.isnan() | logits.isposinf()).any(1)
+        bad = unsound(logits).any(1)
         if bool(bad.any()):
             sample = start + int(bad.nonzero()[0, 0])
             raise ValueError(f"inputs: the activations and logits of sample {sample} are not finite")

@@ -17,3 +17,8 @@ def ruled_out(logits: Tensor) -> Tensor:
     out = logits.isneginf()
     out &= ~out.all(-1, keepdim=True)
     return logits.masked_fill(out, torch.finfo(logits.dtype).min / 4)
+
+
+def unsound(logits: Tensor) -> Tensor:
+    """Which logits are no use, bool in their shape: NaN, or overflowed to +inf; -inf rules a class out."""
+    return logits.isnan() | logits.isposinf()

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from threading import RLock
 from typing import Any
 
 import torch
@@ -14,7 +12,7 @@ from torch import Tensor
 
 from ..checks import integer
 from ..extras import require
-from ..runtime import plain_modes
+from ..runtime import alone, plain_modes
 from ..storage.files import Json
 from .ablations import Ablations
 from .black_box import BlackBoxSearch
@@ -139,24 +137,11 @@ class TPE(BlackBoxSearch):
         self.trials, self.values = trials, values
 
 
-_ALONE = RLock()
-
-
-def _after_fork() -> None:
-    """In a child: the thread that may have held it is not here."""
-    global _ALONE
-    _ALONE = RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
-
-
 @contextmanager
 def _quiet(optuna: Any) -> Iterator[None]:
     """Neither a line for every study nor warnings of options that are experimental in some versions. Both are
     switched off for the whole process, so one search at a time; all of this is Python's work anyway."""
-    with _ALONE:
+    with alone():
         before = optuna.logging.get_verbosity()
         optuna.logging.set_verbosity(max(before, optuna.logging.WARNING))
         try:

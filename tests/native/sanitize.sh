@@ -122,7 +122,7 @@ brief_address() {
 
 mkdir -p "$out"
 case $step-$brief in
-  build-*)
+  build- | build-brief)
     choose_isas
     at_once build_address build_thread
     ;;
@@ -134,5 +134,9 @@ case $step-$brief in
       cuda_address
     }
     at_once cpp_thread cpp_address python_and_cuda parity_address
+    ;;
+  *)
+    echo "sanitize: expected build or test, and brief or nothing; got '$step' and '$brief'" >&2
+    exit 2
     ;;
 esac
