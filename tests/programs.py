@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -89,6 +90,8 @@ def _run(
         opened = os.open(Path(folder, name), os.O_WRONLY)
         os.dup2(opened, stream)
         os.close(opened)
+    # Shells have what runs in the background ignore it, and that is inherited.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = ["-c", *arguments]

@@ -115,6 +115,7 @@ def test_seeded_in_threads() -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.usefixtures("one_thread")  # which puts the number back
 def test_each_thread_gets_its_own_threads_back() -> None:
     """Whoever leaves first, while another is still inside."""
     torch.set_num_threads(2)

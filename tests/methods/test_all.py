@@ -166,7 +166,7 @@ def test_convolutions_and_batch_norm() -> None:
     def build_conv() -> nn.Module:
         return nn.Sequential(
             nn.Conv2d(1, 4, 3, padding=1, stride=2, bias=False), nn.BatchNorm2d(4), nn.ReLU(),
-            nn.Flatten(), nn.Linear(16, 3, bias=False),
+            nn.Conv2d(4, 4, 3, padding=1), nn.Flatten(), nn.Linear(16, 3, bias=False),
         )  # fmt: skip
 
     generator = torch.Generator().manual_seed(0)
