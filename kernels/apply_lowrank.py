@@ -28,7 +28,7 @@ def apply_lowrank_kernel(
     O: tl.constexpr,
     I: tl.constexpr,
     R: tl.constexpr,
-    MASK_WORLD: tl.constexpr,
+    IS_MASK: tl.constexpr,
     PRODUCTS: tl.constexpr,
     BR: tl.constexpr,
     BO: tl.constexpr,
@@ -53,7 +53,7 @@ def apply_lowrank_kernel(
         I,
         R,
         BR,
-        MASK_WORLD,
+        IS_MASK,
         PRODUCTS,
     )
     at = weight + rows[:, None].to(tl.int64) * I + columns[None, :]

@@ -31,7 +31,7 @@ def edited_tile(
     I: tl.constexpr,
     R: tl.constexpr,  # 0: no edit
     BR: tl.constexpr,
-    MASK_WORLD: tl.constexpr,
+    IS_MASK: tl.constexpr,
     PRODUCTS: tl.constexpr,
 ):
     """Float32 [BO, BI] of W + s (left @ right), or W * (1 + s (left @ right)); zeros outside."""
@@ -53,7 +53,7 @@ def edited_tile(
                 other=0.0,
             )
             delta += tl.dot(a.to(tl.float32), b.to(tl.float32), input_precision=PRODUCTS)
-        if MASK_WORLD:
+        if IS_MASK:
             tile = tile * (1.0 + scale * delta)
         else:
             tile = tile + scale * delta

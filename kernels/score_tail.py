@@ -59,7 +59,7 @@ def layer_tile(
     R: tl.constexpr,
     BIAS: tl.constexpr,
     FUNCTION: tl.constexpr,
-    MASK_WORLD: tl.constexpr,
+    IS_MASK: tl.constexpr,
     PRODUCTS: tl.constexpr,
     OPERAND: tl.constexpr,
     BR: tl.constexpr,
@@ -73,7 +73,7 @@ def layer_tile(
         inputs = start + tl.arange(0, BI)
         at = x + x_rows[:, None].to(tl.int64) * I + inputs[None, :]
         tile = tl.load(at, mask=valid[:, None] & (inputs < I)[None, :], other=0.0)
-        edited = edited_tile(weight, left, right, columns, inputs, scale, O, I, R, BR, MASK_WORLD, PRODUCTS)
+        edited = edited_tile(weight, left, right, columns, inputs, scale, O, I, R, BR, IS_MASK, PRODUCTS)
         sums += product(tile, tl.trans(edited), OPERAND, PRODUCTS)
     if BIAS:
         sums += tl.load(bias + columns, mask=columns < O, other=0.0).to(tl.float32)[None, :]
@@ -113,7 +113,7 @@ def score_tail_kernel(
     BIASES: tl.constexpr,  # per layer: whether there is one
     FUNCTIONS_OF: tl.constexpr,  # per layer
     WIDEST: tl.constexpr,
-    MASK_WORLD: tl.constexpr,
+    IS_MASK: tl.constexpr,
     PRODUCTS: tl.constexpr,
     OPERAND: tl.constexpr,
     G: tl.constexpr,
@@ -153,7 +153,7 @@ def score_tail_kernel(
                         x, x_rows, valid, weights[k] + n * strides[k], biases[k],
                         lefts[k] + n * (SIZES[k + 1] * RANKS_OF[k]), rights[k] + n * (RANKS_OF[k] * SIZES[k]),
                         columns, scale, SIZES[k + 1], SIZES[k], RANKS_OF[k], BIASES[k], FUNCTIONS_OF[k],
-                        MASK_WORLD, PRODUCTS, OPERAND, BR, BS, BO, BI,
+                        IS_MASK, PRODUCTS, OPERAND, BR, BS, BO, BI,
                     )  # fmt: skip
                     at = to + tl.arange(0, BS)[:, None] * SIZES[k + 1] + columns[None, :]
                     tl.store(at, tile, mask=(columns < SIZES[k + 1])[None, :] & valid[:, None])
@@ -167,7 +167,7 @@ def score_tail_kernel(
             if LAYERS == 1:
                 logits = layer_tile(
                     x, x_rows, valid, weight, biases[K], left, right, classes, scale, C, SIZES[K],
-                    RANKS_OF[K], BIASES[K], FUNCTIONS_OF[K], MASK_WORLD, PRODUCTS, OPERAND, BR, BS, BC, BI,
+                    RANKS_OF[K], BIASES[K], FUNCTIONS_OF[K], IS_MASK, PRODUCTS, OPERAND, BR, BS, BC, BI,
                 )  # fmt: skip
             else:
                 H: tl.constexpr = LAYERS - 2
@@ -178,12 +178,12 @@ def score_tail_kernel(
                         x, x_rows, valid, weights[H] + n * strides[H], biases[H],
                         lefts[H] + n * (SIZES[K] * RANKS_OF[H]), rights[H] + n * (RANKS_OF[H] * SIZES[H]),
                         columns, scale, SIZES[K], SIZES[H], RANKS_OF[H], BIASES[H], FUNCTIONS_OF[H],
-                        MASK_WORLD, PRODUCTS, OPERAND, BR, BS, BO, BI,
+                        IS_MASK, PRODUCTS, OPERAND, BR, BS, BO, BI,
                     )  # fmt: skip
                     hidden = tl.where((columns < SIZES[K])[None, :], hidden, 0.0)
                     edited = edited_tile(
                         weight, left, right, classes, columns, scale, C, SIZES[K], RANKS_OF[K], BR,
-                        MASK_WORLD, PRODUCTS,
+                        IS_MASK, PRODUCTS,
                     )  # fmt: skip
                     logits += product(hidden, tl.trans(edited), OPERAND, PRODUCTS)
                 if BIASES[K]:

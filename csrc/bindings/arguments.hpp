@@ -45,10 +45,11 @@ inline void expect_shape(const std::string& name, const py::array& array,
   throw py::value_error(name + ": expected shape " + text + "], got " + shape_of(array));
 }
 
-inline World world_of(const std::string& name) {
-  if (name == "shift") return World::shift;
-  if (name == "mask") return World::mask;
-  throw py::value_error("world: expected 'shift' or 'mask', got '" + name + "'");
+// `world` is what Python's ops call the kind of a rule.
+inline EditRule rule_of(const std::string& world, float scale) {
+  if (world == "shift") return {EditKind::shift, scale};
+  if (world == "mask") return {EditKind::mask, scale};
+  throw py::value_error("world: expected 'shift' or 'mask', got '" + world + "'");
 }
 
 inline Precision precision_of(const std::string& name) {

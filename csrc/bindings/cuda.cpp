@@ -49,7 +49,7 @@ rledit::cuda::DeviceTail tail_of(const py::capsule& activations, const std::vect
                                  const Capsules& biases, const std::vector<std::string>& nonlinearities,
                                  const py::capsule& labels, const py::capsule& members, int64_t groups,
                                  const Capsules& lefts, const Capsules& rights, int64_t candidates,
-                                 const std::string& world, float scale, const std::string& precision) {
+                                 rledit::EditRule rule, const std::string& precision) {
   const size_t layers = weights.size();
   if (layers < 1 || layers > rledit::cuda::kMostLayers)
     throw py::value_error("weights: expected 1 to 16 layers, got " + std::to_string(layers));
@@ -65,8 +65,7 @@ rledit::cuda::DeviceTail tail_of(const py::capsule& activations, const std::vect
   if (inputs < 1) throw py::value_error("activations: expected at least one input");
   tail.candidates = as_int("candidates", candidates);
   tail.groups = static_cast<int>(groups);
-  tail.world = world_of(world);
-  tail.scale = scale;
+  tail.rule = rule;
   tail.precision = precision_of(precision);
   tail.layers = static_cast<int>(layers);
   for (size_t l = 0; l < layers; ++l) {
@@ -145,7 +144,7 @@ void score_tail(const py::capsule& activations, const std::vector<py::capsule>& 
                 const std::optional<py::capsule>& loss, int64_t bins, float margin_limit,
                 const py::capsule& scratch, uintptr_t stream) {
   rledit::cuda::DeviceTail tail = tail_of(activations, weights, biases, nonlinearities, labels, members, groups,
-                                          lefts, rights, candidates, world, scale, precision);
+                                          lefts, rights, candidates, rule_of(world, scale), precision);
   const rledit::cuda::DeviceTally tally =
       tally_of(candidates, groups, tail.layer[tail.layers - 1].outputs, correct, predicted, confusion,
                histogram, loss, bins, margin_limit);
@@ -186,8 +185,8 @@ void apply_lowrank(const py::capsule& weight, const py::capsule& left, const py:
   const float* right_values = elements<float>("right", right, kDevice, right_shape);
   as_int("left", shape[1] * left_shape[2]);
   check(rledit::cuda::apply_lowrank(values, left_values, right_values, shape[0], as_int("weight", shape[1]),
-                                    as_int("weight", shape[2]), as_int("left", left_shape[2]), world_of(world),
-                                    scale, stream_of(stream)));
+                                    as_int("weight", shape[2]), as_int("left", left_shape[2]),
+                                    rule_of(world, scale), stream_of(stream)));
 }
 
 }  // namespace

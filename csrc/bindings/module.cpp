@@ -19,9 +19,9 @@ void apply_lowrank(Floats weight, const Floats& left, const Floats& right, const
   expect_shape("right", right, {n, left.shape(2), i});
   const rledit::Factors factors{left.data(), right.data(), left.shape(2)};
   float* data = weight.mutable_data();  // throws where the array is read-only
-  const rledit::World kind = world_of(world);
+  const rledit::EditRule rule = rule_of(world, scale);
   const py::gil_scoped_release release;
-  rledit::apply_lowrank(data, n, o, i, factors, kind, scale);
+  rledit::apply_lowrank(data, n, o, i, factors, rule);
 }
 
 // A tail, and the arrays that it reads where they lie.
@@ -51,7 +51,7 @@ py::tuple score_prepared(const Prepared& prepared, const PerLayer& weights, cons
                          const Wanted& wanted, int64_t bins, float margin_limit, const std::string& algebra) {
   const rledit::PreparedTail& tail = prepared.tail;
   const rledit::Candidates population =
-      candidates_of(tail.layers(), weights, lefts, rights, candidates, world, scale, algebra);
+      candidates_of(tail.layers(), weights, lefts, rights, candidates, rule_of(world, scale), algebra);
   Counts counts(candidates, tail.group_count(), tail.classes(), wanted, bins, margin_limit, tail.has_probe());
   {
     const py::gil_scoped_release release;

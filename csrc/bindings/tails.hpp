@@ -48,16 +48,15 @@ inline Tail tail_of(const Floats& activations, const PerLayer& weights, const Pe
 }
 
 inline Candidates candidates_of(const std::vector<Layer>& layers, const PerLayer& weights,
-                                const PerLayer& lefts, const PerLayer& rights, int64_t count,
-                                const std::string& world, float scale, const std::string& algebra) {
+                                const PerLayer& lefts, const PerLayer& rights, int64_t count, EditRule rule,
+                                const std::string& algebra) {
   expect_layers("weights", weights.size(), layers.size());
   expect_layers("lefts", lefts.size(), layers.size());
   expect_layers("rights", rights.size(), layers.size());
   if (count < 1) throw py::value_error("candidates: expected at least 1, got " + std::to_string(count));
   Candidates candidates;
   candidates.count = count;
-  candidates.world = world_of(world);
-  candidates.scale = scale;
+  candidates.rule = rule;
   candidates.algebra = algebra_of(algebra);
   bool differ = false;  // whether anything tells one candidate from another
   for (size_t l = 0; l < layers.size(); ++l) {

@@ -35,12 +35,12 @@ inline double cost_of_forming(int64_t outputs, int64_t inputs, int64_t rank, int
 }
 
 // The algebra of a candidate whose first layer has factors, for chunks of `tiles` out of `all_tiles`.
-inline Algebra choose_algebra(World world, int64_t outputs, int64_t inputs, int64_t rank, int64_t tiles,
+inline Algebra choose_algebra(EditKind kind, int64_t outputs, int64_t inputs, int64_t rank, int64_t tiles,
                               int64_t all_tiles) {
   const double share = (static_cast<double>(rank) + kForming) / static_cast<double>(64 * tiles);
   const bool once = share > kFormOnce;
   const double forming = cost_of_forming(outputs, inputs, rank, once ? all_tiles : tiles);
-  if (world == World::shift && cost_of_correction(outputs, inputs, rank) < forming)
+  if (kind == EditKind::shift && cost_of_correction(outputs, inputs, rank) < forming)
     return Algebra::shared_product;
   return once ? Algebra::formed_once : Algebra::formed;
 }

@@ -8,7 +8,7 @@
 namespace rledit {
 
 void apply_lowrank(float* weight, int64_t candidates, int64_t outputs, int64_t inputs, const Factors& factors,
-                   World world, float scale) {
+                   EditRule rule) {
   if (factors.rank == 0 || inputs == 0) return;
   const cpu::Kernels& kernels = cpu::kernels();
   const int64_t rows = candidates * outputs;
@@ -17,8 +17,7 @@ void apply_lowrank(float* weight, int64_t candidates, int64_t outputs, int64_t i
   cpu::parallel_for((rows + block - 1) / block, num_threads(), [&](int64_t item, int) {
     for (int64_t row = item * block; row < std::min(rows, (item + 1) * block); ++row)
       kernels.edit_row(weight + row * inputs, factors.left + row * factors.rank,
-                       factors.right + row / outputs * factors.rank * inputs, factors.rank, inputs, world,
-                       scale);
+                       factors.right + row / outputs * factors.rank * inputs, factors.rank, inputs, rule);
   });
 }
 

@@ -30,7 +30,7 @@ bool only_first_is_edited(const Candidates& candidates) {
 bool formed_once_is_cheaper(const PreparedTail::State& tail, const Candidates& candidates, size_t l) {
   const Layer& layer = tail.layers[l];
   return candidates.edits[l].touches() &&
-         choose_algebra(World::mask, layer.outputs, layer.inputs, candidates.edits[l].factors.rank,
+         choose_algebra(EditKind::mask, layer.outputs, layer.inputs, candidates.edits[l].factors.rank,
                         tail.chunk_tiles, tail.samples.tiles()) == Algebra::formed_once;
 }
 
@@ -54,11 +54,11 @@ Route choose_route(const PreparedTail::State& tail, const Candidates& candidates
   const Layer& first = tail.first();
   const LayerEdit& edit = candidates.edits.front();
   const bool automatic = candidates.algebra == Algebra::automatic;
-  const Algebra algebra = automatic ? choose_algebra(candidates.world, first.outputs, first.inputs,
+  const Algebra algebra = automatic ? choose_algebra(candidates.rule.kind, first.outputs, first.inputs,
                                                      edit.factors.rank, tail.chunk_tiles, tail.samples.tiles())
                                     : candidates.algebra;
   // A corrected layer needs a product with weights that all candidates share.
-  const bool corrects = algebra == Algebra::shared_product && candidates.world == World::shift &&
+  const bool corrects = algebra == Algebra::shared_product && candidates.rule.kind == EditKind::shift &&
                         edit.factors.rank > 0 && edit.weight == nullptr;
   bool once = algebra == Algebra::formed_once;
   if (automatic)

@@ -38,8 +38,7 @@ struct PanelSource {
   int64_t rank;
   int rows;
   int64_t stored_rows;  // of the panel, which may hold rows of other sources as well
-  World world;
-  float scale;
+  EditRule rule;
   float factor;  // every packed value is multiplied by it
   Operands operands;
 };
@@ -148,7 +147,7 @@ struct Kernels {
   void (*begin)();
   void (*end)();
   void (*edit_row)(float* weight, const float* left, const float* right, int64_t rank, int64_t depth,
-                   World world, float scale);
+                   EditRule rule);
   // rows [valid, depth] -> tile, the missing samples as zeros
   void (*pack_tile)(const float* rows, int valid, int64_t depth, Operands operands, void* tile);
   // values [depth][kTile] -> tile; for float32 the two are the same and need no call

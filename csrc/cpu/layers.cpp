@@ -87,8 +87,7 @@ PanelSource Layers::edited(int64_t n, size_t l) const {
   source.weight = own.weight != nullptr ? own.weight + n * layer(l).outputs * layer(l).inputs : layer(l).weight;
   source.depth = layer(l).inputs;
   source.rank = own.factors.rank;
-  source.world = candidates_.world;
-  source.scale = candidates_.scale;
+  source.rule = candidates_.rule;
   source.factor = 1.0F;
   source.operands = tail_.operands[l];
   if (source.rank > 0) {

@@ -15,7 +15,7 @@ void Layers::pack_factors(Range stack, Scratch& scratch) const {
     tabulate_rights(source.weight, stack.count() * factors.rank, scratch);
   else
     scratch.rights->pack(source, stack.count() * factors.rank);
-  source.factor = candidates_.scale;
+  source.factor = candidates_.rule.scale;
   for (int64_t i = 0; i < stack.count(); ++i) {
     source.weight = factors.left + (stack.first + i) * layer(0).outputs * factors.rank;
     if (plan_.route == Route::fused)
@@ -39,7 +39,7 @@ void Layers::tabulate_rights(const float* rights, int64_t rows, Scratch& scratch
 // s left, row by row.
 void Layers::pack_plain_left(const float* left, float* out, int64_t size) const {
   const int64_t count = layer(0).outputs * edit(0).factors.rank;
-  for (int64_t k = 0; k < count; ++k) out[k] = left[k] * candidates_.scale;
+  for (int64_t k = 0; k < count; ++k) out[k] = left[k] * candidates_.rule.scale;
   std::fill(out + count, out + size, 0.0F);
   if (plan_.left_operands == Operands::rounded) kernels_.to_tile(out, size / kTile, Operands::rounded, out);
 }

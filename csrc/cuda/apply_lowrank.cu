@@ -10,7 +10,7 @@ constexpr int64_t kBlocks = 32 * kMostBlocks;
 
 __global__ void __launch_bounds__(kThreads, 8)
     apply_lowrank_kernel(float* weight, const float* left, const float* right, int64_t candidates, int outputs,
-                         int inputs, int rank, World world, float scale) {
+                         int inputs, int rank, EditRule rule) {
   LeftFactors& factors = *reinterpret_cast<LeftFactors*>(dynamic_shared());
   const int64_t across = (inputs + kDepth - 1) / kDepth, down = (outputs + kOutputs - 1) / kOutputs;
   for (int64_t item = blockIdx.x; item < candidates * down * across; item += gridDim.x) {
@@ -18,8 +18,8 @@ __global__ void __launch_bounds__(kThreads, 8)
     const int output = static_cast<int>(item / across % down) * kOutputs;
     const int input = static_cast<int>(item % across) * kDepth;
     float* own = weight + n * outputs * inputs;
-    const EditedWeights layer{
-        own, left + n * outputs * rank, right + n * rank * inputs, outputs, inputs, rank, world, scale};
+    const EditedWeights layer{own, left + n * outputs * rank, right + n * rank * inputs, outputs, inputs, rank,
+                              rule};
     keep(layer, output, factors);
     __syncthreads();
     form(layer, factors, output, input, [&](int row, int column, float value) {
@@ -33,12 +33,12 @@ __global__ void __launch_bounds__(kThreads, 8)
 }  // namespace
 
 cudaError_t apply_lowrank(float* weight, const float* left, const float* right, int64_t candidates, int outputs,
-                          int inputs, int rank, World world, float scale, cudaStream_t stream) {
+                          int inputs, int rank, EditRule rule, cudaStream_t stream) {
   const int64_t items = candidates * ((inputs + kDepth - 1) / kDepth) * ((outputs + kOutputs - 1) / kOutputs);
   if (items == 0) return cudaSuccess;
   const int blocks = static_cast<int>(items < kBlocks ? items : kBlocks);
   RLEDIT_LAUNCH(apply_lowrank_kernel, blocks, sizeof(LeftFactors), stream, weight, left, right, candidates,
-                outputs, inputs, rank, world, scale);
+                outputs, inputs, rank, rule);
   return cudaGetLastError();
 }
 

@@ -19,8 +19,8 @@ __device__ inline float activated(float x, Nonlinearity function) {
 }
 
 // W + s d, or W * (1 + s d), d being the entry of left @ right.
-__device__ inline float edited(float weight, float delta, float scale, World world) {
-  return world == World::shift ? weight + scale * delta : weight * (1.0F + scale * delta);
+__device__ inline float edited(float weight, float delta, EditRule rule) {
+  return rule.kind == EditKind::shift ? weight + rule.scale * delta : weight * (1.0F + rule.scale * delta);
 }
 
 }  // namespace rledit::cuda

@@ -30,8 +30,7 @@ struct DeviceTail {
   int64_t samples;
   int groups;
   int64_t candidates;
-  World world;
-  float scale;
+  EditRule rule;
   Precision precision;
   int layers;
   DeviceLayer layer[kMostLayers];
@@ -61,6 +60,6 @@ cudaError_t tally_logits(const float* logits, const int64_t* labels, const uint6
 
 // weight: [candidates, outputs, inputs], changed in place.
 cudaError_t apply_lowrank(float* weight, const float* left, const float* right, int64_t candidates, int outputs,
-                          int inputs, int rank, World world, float scale, cudaStream_t stream);
+                          int inputs, int rank, EditRule rule, cudaStream_t stream);
 
 }  // namespace rledit::cuda

@@ -53,8 +53,7 @@ struct EditedWeights {
   int outputs;
   int inputs;
   int rank;
-  World world;
-  float scale;
+  EditRule rule;
 };
 
 // Of this thread: what it has of a tile. The remainders tell the compiler how large they can be.
@@ -126,7 +125,7 @@ __device__ inline void form(const EditedWeights& layer, const LeftFactors& left,
     for (int j = 0; j < kAtOnce; ++j, weight += step) {
       const bool valid = inside && (first + j) * kRowStep < rows;
       const float before = valid ? *weight : 0.0F;
-      store(own + (first + j) * kRowStep, k, edited(before, delta[j], layer.scale, layer.world));
+      store(own + (first + j) * kRowStep, k, edited(before, delta[j], layer.rule));
     }
   }
 }

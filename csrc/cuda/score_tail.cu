@@ -34,8 +34,7 @@ __device__ inline EditedWeights weights_of(const DeviceTail& tail, int l, int64_
   own.outputs = layer.outputs;
   own.inputs = layer.inputs;
   own.rank = layer.rank;
-  own.world = tail.world;
-  own.scale = tail.scale;
+  own.rule = tail.rule;
   return own;
 }
 

@@ -156,14 +156,14 @@ struct Example {
     return made;
   }
 
-  rledit::Candidates edits(rledit::World world, rledit::Algebra algebra, bool with_own) const {
+  rledit::Candidates edits(rledit::EditKind kind, rledit::Algebra algebra, bool with_own) const {
     rledit::Candidates made;
     made.count = candidates;
     made.edits.resize(2);
     if (with_own) made.edits[0].weight = own.data();
     made.edits[0].factors = {left.data(), right.data(), rank};
-    made.world = world;
-    made.scale = 0.1F;
+    made.rule.kind = kind;
+    made.rule.scale = 0.1F;
     made.algebra = algebra;
     return made;
   }
@@ -210,7 +210,7 @@ const std::vector<Example>& examples() {
 
 const rledit::Algebra kAlgebras[] = {rledit::Algebra::automatic, rledit::Algebra::shared_product,
                                      rledit::Algebra::formed, rledit::Algebra::formed_once};
-const rledit::World kWorlds[] = {rledit::World::shift, rledit::World::mask};
+const rledit::EditKind kKinds[] = {rledit::EditKind::shift, rledit::EditKind::mask};
 const rledit::Precision kPrecisions[] = {rledit::Precision::float32, rledit::Precision::bfloat16};
 
 void test_threads_share_tails_and_make_others() {
@@ -222,10 +222,10 @@ void test_threads_share_tails_and_make_others() {
         if (slow && example.samples > 200) continue;
         rledit::set_num_threads(1);
         std::vector<rledit::Candidates> kinds;
-        for (const rledit::World world : kWorlds)
+        for (const rledit::EditKind kind : kKinds)
           for (const rledit::Algebra algebra : kAlgebras) {
-            kinds.push_back(example.edits(world, algebra, false));
-            kinds.push_back(example.edits(world, algebra, true));
+            kinds.push_back(example.edits(kind, algebra, false));
+            kinds.push_back(example.edits(kind, algebra, true));
           }
         const rledit::PreparedTail alone(example.tail(precision));
         std::vector<Counts> expected;
@@ -250,7 +250,8 @@ void test_threads_share_tails_and_make_others() {
 
 void test_the_instruction_set_changes_meanwhile() {
   const Example& example = examples()[2];
-  const rledit::Candidates candidates = example.edits(rledit::World::shift, rledit::Algebra::automatic, false);
+  const rledit::Candidates candidates =
+      example.edits(rledit::EditKind::shift, rledit::Algebra::automatic, false);
   const std::vector<const char*> isas = rledit::available_isas();
   std::vector<rledit::PreparedTail> tails;
   std::vector<Counts> expected;
@@ -277,7 +278,7 @@ void test_the_other_ops_from_many_threads() {
   const rledit::Factors factors{example.left.data(), example.right.data(), example.rank};
   std::vector<float> edited = example.own;
   rledit::apply_lowrank(edited.data(), example.candidates, example.hidden, example.inputs, factors,
-                        rledit::World::mask, 0.5F);
+                        rledit::EditRule{rledit::EditKind::mask, 0.5F});
   const rledit::Samples samples = example.tail(rledit::Precision::float32).samples;
   const int64_t classes = example.classes, n = 3;
   const std::vector<float> logits(example.activations.begin(),
@@ -293,7 +294,7 @@ void test_the_other_ops_from_many_threads() {
       CHECK(tally() == expected);
       std::vector<float> mine = example.own;
       rledit::apply_lowrank(mine.data(), example.candidates, example.hidden, example.inputs, factors,
-                            rledit::World::mask, 0.5F);
+                            rledit::EditRule{rledit::EditKind::mask, 0.5F});
       CHECK(mine == edited);
     }
   });
@@ -331,7 +332,8 @@ void in_child(const std::function<void()>& body) {
 
 void test_forks() {
   const Example& example = examples()[2];
-  const rledit::Candidates candidates = example.edits(rledit::World::shift, rledit::Algebra::automatic, false);
+  const rledit::Candidates candidates =
+      example.edits(rledit::EditKind::shift, rledit::Algebra::automatic, false);
   rledit::set_num_threads(3);
   const rledit::PreparedTail tail(example.tail(rledit::Precision::float32));
   const Counts expected = score(tail, example, candidates);

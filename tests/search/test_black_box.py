@@ -68,8 +68,9 @@ def test_finds_an_edit(name: str, kind: type[World]) -> None:
 def test_tpe_in_threads_leaves_warnings_and_logging_alone() -> None:
     optuna = pytest.importorskip("optuna")
     before = optuna.logging.get_verbosity(), list(warnings.filters)
+    searches = [make("tpe", seed=seed) for seed in range(6)]  # not in threads: torch's seed is everybody's
     with ThreadPoolExecutor(3) as executor:
-        list(executor.map(lambda seed: make("tpe", seed=seed).train(32), range(6)))
+        list(executor.map(lambda search: search.train(32), searches))
     assert (optuna.logging.get_verbosity(), list(warnings.filters)) == before
 
 

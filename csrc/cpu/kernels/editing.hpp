@@ -7,12 +7,12 @@
 namespace rledit::cpu::RLEDIT_ISA {
 namespace {
 
-inline float edited(float weight, float delta, World world, float scale) {
-  return world == World::shift ? weight + scale * delta : weight * (1.0F + scale * delta);
+inline float edited(float weight, float delta, EditRule rule) {
+  return rule.kind == EditKind::shift ? weight + rule.scale * delta : weight * (1.0F + rule.scale * delta);
 }
 
-inline vfloat edited(vfloat weight, vfloat delta, World world, float scale) {
-  return world == World::shift ? weight + scale * delta : weight * (1.0F + scale * delta);
+inline vfloat edited(vfloat weight, vfloat delta, EditRule rule) {
+  return rule.kind == EditKind::shift ? weight + rule.scale * delta : weight * (1.0F + rule.scale * delta);
 }
 
 // One value of left@right: the scalar twin of the vector loops below, same order of additions.
@@ -22,15 +22,15 @@ inline float delta_at(const float* left, const float* right, int64_t rank, int64
   return delta;
 }
 
-void edit_row(float* weight, const float* left, const float* right, int64_t rank, int64_t depth, World world,
-              float scale) {
+void edit_row(float* weight, const float* left, const float* right, int64_t rank, int64_t depth,
+              EditRule rule) {
   int64_t k = 0;
   for (; k + kLanes <= depth; k += kLanes) {
     vfloat delta = broadcast(0.0F);
     for (int64_t r = 0; r < rank; ++r) delta += left[r] * load(right + r * depth + k);
-    store(weight + k, edited(load(weight + k), delta, world, scale));
+    store(weight + k, edited(load(weight + k), delta, rule));
   }
-  for (; k < depth; ++k) weight[k] = edited(weight[k], delta_at(left, right, rank, depth, k), world, scale);
+  for (; k < depth; ++k) weight[k] = edited(weight[k], delta_at(left, right, rank, depth, k), rule);
 }
 
 }  // namespace

@@ -76,7 +76,7 @@ inline void edit_block(const PanelSource& source, int64_t k, float* out) {
 #pragma GCC unroll 4
     for (int v = 0; v < kVecs; ++v) {
       vfloat value = load(source.weight + j * depth + k + v * kLanes);
-      if (source.rank > 0) value = edited(value, delta[j][v], source.world, source.scale);
+      if (source.rank > 0) value = edited(value, delta[j][v], source.rule);
       store(out + j * kPanelDepth + v * kLanes, value * source.factor);
     }
 }
@@ -92,7 +92,7 @@ inline void edit_rest(const PanelSource& source, int64_t k, float* out) {
         value = source.weight[j * depth + k + i];
         if (source.rank > 0) {
           const float delta = delta_at(source.left + j * source.rank, source.right, source.rank, depth, k + i);
-          value = edited(value, delta, source.world, source.scale);
+          value = edited(value, delta, source.rule);
         }
       }
       out[j * kPanelDepth + i] = value * source.factor;

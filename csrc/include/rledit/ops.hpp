@@ -10,7 +10,7 @@ namespace rledit {
 // weight[n] becomes its edit by candidate n's factors, in place, without the product left@right
 // ever being stored. weight: [N, outputs, inputs].
 void apply_lowrank(float* weight, int64_t candidates, int64_t outputs, int64_t inputs, const Factors& factors,
-                   World world, float scale);
+                   EditRule rule);
 
 // A tail made ready for many calls: activations, weights, labels and groups are checked, packed for this
 // CPU and owned, so the arrays that it was made of may go; weights that stay are read where they lie. Several

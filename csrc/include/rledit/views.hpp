@@ -8,7 +8,12 @@
 namespace rledit {
 
 // How low-rank factors change a weight W: shift W + s*(left@right), mask W * (1 + s*(left@right)).
-enum class World { shift, mask };
+enum class EditKind { shift, mask };
+
+struct EditRule {
+  EditKind kind = EditKind::shift;
+  float scale = 1.0F;  // s
+};
 
 // The elementwise function after a layer. gelu_tanh is torch's GELU(approximate="tanh").
 enum class Nonlinearity { identity, relu, gelu, gelu_tanh, tanh, silu };
@@ -78,8 +83,7 @@ struct LayerEdit {
 struct Candidates {
   int64_t count = 0;             // N
   std::vector<LayerEdit> edits;  // one per layer
-  World world = World::shift;
-  float scale = 1.0F;
+  EditRule rule;
   Algebra algebra = Algebra::automatic;
 };
 
