@@ -27,7 +27,7 @@ from rledit.experiments.training import supervised_bar
 from rledit.ppo import Result
 from rledit.recipes.debiasing import DebiasConfig
 from rledit.recipes.debiasing.classifier import Classifier, train_or_load
-from rledit.recipes.debiasing.data import DebiasData
+from rledit.recipes.debiasing.data import DebiasData, load_sets
 from rledit.recipes.debiasing.layers import choose_layers
 from rledit.recipes.debiasing.run import measure
 from rledit.recipes.debiasing.task import editing_samples, make_task, make_trainer
@@ -125,7 +125,7 @@ def _run(config: DebiasConfig, data_root: Path | None, console: Console) -> dict
     key = (config.dataset, config.seed, config.model)
     if key not in _CACHE:
         _CACHE.clear()
-        data = DebiasData(config, data_root)
+        data = DebiasData(load_sets(config, data_root), config.seed)
         _CACHE[key] = data, trained(config, data, console)
     data, classifier = _CACHE[key]
     started = time.perf_counter()

@@ -21,7 +21,7 @@ from rich.table import Table
 from rledit.objectives import GroupMetrics
 from rledit.recipes.debiasing import DebiasConfig
 from rledit.recipes.debiasing.classifier import BagOfWords
-from rledit.recipes.debiasing.data import DebiasData
+from rledit.recipes.debiasing.data import DebiasData, load_sets
 from rledit.recipes.debiasing.evaluation import ranks_of, tally_margins
 
 from .record import write
@@ -55,7 +55,7 @@ def main(
 
 def ceiling(config: DebiasConfig, data_root: Path | None) -> dict[str, float]:
     """The power means of the best score of each input."""
-    data = DebiasData(config, data_root)
+    data = DebiasData(load_sets(config, data_root), config.seed)
     vocabulary = BagOfWords.fit_vocabulary(config, data)
     bias = data.splits["test"].bias
     _, which = torch.unique(vocabulary.encode(bias.texts), dim=0, return_inverse=True)

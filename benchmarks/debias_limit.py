@@ -22,7 +22,7 @@ from rich.table import Table
 import rledit
 from rledit.objectives import Debias
 from rledit.recipes.debiasing import DebiasConfig
-from rledit.recipes.debiasing.data import DebiasData, Split
+from rledit.recipes.debiasing.data import DebiasData, Split, load_sets
 
 from .debias import trained
 from .record import write
@@ -68,7 +68,7 @@ def main(
 def _search(
     config: DebiasConfig, data_root: Path | None, generations: int, console: Console
 ) -> dict[str, float]:
-    data = DebiasData(config, data_root)
+    data = DebiasData(load_sets(config, data_root), config.seed)
     classifier = trained(config, data, console)
     random = torch.Generator().manual_seed(config.seed)
     test = data.splits["test"]

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from rledit.objectives import Debias
 from rledit.recipes.debiasing import DebiasConfig
 from rledit.recipes.debiasing.classifier import BagOfWords
-from rledit.recipes.debiasing.data import DebiasData
+from rledit.recipes.debiasing.data import DebiasData, load_sets
 from rledit.recipes.debiasing.evaluation import ranks_of, tally_margins
 from rledit.samples import Samples
 
@@ -47,7 +47,7 @@ class Problem:
 
     def __init__(self, config: DebiasConfig, data_root: Path | None, console: Console) -> None:
         self.config = config
-        self.data = DebiasData(config, data_root)
+        self.data = DebiasData(load_sets(config, data_root), config.seed)
         classifier = trained(config, self.data, console)
         assert isinstance(classifier, BagOfWords)
         self.classifier = classifier

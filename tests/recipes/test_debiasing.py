@@ -20,7 +20,7 @@ from rledit.recipes.debiasing import DebiasConfig, run
 from rledit.recipes.debiasing import data as debiasing_data
 from rledit.recipes.debiasing.classifier import BagOfWords
 from rledit.recipes.debiasing.config import LAYER_SETS
-from rledit.recipes.debiasing.data import DebiasData, Split
+from rledit.recipes.debiasing.data import DebiasData, Split, load_sets
 from rledit.recipes.debiasing.evaluation import evaluate, margins_of, ranks_of
 from rledit.recipes.debiasing.figures import RATES, error_rates
 from rledit.recipes.debiasing.layers import choose_layers
@@ -42,7 +42,7 @@ FIGURES = {"accuracy", "utility_auc", "subgroup_auc", "bpsn_auc", "bnsp_auc", "f
 
 @pytest.fixture(scope="module")
 def data() -> DebiasData:
-    return DebiasData(QUICK, None)
+    return DebiasData(load_sets(QUICK, None), QUICK.seed)
 
 
 @pytest.fixture(scope="module")
@@ -314,7 +314,7 @@ def test_a_transfer_set_that_cannot_be_used_is_skipped_before_training(
         return found
 
     monkeypatch.setattr(debiasing_data, "load_comments", with_transfer)
-    data = DebiasData(QUICK, None)
+    data = DebiasData(load_sets(QUICK, None), QUICK.seed)
     assert data.transfer == {}
     assert "toxigen: left out of the evaluation" in caplog.text
     assert reason in caplog.text
@@ -330,7 +330,7 @@ def test_a_transfer_set_with_a_group_is_read(monkeypatch: pytest.MonkeyPatch) ->
         "load_comments",
         lambda name, root=None: found if name == "toxigen" else load(name, root),
     )
-    data = DebiasData(QUICK, None)
+    data = DebiasData(load_sets(QUICK, None), QUICK.seed)
     assert "toxigen" in data.test_sets()
     classifier = BagOfWords(ToxicityMLP(len(VOCABULARY)), VOCABULARY)
     figures = measure(classifier, classifier.model, data, seed=0)
@@ -372,7 +372,7 @@ REAL = DebiasConfig(("jigsaw",), vocabulary=1500, layer=("fc2",))
 @pytest.fixture(scope="module")
 def real(shared_data: Path) -> tuple[DebiasData, BagOfWords]:
     """Real comments, and a classifier of them."""
-    data = DebiasData(REAL, shared_data)
+    data = DebiasData(load_sets(REAL, shared_data), REAL.seed)
     return data, BagOfWords.train(REAL, data, lambda *_: None)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -52,6 +52,41 @@ class Split:
         return Samples(encode(self.both.texts), self.both.labels, groups)
 
 
+@dataclass(frozen=True, eq=False)
+class CommentSets:
+    """What a run begins with, before it is cut into splits.
+
+    Attributes:
+        comments: what the classifier is trained on and must stay good at.
+        bias: what bias is measured on; sentences that are among the comments are left out.
+        unseen_templates: templates of the bias set that neither reward nor validation see.
+        transfer: other bias sets, read at the end alone, by name.
+    """
+
+    comments: Comments
+    bias: Comments
+    unseen_templates: tuple[str, ...] = ()
+    transfer: Mapping[str, Comments] = field(default_factory=dict)
+
+
+def load_sets(config: DebiasConfig, data_root: str | os.PathLike[str] | None) -> CommentSets:
+    """The sets that a config names.
+
+    Raises:
+        ValueError, OSError: see :func:`rledit.zoo.data.load_comments`.
+    """
+    return CommentSets(
+        Comments.join(*[load_comments(name, data_root) for name in config.dataset]),
+        load_comments(config.bias_name, data_root),
+        UNSEEN_TEMPLATES.get(config.bias_name, ()),
+        {
+            name: found
+            for name in TRANSFER
+            if name != config.bias_name and (found := _optional(name, data_root)) is not None
+        },
+    )
+
+
 class DebiasData:
     """The splits of a run.
 
@@ -63,24 +98,25 @@ class DebiasData:
         identities: groups with positives and negatives in reward and validation, the most frequent first.
         every_text: of all splits and sets, sorted; the same for every seed.
 
+    Args:
+        sets: what is cut.
+        seed: of the cuts.
+
     Raises:
         ValueError: if the bias set has no identity group that can be measured.
     """
 
-    def __init__(self, config: DebiasConfig, data_root: str | os.PathLike[str] | None) -> None:
-        names = list(config.dataset)
-        comments = Comments.join(*[load_comments(name, data_root) for name in names])
-        everything = [comments]
-        parts = split_comments(comments, list(SHARES.values()), config.seed)
+    def __init__(self, sets: CommentSets, seed: int) -> None:
+        comments = sets.comments
+        parts = split_comments(comments, list(SHARES.values()), seed)
         utility = dict(zip(SHARES, parts, strict=True))
         self.train = utility["train"]
-        bias = _without(load_comments(config.bias_name, data_root), comments)
-        everything.append(bias)
-        unseen = UNSEEN_TEMPLATES.get(config.bias_name, ())
+        bias = _without(sets.bias, comments)
+        everything = [comments, bias, *sets.transfer.values()]
         self.unseen: Comments | None = None
-        if unseen:
-            bias, self.unseen = _held_out(bias, unseen)
-        reward, validation, test = _split_bias(bias, config.seed)
+        if sets.unseen_templates:
+            bias, self.unseen = _held_out(bias, sets.unseen_templates)
+        reward, validation, test = _split_bias(bias, seed)
         self.splits = {
             "reward": Split(utility["reward"], reward),
             "validation": Split(utility["validation"], validation),
@@ -89,20 +125,14 @@ class DebiasData:
         self.identities = _measurable(reward, validation)
         if not self.identities:
             raise ValueError(
-                f"bias_set: expected identity groups with toxic and harmless sentences; {config.bias_name} "
-                "has none"
+                f"bias_set: expected identity groups with toxic and harmless sentences; {bias.name} has none"
             )
         if not any(_fits(test, name) for name in self.identities):
             raise ValueError(
                 f"bias_set: expected identity groups with toxic and harmless sentences in the test split, "
-                f"too; {config.bias_name} is too small for that"
+                f"too; {bias.name} is too small for that"
             )
-        self.transfer = {
-            name: found
-            for name in TRANSFER
-            if name != config.bias_name and (found := _optional(name, data_root)) is not None
-        }
-        everything += self.transfer.values()
+        self.transfer = dict(sets.transfer)
         self.every_text = sorted({text for part in everything for text in part.texts})
 
     def test_sets(self) -> dict[str, tuple[Sequence[str], Samples, tuple[str, ...]]]:

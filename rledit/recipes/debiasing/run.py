@@ -21,7 +21,7 @@ from ...experiments.run import Options, Prepared, Recipe, carry_out
 from ...experiments.training import CHECKPOINT_SECONDS
 from .classifier import Classifier, train_or_load
 from .config import DebiasConfig
-from .data import DebiasData
+from .data import DebiasData, load_sets
 from .evaluation import evaluate, margins_of
 from .figures import RATES, error_rates, front
 from .layers import choose_layers, with_trials
@@ -70,7 +70,7 @@ class DebiasRecipe(Recipe):
 
     def __init__(self, config: DebiasConfig, data_root: str | Path | None = None) -> None:
         self.config: DebiasConfig = config
-        self._data = DebiasData(config, data_root)
+        self._data = DebiasData(load_sets(config, data_root), config.seed)
         self._classifier: Classifier | None = None
 
     kind = "debiasing"
