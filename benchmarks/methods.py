@@ -1,4 +1,4 @@
-"""Methods of unlearning side by side, put to the same audits: ``rledit compare``, with its circumstances.
+"""Methods of unlearning side by side, with the same audits: ``rledit compare``, with its circumstances.
 
     python -m benchmarks.methods --data-root DIR                   # MNIST class 7, all methods, five seeds
     python -m benchmarks.methods --dataset mnist5k --workers 2     # the same on few images, no download

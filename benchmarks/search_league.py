@@ -60,7 +60,7 @@ SEARCHES: dict[str, Callable[[Any, int], Search]] = {
 }
 
 REACHED = 0.95
-"""Of the best reward that any search of the task and seed has found."""
+"""The share of the best reward found by any search on the task and seed that counts as reached."""
 
 
 def main(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .samples import Samples
 
 HEAD_SAMPLES = 8
-"""Of the first batch, on which the head is looked for."""
+"""Samples of the first batch on which the head is looked for."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def head_inputs(head: Head) -> Iterator[list[Tensor]]:
 
 
 def features_of(head: Head, read: list[Tensor], count: int) -> Tensor:
-    """Of what :func:`head_inputs` saw for one batch, float64 [count, D]; ValueError where it does not fit."""
+    """Features from what :func:`head_inputs` saw of one batch, float64 [count, D]; ValueError if unfit."""
     if len(read) < -head.call:
         raise ValueError(f"model: {head.name or 'it'} runs for some inputs and not for others")
     features = read[head.call]
@@ -171,7 +171,7 @@ def _same(output: Tensor, logits: Tensor) -> bool:
 
 
 def logits_of(output: object) -> Tensor:
-    """Of what a model returns: a tensor, a mapping with "logits", or a tuple that begins with them."""
+    """The logits in a model's output: a tensor, a mapping with "logits", or a tuple that begins with them."""
     if isinstance(output, Mapping):
         output = output.get("logits")
     elif isinstance(output, (tuple, list)):
@@ -183,7 +183,7 @@ def logits_of(output: object) -> Tensor:
 
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Inside; afterwards each module's own mode again."""
+    """Eval mode inside; afterwards each module is back in its own mode."""
     before = {module: module.training for module in model.modules()}
     model.eval()
     try:

@@ -1,4 +1,4 @@
-"""What the means of the classes' features still tell of a forgotten class."""
+"""What the means of the classes' features still reveal about a forgotten class."""
 
 from __future__ import annotations
 

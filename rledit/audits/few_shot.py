@@ -82,7 +82,7 @@ class FewShot:
 
 
 def _draw(labels: Tensor, shots: int, generator: torch.Generator) -> Tensor:
-    """Indices of so many samples of each class that has them."""
+    """Indices of ``shots`` random samples of each class that has as many."""
     order = torch.randperm(len(labels), generator=generator)
     drawn = []
     for label in labels.unique().tolist():

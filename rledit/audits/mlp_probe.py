@@ -1,4 +1,4 @@
-"""A stronger probe, which is in no reward: a hidden layer on the features that the head reads."""
+"""A stronger probe, which no reward uses: a hidden layer on the features that the head reads."""
 
 from __future__ import annotations
 

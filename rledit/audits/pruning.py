@@ -1,4 +1,4 @@
-"""Whether an edit lives through removing the smallest weights."""
+"""Whether an edit survives removing the smallest weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether an edit lives through rounding the weights, as those who deploy a model do."""
+"""Whether an edit survives rounding the weights, as is common when a model is deployed."""
 
 from __future__ import annotations
 
@@ -64,7 +64,8 @@ def round_(model: nn.Module, precision: Precision) -> None:
 
 
 def rounded(weight: Tensor, bits: int) -> Tensor:
-    """A weight [O, ...] on the symmetric levels of so many bits, per output channel; same shape and dtype."""
+    """A weight [O, ...] rounded to the symmetric levels of ``bits`` bits, per output channel; same shape and
+    dtype."""
     levels = 2 ** (bits - 1) - 1
     rows = weight.detach().flatten(1).double()
     step = rows.abs().amax(1, keepdim=True) / levels

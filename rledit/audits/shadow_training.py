@@ -19,8 +19,9 @@ FEWEST = 6
 """With fewer, an attack on one of the models leaves less than two others with, or without, each sample."""
 
 Forget = Callable[[nn.Module, Tensor], nn.Module]
-"""From a trained model and its members, bool [S], to the model after it was made to forget; what is asked
-must not hang on the members. Samples that are none were never seen: perfect forgetting looks like them."""
+"""A function from a trained model and its members, bool [S], to the model after it was made to forget. What
+it is to forget must not depend on the members. Non-members were never seen: perfect forgetting looks like
+them."""
 
 
 def train_shadow_models(
@@ -54,7 +55,7 @@ def train_shadow_models(
         :func:`~rledit.audits.likelihood_ratios`.
 
     Raises:
-        TypeError: if ``build`` or ``forget`` gives something else than a module.
+        TypeError: if ``build`` or ``forget`` gives something other than a module.
         ValueError: for an odd number of models or less than 6, or less than 2 samples.
         TypeError, ValueError, FloatingPointError: as :func:`rledit.zoo.training.train_classifier`.
     """

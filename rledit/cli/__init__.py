@@ -27,10 +27,10 @@ COMMANDS = {
     "verify": "check a run by its record: hashes and counts, and with --replay every bit",
     "demo": "forget a digit with a small CNN, in both worlds, without a download",
 }
-"""What each does."""
+"""What each command does."""
 
 PLAIN = ("apply",)
-"""Commands that need no extra."""
+"""Commands that need no extra packages."""
 
 INTERRUPTED = {
     "unlearn": "--resume goes on with the run",
@@ -39,11 +39,11 @@ INTERRUPTED = {
     "compare": "the same command goes on",
     "verify": "nothing was checked to its end",
 }
-"""What can be done about it, where something may have been written."""
+"""What to do after an interrupted command that may have written something."""
 
 
 def main() -> None:
-    """Run the command line. Errors of the user's end with one line and status 2, Ctrl-C with 130."""
+    """Run the command line. User errors end with one line and status 2, Ctrl-C with 130."""
     _log()
     console = standard_console()
     command, arguments = _parse(sys.argv[1:])
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def _parse(arguments: Sequence[str]) -> tuple[str, list[str]]:
-    """The command and what is its own; ends here for --help, --version and what is neither."""
+    """The command and its own arguments; exits here for --help, --version and anything unknown."""
     from .. import __version__
 
     width = max(map(len, COMMANDS))

@@ -1,4 +1,4 @@
-"""``rledit audit``: ask what an edit has left of a class."""
+"""``rledit audit``: find out what an edit has left of a class."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rows of a comparison as CSV and Markdown, and who stands on the front."""
+"""The rows of a comparison as CSV and Markdown, and which methods are ahead of which."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ DEVIATIONS = 2.0
 """How many standard deviations of the difference it must be better by."""
 
 NEEDS: tuple[Need, ...] = get_args(Need)
-"""Columns of what methods need, beside the weights."""
+"""Columns of what methods need, apart from the weights."""
 
 
 def write_tables(folder: Path, rows: Sequence[Row], command: str = "") -> None:
@@ -101,7 +101,7 @@ def by_method(rows: Sequence[Row]) -> dict[str, list[Row]]:
 def ahead_of(rows: Sequence[Row], method: str) -> list[str]:
     """The methods whose means are at least as good in all of :data:`FRONT`, and better in one of them by more
     than :data:`DEVIATIONS` standard deviations of the difference of two runs. Neither the unedited nor the
-    retrained network takes part. From one seed nothing can be said, and nobody is named."""
+    retrained network takes part. With one seed nothing can be said, and no method is named."""
     groups = by_method(rows)
     named = []
     for other, theirs in groups.items():
@@ -115,7 +115,7 @@ def ahead_of(rows: Sequence[Row], method: str) -> list[str]:
 
 def _gain(rows: Sequence[Row], than: Sequence[Row], key: str) -> tuple[float, float]:
     """How much better the mean of some rows is, and the standard deviation of the difference of two runs;
-    NaN where there is no telling."""
+    NaN where they cannot be known."""
     (a, spread_a, _), (b, spread_b, _) = summary(rows, key), summary(than, key)
     return direction(key) * (a - b), math.hypot(spread_a, spread_b)
 
@@ -142,7 +142,7 @@ def _table(rows: Sequence[Row]) -> str:
 
 
 def _versions(rows: Sequence[Row]) -> str:
-    """In words: which versions of rledit have measured the rows of one table, where they differ."""
+    """A sentence on which versions of rledit measured the rows of one table, where they differ."""
     found: dict[tuple[Any, ...], int] = {}
     for row in rows:
         made = tuple(row.get(f"{VERSION}_{part}") for part in ("version", "code", "compiled"))
@@ -164,7 +164,7 @@ def _version(version: str | None, code: str | None, compiled: str | None) -> str
 
 
 def _ahead(rows: Sequence[Row]) -> str:
-    """In words: for each of rledit's own methods, whether any is ahead of it."""
+    """For each of rledit's own methods, a sentence on whether any other is ahead of it."""
     if len({row["seed"] for row in rows}) < 2:
         return "From one seed there is no telling which method is ahead of which."
     lines = [

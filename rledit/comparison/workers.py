@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 J = TypeVar("J")
 
 ATTEMPTS = 2
-"""A job whose process has died is tried so often in all: a machine may have been short of memory."""
+"""How often a job is tried in all if its process dies: a machine may have been short of memory."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Done(Generic[J]):
 
 
 def cores() -> int:
-    """That this process may use."""
+    """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -47,8 +47,8 @@ def carry_out(
 
     One worker is this very process. Of several, each is a process of its own, started with an equal share of
     the cores: a process that has died twice at the same job counts as an error of the job, and a new one
-    takes its place. An error of a job is told to ``on_done``. On Ctrl-C, or an error of ``on_done``, all
-    processes end, and should this one be killed.
+    takes its place. An error of a job is reported to ``on_done``. All processes
+    end on Ctrl-C, on an error of ``on_done``, and if this one is killed.
 
     Args:
         run: a function that can be imported, of a job that can be pickled.
@@ -135,7 +135,7 @@ class _Worker:
 
 
 def _limit(threads: int) -> None:
-    """In a worker, before its first job."""
+    """Set up a worker before its first job: its threads, and an end when its parent ends."""
     Thread(target=_follow, daemon=True).start()
     import torch
 

@@ -98,7 +98,7 @@ def _layout(tensor: Tensor) -> tuple[object, ...]:
 
 
 def _overlap(one: Tensor, other: Tensor) -> bool:
-    """Whether a byte belongs to both; their storage is the same."""
+    """Whether two tensors of one storage share a byte."""
     first, last = zip(*map(_extent, (one, other)), strict=True)
     start, end = max(first), min(last)
     if start >= end:
@@ -114,7 +114,7 @@ def _overlap(one: Tensor, other: Tensor) -> bool:
 
 
 def _extent(tensor: Tensor) -> tuple[int, int]:
-    """First byte, and the one behind the last."""
+    """A tensor's first byte in its storage, and the one after the last."""
     steps = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
     return tensor.data_ptr(), tensor.data_ptr() + (steps + 1) * tensor.element_size()
 

@@ -53,7 +53,7 @@ class LearnedFor:
         )
 
     def _recognize(self, weights: Mapping[str, Weight], found: str) -> str:
-        """How these weights come from those learned for, in words; "" if they do not."""
+        """A description of how these weights come from those learned for; "" if they do not."""
         for name, cast in self.casts.items():
             if found == cast:
                 return f"those that the edit was learned for, cast to {name}"

@@ -1,4 +1,4 @@
-"""Under which key a state dict or a file has the weight of each target."""
+"""The key of each target's weight in a state dict or a file."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ Base: TypeAlias = nn.Module | Mapping[str, Tensor]
 
 
 class LabeledSamples(Protocol):
-    """What is read of :class:`rledit.Samples`."""
+    """The part of :class:`rledit.Samples` that a ledger reads."""
 
     @property
     def labels(self) -> Tensor: ...
@@ -110,12 +110,12 @@ class Ledger:
 
     @property
     def entries(self) -> tuple[Entry, ...]:
-        """In order."""
+        """The entries, in the order in which they are applied."""
         return self._entries
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the entries, in order."""
+        """Names of the entries, in order."""
         return tuple(entry.name for entry in self._entries)
 
     def __len__(self) -> int:
@@ -186,7 +186,7 @@ class Ledger:
                 from now on applied to what they find.
 
         Returns:
-            what has changed.
+            What has changed.
 
         Raises:
             KeyError, TypeError: as :meth:`removal`.
@@ -230,7 +230,7 @@ class Ledger:
         """Write the ledger as one safetensors file, atomically.
 
         Raises:
-            ValueError, TypeError: metrics of an edit that are no JSON.
+            ValueError, TypeError: metrics of an edit that are not JSON.
             OSError: the disk refuses; the previous version is intact.
         """
         write_ledger(path, self.base, self._entries)
@@ -241,7 +241,7 @@ class Ledger:
 
         Raises:
             FileNotFoundError: there is no such file.
-            LedgerFileError: (a ValueError) truncated, corrupt or no ledger; says what is wrong.
+            LedgerFileError: (a ValueError) truncated, corrupt or not a ledger; says what is wrong.
         """
         ledger = cls({})
         ledger.base, ledger._entries = read_ledger(path)

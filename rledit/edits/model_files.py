@@ -25,7 +25,7 @@ _COPIED = {
     ".tiktoken",
     ".py",
     ".md",
-}  # beside the weights: never weights
+}  # next to the weights: never weights
 _CHUNK = 1 << 22  # bytes
 
 
@@ -194,7 +194,7 @@ def _tied_in_files(shards: Shards, key: str, tied: Tied) -> list[str]:
 
 
 def _make_folder(out: Path) -> bool:
-    """Whether it was not there before."""
+    """Make the folder; whether it was not there before."""
     try:
         out.mkdir()
     except FileExistsError:
@@ -205,7 +205,7 @@ def _make_folder(out: Path) -> bool:
 
 
 def _stage_the_rest(folder: Path, index: Path | None, out: Path, staged: Staged) -> None:
-    """What a loader needs beside the weights; the index last, since no folder of shards loads without it."""
+    """Copy what a loader needs besides the weights; the index last, since no shards load without it."""
     for path in sorted(folder.iterdir()):
         if path.suffix in _COPIED and path.is_file() and path != index and not _is_weights(path):
             _copy(path, out / path.name, staged)

@@ -1,4 +1,4 @@
-"""The flat action: the factors of all targets, one behind the other."""
+"""The flat action: the factors of all targets, one after another."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class ActionLayout:
     For each target in turn: left [O, R] row by row, then right [R, I], or its coefficients [R, K] where right
     factors lie in K :class:`~rledit.engine.directions.Directions`. An action is in units of the world: under
     shift, ``left`` is multiplied by the standard deviation of the target's weights, so that an action of a
-    given size changes every layer by a like proportion; under mask the product is a proportion already.
+    given size changes every layer by a similar proportion; under mask the product is a proportion already.
     Coefficients change a layer by less than as many inputs would.
 
     Raises:

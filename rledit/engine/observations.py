@@ -63,8 +63,8 @@ class NeuronStatistics:
 
 
 LARGEST = 1e6
-"""Of an observation's magnitude. Edits that compose over many steps can make weights overflow; what the agent
-sees stays a number."""
+"""The largest magnitude of an observation. Edits that compose over many steps can make weights overflow; what
+the agent sees stays a number."""
 
 
 def _finite(observations: Tensor) -> Tensor:

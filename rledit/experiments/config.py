@@ -29,7 +29,7 @@ SEARCHES: dict[str, Callable[..., Search]] = {
     "random": RandomSearch,
     "hill-climbing": HillClimbing,
 }
-"""Those beside PPO, by name, with their default settings."""
+"""The searches other than PPO, by name, with their default settings."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,15 +96,15 @@ class EditingConfig:
         return "all" if self.directions == "auto" else self.directions
 
     def asked(self) -> dict[str, Any]:
-        """As JSON for a run folder to compare. Without what folders of older versions lack, while it is as it
-        was then: they can be resumed."""
+        """The settings as JSON, for a run folder to compare. Settings that older versions lacked are left out
+        while they have the effect of then, so that old folders can be resumed."""
         asked = asdict(self)
         if self.search == "ppo":
             del asked["search"]
         return asked
 
     def resolved(self) -> dict[str, Any]:
-        """As JSON for people to read, without empty settings."""
+        """The settings as JSON for people to read, without empty ones."""
         asked = {key: value for key, value in asdict(self).items() if value != ""}
         return asked | {"directions": self.chosen_directions}
 

@@ -18,7 +18,7 @@ from .history import History
 __all__ = ["CHECKPOINT_SECONDS", "NO_UPDATE", "seconds_of", "supervised_bar", "train"]
 
 CHECKPOINT_SECONDS = 5.0
-"""Between checkpoints: what a killed run loses at most."""
+"""Seconds between checkpoints, which is what a killed run loses at most."""
 
 NO_UPDATE = ("update", "candidates", "reward_mean", "reward_best")
 """Columns of a history without a row: the first policy blew up before anything was scored."""

@@ -24,12 +24,12 @@ from ..zoo.training import Hyperparameters
 Need: TypeAlias = Literal[
     "gradients", "forget data", "retain data", "forget classes", "architecture", "training"
 ]
-"""What a method asks for beside the weights: gradients of the model; samples that are to be forgotten, or
+"""What a method needs besides the weights: gradients of the model; samples that are to be forgotten, or
 kept; whole classes to forget rather than single samples; a new network of the same architecture; the recipe
 that the model was trained with, and that architecture."""
 
 GROUPS = ("forget", "retain")
-"""That all samples of a problem have."""
+"""The groups that all samples of a problem have."""
 
 
 @dataclass(frozen=True, eq=False)

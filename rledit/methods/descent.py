@@ -17,7 +17,7 @@ from .tuning import Tuning, mode, trainable_copy
 
 Settings: TypeAlias = Mapping[str, Json]
 Loss: TypeAlias = Callable[[Tensor], Tensor]
-"""From the indices of a batch, int64 [B] on the model's device, to its loss, a scalar."""
+"""A function from the indices of a batch, int64 [B] on the model's device, to its loss, a scalar."""
 
 
 def sgd(parameters: Iterable[Tensor], rate: float) -> torch.optim.Optimizer:
@@ -92,7 +92,8 @@ class Descent:
 
 
 Begin: TypeAlias = Callable[[nn.Module, Settings], tuple[Descent, Callable[[int], None]]]
-"""From a copy of the model and settings to a descent, and what an epoch (counted from 0) does with it."""
+"""A function from a copy of the model and settings to a descent, and what an epoch (counted from 0) does with
+it."""
 
 
 def descend_each(

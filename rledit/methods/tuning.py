@@ -110,7 +110,7 @@ class Tuning:
         self._best: tuple[nn.Module, Mapping[str, Json]] | None = None
 
     def offer(self, model: nn.Module, settings: Mapping[str, Json], *, published: bool = False) -> None:
-        """Judge a model and keep a copy of it if it is the best. Of equal ones the published default stays,
+        """Judge a model and keep a copy of it if it is the best. Among equals the published default stays,
         else the first."""
         validation = self._problem.validation
         if self._forget is None:

@@ -66,7 +66,7 @@ METRIC_DISPLAYS: dict[str, MetricDisplay] = {
     "false_negative_rate": _accuracy("false negative rate", "false negatives", -1),
     "selection_rate": _accuracy("selection rate", "selected", 0),
 }
-"""By key."""
+"""Displays by key."""
 
 _ABBREVIATIONS = ("AUC", "BPSN", "BNSP", "F1", "FNED", "FPED", "KL", "PPO")
 _PERCENT = ("accuracy", "rate")  # the last word of keys whose values are shares

@@ -111,7 +111,7 @@ _GPU = (
     (cuda_backend.OPS, cuda_backend.missing),
     (triton_backend.OPS, triton_backend.missing),
 )
-"""By preference, each with a function that says why it cannot be used here."""
+"""GPU backends by preference, each with a function that says why it cannot be used here."""
 
 
 def backend(name: str = "auto", device: str = "cpu") -> Backend:

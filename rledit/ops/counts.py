@@ -60,7 +60,7 @@ class Wanted(NamedTuple):
         return self._replace(parts=[part for part in self.parts if part in parts])
 
     def without(self, parts: Container[str]) -> Wanted:
-        """What is wanted beside these parts."""
+        """What is wanted without these parts."""
         return self._replace(parts=[part for part in self.parts if part not in parts])
 
     def check(self, classes: int) -> None:
@@ -99,8 +99,9 @@ class Counts(NamedTuple):
     lower_loss: Tensor = _NOTHING  # [N, G, G] int64, see lower_loss_pairs()
 
     def __add__(self, other: object) -> Counts:
-        """Of the same candidates on other samples. ``concordant`` and ``lower_loss`` then lack the pairs of a
-        sample from each; compute them from the summed histograms, or the bins of all losses, instead."""
+        """The sum with counts of the same candidates on other samples. ``concordant`` and ``lower_loss`` then
+        lack the pairs of a sample from each; compute them from the summed histograms, or the bins of all
+        losses, instead."""
         if not isinstance(other, Counts):
             return NotImplemented
         return Counts(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))

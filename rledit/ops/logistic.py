@@ -14,11 +14,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 STEPS = 48
-"""Of a probe that is counted: after so many it recalls, to a few in a hundred, what it would after thousands,
-also where classes lie on top of each other."""
+"""Steps of a probe that is counted: after these its recall is, to a few in a hundred, that after thousands,
+even where classes lie on top of each other."""
 
 SMALLEST_SPREAD = 1e-6
-"""Of a standardized feature: one that hardly varies stays as small as it is."""
+"""The least spread of a standardized feature: one that varies less stays as small as it is."""
 
 
 def logistic_weights(features: Tensor, targets: Tensor, penalty: float, steps: int = STEPS) -> Tensor:

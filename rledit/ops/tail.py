@@ -31,7 +31,7 @@ NONLINEARITIES: dict[str, Callable[[Tensor], Tensor]] = {
 PRECISIONS = ("float32", "bfloat16")
 
 FORMED_BYTES = 32 << 20
-"""Of edited weights that are formed at a time for a rule that the compiled cores lack."""
+"""Bytes of edited weights that are formed at a time for a rule that the compiled cores lack."""
 
 
 class Layer(NamedTuple):
@@ -107,17 +107,17 @@ class TailProblem:
 
     @property
     def weights(self) -> list[Tensor]:
-        """Per layer [O, I]."""
+        """The weights, [O, I] per layer."""
         return [layer.weight for layer in self.layers]
 
     @property
     def biases(self) -> list[Tensor | None]:
-        """Per layer [O] or None."""
+        """The biases, [O] or None per layer."""
         return [layer.bias for layer in self.layers]
 
     @property
     def nonlinearities(self) -> list[str]:
-        """Per layer."""
+        """The nonlinearities, one per layer."""
         return [layer.nonlinearity for layer in self.layers]
 
 

@@ -23,7 +23,7 @@ SMALLEST = 2.0**-40
 that are all below the other, though not zero, vanish in them."""
 
 WIDENED_BYTES = 32 << 20
-"""Of features that the reference holds in float64 at a time."""
+"""Bytes of features that the reference holds in float64 at a time."""
 
 
 def tally_features_ref(

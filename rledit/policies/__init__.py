@@ -8,7 +8,7 @@ from .base import Distribution, Policy
 from .gaussian import LOG_STD_LIMITS, DiagonalGaussian, GaussianPolicy, ParameterPolicy, ValueFunction
 
 POLICIES = {"gaussian": GaussianPolicy, "parameters": ParameterPolicy}
-"""By the name that :class:`rledit.PPO` takes."""
+"""Policies by the name that :class:`rledit.PPO` takes."""
 
 __all__ = [
     "LOG_STD_LIMITS",

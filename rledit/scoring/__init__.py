@@ -18,7 +18,7 @@
 ``population``      runs a target for all candidates at once
 ``differentiable``  logits and features as differentiable functions of the targets' weights
 ``logits``          what a network's logits are counted as
-``collected``       what hangs on all samples at once: probes of features, ranks of losses
+``collected``       what depends on all samples at once: probes of features, ranks of losses
 ``tail``            recognizes suffixes that the fused op can run
 ``simplify``        takes work out of a suffix
 """

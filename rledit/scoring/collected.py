@@ -1,4 +1,4 @@
-"""What hangs on all samples at once: probes of the features, and how losses rank.
+"""What depends on all samples at once: probes of the features, and how losses rank.
 
 Networks that run for some samples at a time hand over what they made of each; it is counted in the end.
 """
@@ -12,7 +12,7 @@ from ..ops import PROBE_PARTS, Backend, Counts, PreparedTally, Probe, Wanted
 from .logits import ruled_out
 
 COLLECTED_BYTES = 64 << 20
-"""Of logits and features that are kept at a time, or one candidate's."""
+"""Bytes of logits and features kept at a time (or those of one candidate)."""
 
 
 def hangs_on_all(wanted: Wanted) -> bool:

@@ -185,7 +185,7 @@ class EditableModel(Editable):
     def evaluator(
         self, samples: Samples, backend: Backend, precision: str, probe: FeatureProbe | None = None
     ) -> Evaluator:
-        """Of these samples: what does not depend on an edit is computed here and kept.
+        """The evaluator of these samples: what does not depend on an edit is computed here and kept.
 
         Raises:
             ValueError: for a model that fails on these samples, or whose logits cannot be reproduced; for a
@@ -276,7 +276,7 @@ class EditableModel(Editable):
             raise ValueError(f"inputs: the activations and logits of sample {sample} are not finite")
 
     def inputs(self, samples: Samples) -> Tensor:
-        """All of a split, on the private copy's device; ValueError for those that the network fails on."""
+        """All inputs of a split, on the private copy's device; ValueError if the network fails on them."""
         inputs: Tensor | None = None
         start = 0
         for batch in samples.batches(BATCH):

@@ -21,7 +21,7 @@ from .logits import ruled_out
 from .population import Population
 
 HISTOGRAM_BINS = 4096
-"""Of the margins, in whatever a scorer asks for."""
+"""Bins of the margins in all that a scorer asks for."""
 WEIGHT_BYTES = 32 << 20  # of edited weights that are made at once
 FEW_SAMPLES = 256  # so few that counting a candidate by itself takes longer to call than to do
 COUNTED_TOGETHER = 16
@@ -140,7 +140,7 @@ class OneByOne(ABC):
         return Counts(*(torch.cat(column) for column in zip(*rows, strict=True)))
 
     def _count_all(self, candidates: list[dict[str, Tensor]], precision: str, wanted: Wanted) -> Counts:
-        """What hangs on all samples at once."""
+        """Count what depends on all samples at once."""
         reader = self._reader if wanted.probes else None
         collected = Collected(len(candidates), self._samples)
         for n, weights in enumerate(candidates):

@@ -88,7 +88,7 @@ for _plain, _wide in _WIDENING.items():
 
 
 def plain_type(module: nn.Module) -> type[nn.Module]:
-    """The class of a module, of one that computes in float32 that of torch."""
+    """The class of a module; torch's own class for one that :func:`widen_lazily` has changed."""
     return next((plain for plain, wide in _WIDENING.items() if type(module) is wide), type(module))
 
 

@@ -112,7 +112,7 @@ class Population:
         return self.edited(name, as_matrix(target.weight).detach(), rows)
 
     def _called(self, name: str, target: Target, x: Tensor, shared: bool) -> Tensor:
-        """Of a target that is no plain Linear or Conv2d: it is called with each candidate's weight."""
+        """Output of a target that is not a plain Linear or Conv2d, called with each candidate's weight."""
         if self.size > (some := self._at_once(target.weight)):
             return self._parts(some, "_called", name, target, x, shared)
         weights = self._edited(name, target).view(self.size, *target.weight.shape)

@@ -249,7 +249,7 @@ def _kinds(
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Of two extras."""
+    """Whether two extras are the same."""
     if isinstance(one, (tuple, list)) and isinstance(other, (tuple, list)):
         return len(one) == len(other) and all(map(_same, one, other))
     if isinstance(one, Tensor):

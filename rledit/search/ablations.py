@@ -12,7 +12,7 @@ from ..engine.directions import find_directions
 from .perturbations import Part, parts_of
 
 STRENGTHS = (-0.5, 2.0)
-"""Of an ablation: 1 takes the direction out, beyond it is turned round, below 0 it is made stronger."""
+"""Range of an ablation's strength: 1 takes the direction out, more reverses it, below 0 it is amplified."""
 
 
 @dataclass(frozen=True)

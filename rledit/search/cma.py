@@ -16,10 +16,10 @@ from ..storage.files import Json
 from .black_box import BlackBoxSearch
 
 MOST_DIMENSIONS = 2_000
-"""Of the full covariance matrix, which is decomposed in every update and learned from few candidates."""
+"""The largest full covariance matrix, which is decomposed in every update and learned from few candidates."""
 
 MOST_NUMBERS = 2**28
-"""N * D * D: the package forms every candidate's outer product, 2 GiB of them at this number."""
+"""The largest N * D * D: the package forms every candidate's outer product, 2 GiB of them at this number."""
 
 _ARRAYS = ("_mean", "_C", "_p_sigma", "_pc")
 _NUMBERS = ("_sigma", "_g")

@@ -39,7 +39,7 @@ class GradientSearch(Search):
         seed: of the start and the batches.
         restarts: candidates that are improved side by side, each from a start of its own.
         steps: of Adam per update.
-        batch: samples per step, of each stratum its share; all, where there are fewer. Restarts and samples
+        batch: samples per step, each stratum in proportion; all, where there are fewer. Restarts and samples
             run together, and what is between the cut and the logits is kept for the slope: on a large network
             take fewer.
         learning_rate: step size of Adam, in units of the actions.

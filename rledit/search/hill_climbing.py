@@ -15,7 +15,7 @@ from ..storage.files import Json
 from .black_box import BlackBoxSearch
 
 LIMITS = (1e-4, 10.0)
-"""Of the step size: what is smaller changes no count, what is larger only meets the bounds."""
+"""Limits of the step size: what is smaller changes no count, what is larger only meets the bounds."""
 
 
 class HillClimbing(BlackBoxSearch):

@@ -19,7 +19,7 @@ SHRINKAGE = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
 """What is left of an edit's size where the objective has a constraint that small edits keep."""
 
 ENOUGH = 0.99
-"""Of the improvement, which a smaller version of an edit must keep to be preferred to it."""
+"""Share of the improvement that a smaller version of an edit must keep to be preferred to it."""
 
 
 @torch.no_grad()

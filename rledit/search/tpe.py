@@ -18,7 +18,8 @@ from .ablations import Ablations
 from .black_box import BlackBoxSearch
 
 MOST_DIMENSIONS = 64
-"""Beyond it the estimator's densities, products of one-dimensional ones, tell nothing apart."""
+"""The most dimensions: beyond it the estimator's densities, products of one-dimensional ones, tell nothing
+apart."""
 
 
 class TPE(BlackBoxSearch):
@@ -82,7 +83,7 @@ class TPE(BlackBoxSearch):
 
     def _study(self) -> Any:
         """A study of the trials remembered. Its sampler is made anew for every update, with a seed of its
-        own: it has no state beside the trials then."""
+        own: it then has no state besides the trials."""
         seed = int(torch.randint(2**31, (), generator=self.generator, device=self.generator.device))
         sampler = self._optuna.samplers.TPESampler(
             seed=seed, n_startup_trials=self.startup, multivariate=True, constant_liar=True

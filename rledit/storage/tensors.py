@@ -68,12 +68,12 @@ class Entry:
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """The tensor's size in bytes."""
         return self.end - self.begin
 
     @property
     def dtype(self) -> torch.dtype | None:
-        """None for a dtype that this version of torch does not have."""
+        """The dtype; None for one that this version of torch does not have."""
         return _DTYPES.get(self.code)
 
 
@@ -94,7 +94,7 @@ class StoredTensor:
         return self.shape[0]
 
     def __getitem__(self, rows: slice) -> Tensor:
-        """Successive rows."""
+        """Some successive rows, read into memory."""
         start, stop, step = rows.indices(len(self))
         if step != 1:
             raise ValueError("rows: expected successive ones")

@@ -109,7 +109,7 @@ def read_terms(path: str | os.PathLike[str]) -> dict[str, tuple[str, ...]]:
 
 
 def mask_of(rows: Sequence[int], count: int) -> Tensor:
-    """Bool [count], true in these rows."""
+    """A mask, bool [count], that is true in these rows."""
     mask = torch.zeros(count, dtype=torch.bool)
     mask[torch.tensor(rows, dtype=torch.int64)] = True
     return mask
