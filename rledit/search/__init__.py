@@ -16,7 +16,7 @@
 ``random_search``  luck
 ``hill_climbing``  the best of a few steps
 
-PPO has a room of its own, ``rledit.ppo``.
+PPO is a package of its own, ``rledit.ppo``.
 """
 
 from .black_box import BlackBoxSearch
