@@ -49,7 +49,7 @@ class AuditData:
         """What the model, its head and the edited layers make of ``train`` or ``test``."""
         if self._kept is None:
             return read(model, samples, self.layers, batch_size=batch_size)
-        key = (id(model), id(samples))  # of what is kept beside it, so no id is given to another
+        key = (id(model), id(samples))  # both are kept in the value, so no id is reused
         if key not in self._kept:
             found = read(model, samples, self.layers, batch_size=batch_size)
             self._kept[key] = (model, samples, found)

@@ -44,8 +44,7 @@ class ClassMean:
     batch_size: int = 1000
 
     note: ClassVar[str] = (
-        "The nearest class mean does without training: a sample gets the class whose mean features are "
-        "nearest."
+        "The nearest class mean needs no training: a sample gets the class whose mean features are nearest."
     )
 
     def __call__(self, model: nn.Module, data: AuditData) -> dict[str, float]:

@@ -50,7 +50,7 @@ class FewShot:
 
     note: ClassVar[str] = (
         "The accuracy after k images per class is what a head of class means recalls of the forgotten class "
-        "when it was made from so few images, the class among them: relearning without any training."
+        "when it was made from that few images, the class among them: relearning without any training."
     )
 
     def __post_init__(self) -> None:

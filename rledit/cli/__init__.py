@@ -19,9 +19,9 @@ from .plain import call, summary
 
 COMMANDS = {
     "unlearn": "make a network forget a class, and leave a run folder with the edit and a report",
-    "debias": "make a toxicity classifier fairer across identity groups, and leave such a folder",
-    "audit": "ask what an edit has left of a class, beside the unedited and the retrained network",
-    "compare": "measure methods of unlearning side by side, put to the same audits",
+    "debias": "make a toxicity classifier fairer across identity groups, and leave a run folder, too",
+    "audit": "measure what an edit has left of a class, next to the unedited and the retrained network",
+    "compare": "compare methods of unlearning by the same audits",
     "apply": "apply an edit to a model file",
     "ledger": "keep several edits of one model, and take any of them out again",
     "verify": "check a run by its record: hashes and counts, and with --replay every bit",

@@ -166,10 +166,10 @@ def _version(version: str | None, code: str | None, compiled: str | None) -> str
 def _ahead(rows: Sequence[Row]) -> str:
     """For each of rledit's own methods, a sentence on whether any other is ahead of it."""
     if len({row["seed"] for row in rows}) < 2:
-        return "From one seed there is no telling which method is ahead of which."
+        return "From one seed it cannot be said which method is ahead of which."
     lines = [
-        "Ahead of another is a method whose mean forget accuracy, retain accuracy and probe accuracy are all "
-        f"at least as good, and one of them better by more than {DEVIATIONS:g} standard deviations.",
+        "A method is ahead of another if its mean forget accuracy, retain accuracy and probe accuracy are "
+        f"all at least as good, and one of them is better by more than {DEVIATIONS:g} standard deviations.",
         "",
     ]
     for method in by_method(rows):

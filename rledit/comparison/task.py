@@ -89,7 +89,7 @@ class TaskSource:
         if self.name in NAMED_TASKS and not self.forget:
             raise ValueError(f"forget: expected one class of {self.name} or several, got none")
         if self.name not in NAMED_TASKS and (self.forget or self.model or self.weights):
-            raise ValueError("forget, model, weights: a task of one's own has them in its file")
+            raise ValueError("forget, model, weights: a task of your own sets them in its file")
         if self.weights and not Path(self.weights).is_file():
             raise FileNotFoundError(f"weights: there is no file {self.weights}")
         if self.epochs < 0:

@@ -49,7 +49,7 @@ class LearnedFor:
             )
         raise ValueError(
             f"the edit was learned for other weights of {names}: expected {self.fingerprint}, found {found}; "
-            "force=True (rledit apply --force) applies it nevertheless"
+            "force=True (rledit apply --force) applies it anyway"
         )
 
     def _recognize(self, weights: Mapping[str, Weight], found: str) -> str:

@@ -198,7 +198,7 @@ class Ledger:
             raise ValueError(
                 f"{', '.join(map(repr, removal.displaced))}: learned on weights that included {name!r}, so "
                 "removing it changes what they do; force=True (rledit ledger remove --force) removes it "
-                "nevertheless and applies them to what is left"
+                "anyway and applies them to what is left"
             )
         self._entries = left
         return removal

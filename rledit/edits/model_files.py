@@ -109,7 +109,7 @@ def _check_out(source: Path, out: Path, shards: Shards, overwrite: bool) -> None
     if shards.folder is not None and not itself:
         own = {*shards.files, shards.index.name if shards.index else ""}
         others = [path.name for path in sorted(out.iterdir()) if _is_weights(path) and path.name not in own]
-        if others:  # whoever loads the folder may read those instead
+        if others:  # a loader of the folder may read those instead
             raise FileExistsError(
                 f"out: {out} holds other weights as well ({quoted(others[:3])}); remove them"
             )

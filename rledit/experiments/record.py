@@ -318,7 +318,7 @@ def read_record(path: Path) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_once)
     except ValueError as error:
-        raise ValueError(f"{path} is not a record of rledit: it is no JSON ({error})") from error
+        raise ValueError(f"{path} is not a record of rledit: it is not JSON ({error})") from error
     sections = ("rledit", "libraries", "machine", "files", "weights", "edit", "data", "counts", "bounds")
     if not isinstance(record, dict) or not all(isinstance(record.get(key), dict) for key in sections):
         raise ValueError(f"{path} is not a record of rledit: expected an object with {', '.join(sections)}")
@@ -331,5 +331,5 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object without duplicate keys, which people and programs would read differently."""
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError("a key stands twice in it")
+        raise ValueError("a key occurs twice in it")
     return found

@@ -153,8 +153,8 @@ class Method:
         """Raise ValueError if the problem lacks what the method needs."""
         if "forget classes" in self.needs and not problem.forget:
             raise ValueError(
-                f"{self.name}: expected a problem with classes to forget, since the method knows no single "
-                "samples; got none"
+                f"{self.name}: expected a problem with classes to forget, since the method cannot "
+                "forget single samples; got none"
             )
         if "architecture" in self.needs and problem.build is None:
             raise ValueError(

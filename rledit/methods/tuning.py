@@ -131,7 +131,7 @@ class Tuning:
         if self._best is None:
             raise FloatingPointError(
                 f"all {self.evaluations} settings that were tried give logits that are NaN or infinite; "
-                "are those of the model itself numbers?"
+                "are the model's own logits finite?"
             )
         model, settings = self._best
         _lay_out(model, torch.contiguous_format)

@@ -114,7 +114,7 @@ class Debias(Objective):
                     f"objective: Debias needs a group {group!r}; the samples have {', '.join(samples.groups)}"
                 )
         if not identities:
-            raise ValueError("objective: Debias needs identity groups beside the utility and the bias group")
+            raise ValueError("objective: Debias needs identity groups besides the utility and the bias group")
         everyone = samples.groups[self.bias_group]
         for group in identities:
             if bool((samples.groups[group] & ~everyone).any()):

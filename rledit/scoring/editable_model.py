@@ -120,7 +120,7 @@ class EditableModel(Editable):
                 few = self.as_input(split.head(CHECKED_SAMPLES))
                 if not any(known.knows(few) for known in self._probes):
                     self._probes.append(Probe(self.model, self.targets, few, self._sizes, originals).keep())
-            except Exception:  # of samples or the model on them: said by whoever scores them
+            except Exception:  # of samples, or of the model on them: scoring them reports it
                 continue
 
     def _probe(self, samples: Samples) -> Probe:

@@ -33,7 +33,7 @@ def weight_rows(layer: nn.Module, rows: slice = slice(None)) -> Tensor:
     weight = held_weight(layer)
     if weight.dtype not in HALF:
         return weight[rows]
-    with torch._C.DisableTorchFunction():  # whoever looks for arithmetic in half precision: this is none
+    with torch._C.DisableTorchFunction():  # not half-precision arithmetic, for those who look for it
         return weight[rows].float()
 
 

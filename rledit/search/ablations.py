@@ -105,7 +105,7 @@ class Ablations:
                 left = (direction / length) @ target.weight.T
             left = -strength * left / (rule.scale * target.gain)
             right = mixed @ target.coefficients / length
-            # Factors of like size keep within the engine's bounds.
+            # Factors of similar size keep within the engine's bounds.
             ratio = (right.norm(dim=1, keepdim=True) / left.norm(dim=1, keepdim=True).clamp(min=1e-12)).sqrt()
             ratio = ratio.clamp(1e-3, 1e3)
             part = target.part

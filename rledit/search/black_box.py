@@ -109,7 +109,7 @@ class BlackBoxSearch(Search):
         with one_thread():
             vectors = self.ask()
             if not bool((vectors.abs() < LARGEST).all()):  # nor NaN
-                self.stopped = f"{type(self).__name__} blew up: its vectors are not finite, or next to it"
+                self.stopped = f"{type(self).__name__} blew up: its vectors are not finite, or nearly so"
                 raise SearchEnded(self.stopped)
         actions = vectors.view(self.population, self.engine.episode_length, self.engine.layout.size)
         asked = time.perf_counter()

@@ -190,7 +190,7 @@ def train_or_load(
         try:
             return EncoderWithHead.load(config, data, path) if encoder else BagOfWords.load(path)
         except (KeyError, RuntimeError) as error:
-            raise ValueError(f"{path}: is no classifier of this run: {error}") from error
+            raise ValueError(f"{path}: is not a classifier of this run: {error}") from error
     started = time.perf_counter()
     with progress() as report:
         classifier: Classifier = (EncoderWithHead if encoder else BagOfWords).train(config, data, report)

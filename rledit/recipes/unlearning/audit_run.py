@@ -147,7 +147,7 @@ def _networks(folder: Path, config: UnlearningConfig, retrained: str | Path | No
     if retrained is not None:
         path = Path(retrained)
         if not path.is_file():
-            raise ValueError(f"retrained: expected a safetensors file, {path} is none")
+            raise ValueError(f"retrained: expected a safetensors file, {path} is not one")
         try:
             networks["retrained"] = loaded(path)
         except ValueError as error:
