@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -78,18 +78,30 @@ def find_head(model: nn.Module, inputs: Tensor) -> Head:
             f"model: expected an nn.Linear that runs; {', '.join(names.values())} "
             f"{'is' if len(names) == 1 else 'are'} not called by the model's forward"
         )
-    order = range(len(calls) - 1, -1, -1)
-    found = next((at for at in order if _same(calls[at][1], logits)), None)
+    found = _last_same(calls, logits)
     if found is None:
+        order = range(len(calls) - 1, -1, -1)
         found = next((at for at in order if _matters(model, names, inputs, logits, at)), None)
     if found is None:
         ran = ", ".join(dict.fromkeys(names[module] for module, _ in calls))
         raise ValueError(
             f"model: its logits depend on no nn.Linear that runs ({ran}); there is no head to probe"
         )
-    module = calls[found][0]
-    later = sum(other is module for other, _ in calls[found:])
-    return Head(names[module], module, -later)
+    return _head_at(found, calls, names)
+
+
+def logits_call(model: nn.Module, inputs: Tensor) -> Head | None:
+    """The Linear whose output is the logits as they are; None if there is none.
+
+    Args:
+        model: in eval mode.
+        inputs: [s, ...], at least one sample.
+    """
+    names = {module: name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    calls: list[tuple[nn.Linear, Tensor]] = []
+    logits = _run(model, names, inputs, lambda module, output: calls.append((module, output)))
+    found = _last_same(calls, logits)
+    return None if found is None else _head_at(found, calls, names)
 
 
 @contextmanager
@@ -145,6 +157,17 @@ def _run(
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _last_same(calls: Sequence[tuple[nn.Linear, Tensor]], logits: Tensor) -> int | None:
+    """The last of the calls whose output is the logits."""
+    return next((at for at in range(len(calls) - 1, -1, -1) if _same(calls[at][1], logits)), None)
+
+
+def _head_at(at: int, calls: Sequence[tuple[nn.Linear, Tensor]], names: Mapping[nn.Linear, str]) -> Head:
+    module = calls[at][0]
+    later = sum(other is module for other, _ in calls[at:])
+    return Head(names[module], module, -later)
 
 
 def _matters(

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from ..targets import as_matrix
 from .altered import altered_accuracies, enter_displays, weights_of
 from .base import AuditData
 
@@ -67,7 +68,7 @@ def rounded(weight: Tensor, bits: int) -> Tensor:
     """A weight [O, ...] rounded to the symmetric levels of ``bits`` bits, per output channel; same shape and
     dtype."""
     levels = 2 ** (bits - 1) - 1
-    rows = weight.detach().flatten(1).double()
+    rows = as_matrix(weight.detach()).double()
     step = rows.abs().amax(1, keepdim=True) / levels
     step[step == 0] = 1
     whole: Tensor = (rows / step).round().clamp(-levels, levels) * step

@@ -29,7 +29,8 @@ COLUMNS = {
     "evaluations": "evaluations",
     "steps": "steps",
 }
-"""Figures of the first columns, and what the CSV calls them; all others follow under their own names."""
+"""Figures of the first columns, and their names in the CSV; all others follow under their own. Readers of the
+file rely on these names; what people see in ``table.md`` is in :mod:`rledit.objectives.metric_names`."""
 
 FRONT = ("forget_accuracy", "retain_accuracy", "forget_probe_accuracy")
 """What a method must be as good in as another to be ahead of it, and better in one."""
@@ -68,7 +69,7 @@ def as_csv(rows: Sequence[Row]) -> str:
 
 
 def as_markdown(rows: Sequence[Row], command: str = "") -> str:
-    """A table for each task, what each method needs, and what stands ahead of what."""
+    """A table for each task, what each method needs, and which methods are ahead of which."""
     parts = []
     for task in dict.fromkeys(row["task"] for row in rows):
         own = [row for row in rows if row["task"] == task]
@@ -132,7 +133,7 @@ def _cell(rows: Sequence[Row], key: str) -> str:
 
 def _table(rows: Sequence[Row]) -> str:
     keys = [key for key in COLUMNS if any(row.get(key) is not None for row in rows)]
-    head = ["method", *(_head(key) for key in keys)]
+    head = ["method", *(label(key) for key in keys)]
     lines = [_line(head), _line(["---", *("---:" for _ in keys)])]
     for method, own in by_method(rows).items():
         lines.append(_line([_title(method), *(_cell(own, key) for key in keys)]))
@@ -191,10 +192,6 @@ def _methods(rows: Sequence[Row]) -> str:
 
 def _title(method: str) -> str:
     return METHODS[method].title if method in METHODS else method
-
-
-def _head(key: str) -> str:
-    return {"seconds": "seconds", "evaluations": "evaluations", "steps": "steps"}.get(key) or label(key)
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -37,7 +37,7 @@ class Edit:
         factors: module name -> (left [O, R], right [R, I]) for one step, or (left [T, O, R], right [T, R, I])
             for T steps that are applied one after the other. float32, finite, any strides; copied. R may
             differ between modules, T may not.
-        world: "shift" or "mask".
+        world: a kind of :data:`rledit.ops.rules.KINDS`: "shift", "mask", or one of your own.
         scale: s, finite.
         fingerprint: `rledit.storage.fingerprint({module name: weight})` of the weights it was learned for.
         metrics: what is known about the edit, saved with it. Kept as the JSON that `load` gives back: keys

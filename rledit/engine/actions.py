@@ -11,7 +11,7 @@ from ..ops.rules import EditRule
 from ..runtime import dense, scaled
 from ..targets import check_rank
 from ..task import Task
-from .directions import find_directions
+from .directions import DirectionKind, find_directions
 
 
 class ActionLayout:
@@ -27,7 +27,7 @@ class ActionLayout:
         ValueError: for a rank below 1 or above a target's min(O, I), or as :func:`find_directions`.
     """
 
-    def __init__(self, task: Task, rule: EditRule, rank: int, directions: str = "all") -> None:
+    def __init__(self, task: Task, rule: EditRule, rank: int, directions: DirectionKind = "all") -> None:
         self.rank = rank
         self.shapes: dict[str, tuple[int, int]] = {}
         weights = task.editable.weights()

@@ -19,8 +19,9 @@ from ..scoring.scorer import BackendName, Precision
 from ..storage.files import Json
 from ..task import Split, Task
 from .actions import ActionLayout
+from .directions import DirectionKind
 from .episodes import Episodes, Outcome
-from .observations import make_observation
+from .observations import ObservationKind, make_observation
 from .replay import Replay, replay
 from .step_graph import StepGraphs, check_capturable
 from .workers import Pending, make_worker
@@ -72,10 +73,10 @@ class Engine:
         rank: int = 4,
         episode_length: int = 1,
         bound: float = 4.0,
-        observation: str = "auto",
+        observation: ObservationKind = "auto",
         backend: BackendName = "auto",
         precision: Precision = "float32",
-        directions: str = "all",
+        directions: DirectionKind = "all",
         graph: bool = False,
     ) -> None:
         if not isinstance(task, Task):

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ..ops.rules import Kind, check_kind
+from ..policies import PolicyName
 from ..ppo import PPO, PPOConfig
 from ..search import CMAES, ES, TPE, GradientSearch, HillClimbing, RandomSearch, Search, SepCMAES
 from ..task import Task
@@ -127,5 +128,5 @@ def make_trainer(config: EditingConfig, task: Task) -> Search:
     )
     if config.search in SEARCHES:
         return SEARCHES[config.search](env, seed=config.seed)
-    policy = "parameters" if config.search == "parameters" else "gaussian"
+    policy: PolicyName = "parameters" if config.search == "parameters" else "gaussian"
     return PPO(env, seed=config.seed, config=config.ppo, policy=policy)

@@ -62,7 +62,11 @@ def check_kind(kind: str, argument: str = "world") -> str:
 
 @dataclass(frozen=True)
 class EditRule:
-    """How factors change a weight: a kind of :data:`KINDS`, and the scale s of its formula.
+    """How factors change a weight: a kind and the scale s of its formula.
+
+    Attributes:
+        kind: an entry of :data:`KINDS`: "shift", "mask", or one of your own.
+        scale: s.
 
     Raises:
         ValueError: for an unknown kind, or a scale that is not finite.

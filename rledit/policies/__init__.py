@@ -4,8 +4,12 @@
 ``gaussian``  a Gaussian over an MLP, a Gaussian over a plain parameter vector, and the value function
 """
 
+from typing import Literal
+
 from .base import Distribution, Policy
 from .gaussian import LOG_STD_LIMITS, DiagonalGaussian, GaussianPolicy, ParameterPolicy, ValueFunction
+
+PolicyName = Literal["gaussian", "parameters"]
 
 POLICIES = {"gaussian": GaussianPolicy, "parameters": ParameterPolicy}
 """Policies by the name that :class:`rledit.PPO` takes."""
@@ -18,5 +22,6 @@ __all__ = [
     "GaussianPolicy",
     "ParameterPolicy",
     "Policy",
+    "PolicyName",
     "ValueFunction",
 ]

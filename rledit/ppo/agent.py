@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..policies import POLICIES, Policy, ValueFunction
+from ..policies import POLICIES, Policy, PolicyName, ValueFunction
 from .config import PPOConfig
 
 PARAMETER_LIMIT = 1e9
@@ -43,7 +43,7 @@ class Agent(nn.Module):
         right: Tensor,
         config: PPOConfig,
         seed: int,
-        policy: str | PolicyFactory = "gaussian",
+        policy: PolicyName | PolicyFactory = "gaussian",
     ) -> None:
         super().__init__()
         factory = find_policy(policy)

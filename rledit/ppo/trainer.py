@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..engine import Engine
 from ..objectives.identity import identity_of
+from ..policies import PolicyName
 from ..runtime import one_thread, plain_modes
 from ..search import INTERRUPTED, Result, Row, Search, SearchEnded
 from ..search.figures import figures, read
@@ -60,7 +61,7 @@ class PPO(Search):
         env: Any,
         seed: int = 0,
         config: PPOConfig | None = None,
-        policy: str | PolicyFactory = "gaussian",
+        policy: PolicyName | PolicyFactory = "gaussian",
     ) -> None:
         self.config = config or PPOConfig()
         super().__init__(env, seed, self.config.elites)

@@ -131,7 +131,8 @@ class Scorer:
         Args:
             factors: per target (left [N, O, R], right [N, R, I]). Targets that are missing are not edited;
                 with no target at all the unedited model is scored, N = 1.
-            world: "shift", W' = W + scale * (left @ right), or "mask", W' = W * (1 + scale * (left @ right)).
+            world: a kind of :data:`rledit.ops.rules.KINDS`: "shift", W' = W + scale * (left @ right), "mask",
+                W' = W * (1 + scale * (left @ right)), or one of your own.
             weights: per target [N, O, I], weights that take the place of the model's, edited before.
             wanted: parts of the tally; by default those that the objective needs, and `correct`.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..checks import integer, positive
 from ..edits import Edit
-from ..engine import ActionLayout, DirectionKind, Engine, Outcome
+from ..engine import ActionLayout, DirectionKind, Engine, ObservationKind, Outcome
 from ..ops.rules import EditRule, check_kind
 from ..scoring.scorer import BackendName, Precision
 from ..task import Task
@@ -87,7 +87,7 @@ class World(VectorEnv[Array, Array, Array]):
         episode_length: int = 1,
         scale: float = 1.0,
         bound: float = 4.0,
-        observation: Literal["auto", "weights", "neurons"] = "auto",
+        observation: ObservationKind = "auto",
         backend: BackendName = "auto",
         precision: Precision = "float32",
         final_obs: bool = True,
