@@ -67,7 +67,7 @@ def main(
         encoder: a Hugging Face encoder's folder.
         seeds: how many.
         settings: some of them, by name; printed, not written.
-        candidates: of each edit.
+        candidates: candidates for each edit.
     """
     console = Console(stderr=True)
     known = {**SETTINGS, **(ENCODER if encoder else {})}

@@ -42,8 +42,8 @@ def main(
     Args:
         data_root: folder with the comments.
         dataset: what the classifier is trained on.
-        seeds: of splits and classifier.
-        generations: of the search.
+        seeds: how many seeds of splits and classifier.
+        generations: how many generations the search has.
     """
     console = Console(stderr=True)
     table = Table(title="The last layer's bound, by the test split itself")

@@ -98,9 +98,9 @@ def main(
         dataset: mnist needs --data-root (or RLEDIT_DATA, or a download).
         data_root: folder with the data set.
         images: how many the network is trained on; a tenth of them is to be forgotten.
-        epochs: of its training.
+        epochs: epochs of its training.
         noise: share of labels that are drawn anew, among all classes. Test accuracy is of true labels.
-        seeds: of networks, splits and searches.
+        seeds: how many seeds of networks, splits and searches.
         level: the level of membership that edits are held to.
         folder: where what is done is kept.
     """

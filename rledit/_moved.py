@@ -120,7 +120,7 @@ class _Finder(MetaPathFinder):
 
 
 def _warn(old: str, new: str, above: int) -> None:
-    """Blame whoever is ``above`` frames above the caller; importlib's are skipped by warnings itself."""
+    """Blame the code ``above`` frames above the caller; importlib's are skipped by warnings itself."""
     warnings.warn(f"{old} is deprecated, use {new} instead", DeprecationWarning, stacklevel=2 + above)
 
 

@@ -21,7 +21,7 @@ class Head:
     """A call of an ``nn.Linear`` that makes the logits.
 
     Attributes:
-        name: of the module in the model.
+        name: name of the module in the model.
         module: the Linear.
         call: which of its calls in one forward pass, counted from the last: -1 is the last one.
     """

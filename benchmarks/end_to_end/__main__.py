@@ -50,7 +50,7 @@ def main(
 
     Args:
         data_root: folder with MNIST; else RLEDIT_DATA, or a download.
-        seeds: of the agents; the network and the splits are those of seed 0.
+        seeds: how many seeds of the agents; the network and the splits are those of seed 0.
         turns: times that each run is made; the fastest counts.
         limit_seconds: when a contestant gives up.
         weights: a safetensors file with the network of seed 0, to save its training.

@@ -36,7 +36,7 @@ class Problem:
     """A tail whose first layer is edited.
 
     Attributes:
-        weights, biases: of one or two layers, ReLU between them.
+        weights, biases: weights and biases of one or two layers, ReLU between them.
         masks: bool [2, S].
     """
 

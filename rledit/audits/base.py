@@ -46,7 +46,7 @@ class AuditData:
         return self if self._kept is not None else replace(self, _kept={})
 
     def read(self, model: nn.Module, samples: Samples, batch_size: int = 1000) -> Reading:
-        """What the model, its head and the edited layers make of ``train`` or ``test``."""
+        """Outputs of the model and its edited layers, and what its head reads, for ``train`` or ``test``."""
         if self._kept is None:
             return read(model, samples, self.layers, batch_size=batch_size)
         key = (id(model), id(samples))  # both are kept in the value, so no id is reused

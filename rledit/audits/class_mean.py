@@ -34,7 +34,7 @@ class ClassMean:
     IEEE TPAMI 35, 2013, with Euclidean distances: the weakest of probes, which nothing has to be trained for.
 
     Args:
-        groups: which; by default all that the test samples have.
+        groups: groups that are judged; by default all that the test samples have.
         layers: also on what each edited layer makes: ``<layer>_<group>_class_mean_accuracy``.
         batch_size: samples per forward pass.
     """

@@ -17,7 +17,7 @@ class Estimate(float):
     """A figure with the ends of its interval; a float wherever one is expected.
 
     Attributes:
-        low, high: of the 95% interval; NaN where there is none.
+        low, high: ends of the 95% interval; NaN where there is none.
     """
 
     low: float

@@ -34,7 +34,7 @@ class MLPProbe:
     to deceive the linear probe. Standardized features, ReLU, Adam with a cosine schedule and weight decay.
 
     Args:
-        groups: which; by default all that the test samples have.
+        groups: groups that are judged; by default all that the test samples have.
         hidden: units of the hidden layer.
         epochs: passes over the training samples.
         batch_size: samples per step.

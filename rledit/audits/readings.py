@@ -20,7 +20,7 @@ GRID = 4
 
 @dataclass(frozen=True)
 class Reading:
-    """What a model makes of samples, on the CPU.
+    """A model's outputs for samples, on the CPU.
 
     Attributes:
         logits: float64 [S, C].

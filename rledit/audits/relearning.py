@@ -42,7 +42,7 @@ class Relearning:
     Args:
         most: steps at most, which is the figure where the class did not come back.
         draws: independent orders of the samples; the figure is the mean, its interval that of this mean.
-        batch_size, learning_rate: of the fine-tuning.
+        batch_size, learning_rate: settings of the fine-tuning.
         judged: forgotten test samples at most on which the accuracy is taken.
 
     Raises:

@@ -47,7 +47,7 @@ def train_shadow_models(
         models: M, how many to train; even, at least 6. The more, the stronger the attack: Carlini et al. take
             up to 256.
         forget: makes each model forget; None attacks trained models as they are.
-        seed: of the halves, the networks and their training.
+        seed: seed of the halves, the networks and their training.
 
     Returns:
         Scaled confidences, float64 [M, S], and membership, bool [M, S], for

@@ -41,7 +41,7 @@ def compare(
     Args:
         tasks: what to compare on.
         methods: names of :data:`rledit.methods.METHODS`; none for all.
-        seeds: of the network, the split and the method alike.
+        seeds: seeds of the network, the split and the method alike.
         out: the folder, with ``table.csv``, ``table.md`` and ``fronts.png``.
         budget: what each method may spend.
         audits: a name of :data:`rledit.comparison.measure.AUDIT_LISTS`.

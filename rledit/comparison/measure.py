@@ -41,8 +41,8 @@ class Job:
     Attributes:
         source: where the task comes from.
         cell: what to measure; with :data:`RETRAIN` as its method the network is also kept for the others.
-        folder: of the comparison.
-        budget: of every method.
+        folder: folder of the comparison.
+        budget: budget of every method.
         audits: a name of :data:`AUDIT_LISTS`.
     """
 

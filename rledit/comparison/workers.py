@@ -22,7 +22,7 @@ class Done(Generic[J]):
     """How a job has ended.
 
     Attributes:
-        job: which.
+        job: the job that ended.
         result: what it gave; None where it failed.
         error: why it failed, else "".
     """
@@ -146,7 +146,7 @@ def _limit(threads: int) -> None:
 
 
 def _follow() -> None:
-    """Ends a worker whose parent was killed: nobody would take its result, or ever end it."""
+    """Ends a worker whose parent was killed: nothing would take its result, or ever end it."""
     parent = parent_process()
     if parent is not None:
         parent.join()

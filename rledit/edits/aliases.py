@@ -27,7 +27,7 @@ def tied_in_memory(tensors: Mapping[str, Tensor], key: str, tied: Tied) -> list[
 
     Args:
         tensors: the state dict's.
-        key: of a target.
+        key: key of a target.
         tied: where nothing is said, equal bits in other memory are refused, unless they tell nothing.
 
     Raises:
@@ -69,7 +69,7 @@ def check_distinct(keys: Mapping[str, str], aliases: Mapping[str, Iterable[str]]
     """Raise ValueError if two targets are one tensor, which would have to become two different ones.
 
     Args:
-        keys: of the targets.
+        keys: keys of the targets.
         aliases: per target the other keys of its tensor.
     """
     owners: dict[str, str] = {}

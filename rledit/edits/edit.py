@@ -121,7 +121,7 @@ class Edit:
                 those of `model.bfloat16()`. Warns where rounding takes away half of the edit or more.
 
         Raises:
-            TypeError: a target that is neither nn.Linear nor nn.Conv2d, or whose weight is no floating
+            TypeError: a target that is neither nn.Linear nor nn.Conv2d, or whose weight is not a floating
                 parameter.
             ValueError: a target that the model does not have (lists the modules that could be meant), shapes
                 that do not fit, NaN or infinity in the weights before or after, other weights (unless

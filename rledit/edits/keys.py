@@ -26,7 +26,7 @@ def find_keys(
 
     Args:
         sizes: target -> (O, I).
-        shapes: of all tensors there are, by key.
+        shapes: shapes of all tensors there are, by key.
         learned_for: the fingerprint of the weights that the edit was learned for.
         read: from a key to its tensor, in memory or in a file.
         place: what is searched, for errors.

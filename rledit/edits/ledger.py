@@ -56,8 +56,8 @@ class Removal:
     """What taking an edit out changes.
 
     Attributes:
-        name: of the edit.
-        changes: by key of the state dict, of the weights that change.
+        name: name of the edit.
+        changes: changes of the weights that change, by key of the state dict.
         later: names of the edits that came after it. The search for them saw weights that included this edit,
             whatever they themselves change.
         displaced: those among them whose own targets this edit had changed: they are no longer applied to the
@@ -157,7 +157,7 @@ class Ledger:
         """What :meth:`remove` would change; nothing is removed.
 
         Args:
-            name: of an entry.
+            name: name of an entry.
             base: the base; a module if there are samples.
             samples: to compare accuracies on, such as :class:`rledit.Samples`.
             tied: see :meth:`rledit.Edit.apply_to_state_dict`.
@@ -218,7 +218,7 @@ class Ledger:
         """The edited copy of the base's state dict, with the same bits as :meth:`apply_to`.
 
         Args:
-            state: of the base; it and its tensors stay as they are.
+            state: state dict of the base; it and its tensors stay as they are.
             tied: see :meth:`rledit.Edit.apply_to_state_dict`.
 
         Raises:

@@ -68,7 +68,7 @@ def apply_to_file(
         model: a safetensors file; or a folder with one, or with shards and their
             ``*.safetensors.index.json``; or that index.
         out: a file for a file. For a folder a folder, which gets all shards, the index, and the small files
-            beside them (configuration, tokenizer, code), so that it can be loaded in place of the model's.
+            next to them (configuration, tokenizer, code), so that it can be loaded in place of the model's.
         force, cast: as for :meth:`Edit.apply_`.
         tied: whether equal bits mean the same tensor: True, always; False, never. Where nothing is said they
             do, but a target with at most two different values that another tensor has as well is refused.

@@ -27,7 +27,7 @@ class InTurn:
         requests: K classes in the order in which they were to be forgotten.
         ledger: with an edit "forget c" for each, on the base.
         classes: the C labels that the samples have.
-        recall: of each class before the first edit and after each, float64 [K + 1, C].
+        recall: recall of each class before the first edit and after each, float64 [K + 1, C].
     """
 
     requests: tuple[int, ...]

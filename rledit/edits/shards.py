@@ -21,9 +21,9 @@ class Shards:
     """The open files of a model.
 
     Attributes:
-        folder: that holds them, or None where the model is one file.
-        index: of the shards, if there is one.
-        files: by name.
+        folder: the folder that holds them, or None where the model is one file.
+        index: index of the shards, if there is one.
+        files: the open files by name.
         homes: key -> its file.
     """
 

@@ -105,7 +105,7 @@ def edited_rows(
     """The new weight as a matrix in the dtype of the old one, some rows at a time.
 
     Args:
-        name: of the target, for errors.
+        name: name of the target, for errors.
         weight: [O, ...]; float16 and bfloat16 are computed in float32 and rounded once.
         factors, rule: the edit.
         warn: say so where rounding takes away half of the edit or more.

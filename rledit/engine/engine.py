@@ -36,7 +36,7 @@ class Engine:
     action is the identity. Episodes have T steps whose edits compose. A reward is the objective's improvement
     over the step before, so an episode's return is the whole improvement.
 
-    Scoring runs beside the caller: :meth:`start` returns at once, :meth:`wait` gives the outcome. A model on
+    Scoring is asynchronous: :meth:`start` returns at once, :meth:`wait` gives the outcome. A model on
     a GPU is edited and scored there, on a stream of its own, and nothing here copies to the host.
 
     Args:
@@ -187,7 +187,7 @@ class Engine:
 
     @property
     def overlaps(self) -> bool:
-        """Whether scoring may go on beside a policy's update: in one-step episodes, scored on a GPU or by the
+        """Whether scoring may go on during a policy's update: in one-step episodes, scored on a GPU or by the
         core. What torch scores on the CPU may round differently while its number of threads changes."""
         scorer = self.episodes.scorer
         core = scorer.way == "tail" and scorer.backend == "native"

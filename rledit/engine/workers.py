@@ -101,7 +101,7 @@ def _checked(work: Work, actions: Tensor) -> Outcome:
 
 class StreamWorker:
     """A CUDA stream of its own. Work is started by the caller, who returns at once, and runs on the GPU
-    beside what the caller starts next, such as a policy's update; the outcome's tensors stay there."""
+    during what the caller starts next, such as a policy's update; the outcome's tensors stay there."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device

@@ -80,7 +80,7 @@ def loss_bound(lost: int, gained: int, count: int, confidence: float = CONFIDENC
     Args:
         lost: samples that only the first model gets right.
         gained: samples that only the second model gets right.
-        count: of all samples.
+        count: how many samples there are in all.
         confidence: between 0 and 1.
 
     Returns:

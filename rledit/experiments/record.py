@@ -68,7 +68,7 @@ class Population:
 
     Attributes:
         size: samples S.
-        fingerprint: of inputs, labels and groups.
+        fingerprint: fingerprint of inputs, labels and groups.
         labels: int64 [S].
         groups: name -> bool mask [S].
         predict: the classes that a model predicts, int64 [S], -1 for none; None where nothing is counted.
@@ -258,8 +258,8 @@ class Recorder:
     """Writes the record of a run: what is known is counted once, its files are hashed at every time.
 
     Args:
-        path: of record.json; the other files of the run lie beside it.
-        kind: of the run, which tells :mod:`rledit.cli.verify` who can repeat it.
+        path: path of record.json; the other files of the run are next to it.
+        kind: kind of the run, which tells :mod:`rledit.cli.verify` what can repeat it.
         config: what it was asked to do.
         known: gives :func:`facts`, and what is known of the search.
     """

@@ -94,7 +94,7 @@ def write_report(
         metrics: metrics.json: {"test": {"before": {...}, "after": {...}}, "validation": ...,
             "seconds": {...}, "candidates": n, "baselines": {name: {"test": {...}}}}.
             Accuracies are fractions. Every part may be absent, as it is in an interrupted run.
-        history: of any length, also empty.
+        history: may be of any length, also empty.
         edit: the chosen edit, or None when there is none yet.
         weights: module name -> weight before the edit.
         classes: a name per class, in the order of per_class_accuracy.

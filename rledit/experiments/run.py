@@ -119,7 +119,7 @@ class Recipe(ABC):
         return {}
 
     def unedited(self, path: Path) -> nn.Module:
-        """The model before the edit, from the run's own file, for whoever checks its record; ValueError or
+        """The model before the edit, from the run's own file, to check its record; ValueError or
         OSError for a file that does not fit, or cannot be read."""
         raise ValueError("runs of this kind cannot be checked: their recipe does not say how to read a model")
 

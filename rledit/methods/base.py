@@ -44,8 +44,8 @@ class UnlearningProblem:
         classes: C of the logits.
         targets: names of the modules that a low-rank edit may change.
         forget: the classes to forget; empty where single samples are to be forgotten.
-        build: makes the same architecture with random weights; None where nobody can.
-        training: what the model was trained with; None where nobody knows.
+        build: makes the same architecture with random weights; None if that is not possible.
+        training: what the model was trained with; None if unknown.
 
     Raises:
         ValueError: fewer than two classes, classes to forget that the model does not have or that are all
@@ -145,7 +145,7 @@ class Method:
 
         Raises:
             ValueError: if the problem lacks what the method needs, or its model or samples do not allow it.
-            FloatingPointError: if every setting gave logits that are no numbers.
+            FloatingPointError: if every setting gave logits that are not numbers.
         """
         return self.run(problem, budget, seed)
 

@@ -59,7 +59,7 @@ def fine_tuned(
         labels: int64 [S].
         weights: float [S], of samples.
         layers: names of the model's children whose parameters are trained.
-        seed: of the order of samples.
+        seed: seed of the order of samples.
 
     Raises:
         ValueError: if no parameter is in these layers.
@@ -112,10 +112,10 @@ def swapped(
     arXiv:1807.11714.
 
     Args:
-        texts: of S samples.
+        texts: the texts of S samples.
         labels: int64 [S].
         terms: as :data:`rledit.zoo.data.IDENTITY_TERMS` has them, of one word or several.
-        seed: of the terms that are drawn.
+        seed: seed of the terms that are drawn.
     """
     chance = random.Random(seed)
     copies, kept = [], []

@@ -34,8 +34,8 @@ class Descent:
 
     Args:
         model: the method's own copy.
-        optimizer: of parameters of it.
-        seed: of the order of samples and of the model's own noise.
+        optimizer: optimizer of its parameters.
+        seed: seed of the order of samples and of the model's own noise.
         masks: parameter -> which of its entries may change; the others keep their bits.
 
     Attributes:
@@ -103,7 +103,8 @@ def descend_each(
 
     Args:
         grid: the published default first.
-        epochs: of each setting; the published default is what the first setting gives after the last one.
+        epochs: epochs for each setting; the published default is what the first setting gives after the last
+            one.
     """
     tuning = Tuning(problem)
     for settings in grid:

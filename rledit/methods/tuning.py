@@ -68,7 +68,7 @@ def hits_of(model: nn.Module, samples: Samples) -> Tensor | None:
 
 
 def class_value(model: nn.Module, validation: Samples) -> float:
-    """Retain accuracy minus forget accuracy, -1..1; -inf where a logit is no number, see :func:`hits_of`."""
+    """Retain minus forget accuracy, -1..1; -inf where a logit is not a number, see :func:`hits_of`."""
     hits = hits_of(model, validation)
     if hits is None:
         return -math.inf

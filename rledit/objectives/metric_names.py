@@ -109,7 +109,7 @@ def shown(key: str, value: float | None, *, unit: bool = True, digits: int | Non
     """A value for people: ``shown("accuracy", 0.9805)`` is "98.05%".
 
     Args:
-        key: of the metric.
+        key: key of the metric.
         value: as it is stored, a fraction where it is a share; None and values that are not finite are
             shown as "n/a".
         unit: without it the percent sign is left out, below a head made by :func:`axis_label`.

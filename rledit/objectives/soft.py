@@ -23,13 +23,13 @@ LOSS_SHARPNESS = 2.0
 
 
 class SoftTally:
-    """What N candidates make of some samples, for :meth:`rledit.Objective.soft`.
+    """Soft results of N candidates on some samples, for :meth:`rledit.Objective.soft`.
 
     Every figure is floating [N], differentiable in logits and features.
 
     Args:
         logits: floating [N, S, C].
-        features: what the head reads, floating [N, S, D]; None where nobody asks for it.
+        features: what the head reads, floating [N, S, D]; None where it is not needed.
         labels: int64 [S].
         groups: bool [S] masks by name; none of them empty.
         fit: bool [S], what probes learn from; by default :func:`rledit.ops.halves`.

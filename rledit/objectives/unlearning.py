@@ -59,12 +59,12 @@ class Unlearning(Objective):
 
     Args:
         forget, retain: names of groups of the samples.
-        forget_weight, retain_weight: of their accuracies.
+        forget_weight, retain_weight: weights of their accuracies.
         probe, nearest: what may be recalled at most, 0 to 1; None for no such level.
         membership: AUC at most, 0.5 to 1; None for no such level.
         unseen: the group of samples that the model was never trained on, like those of the forget group in
             everything else.
-        penalty: of each unit beyond a level.
+        penalty: penalty of each unit beyond a level.
         classifier: what ``probe`` is counted by, "ridge" or "logistic"; without that level it is of no use.
 
     Raises:

@@ -32,7 +32,7 @@ class PreparedTail(Protocol):
         ...
 
     def score(self, candidates: Candidates, wanted: Wanted) -> Counts:
-        """Count what each candidate makes of the samples.
+        """Count the results of each candidate on the samples.
 
         Raises:
             ValueError: for candidates that do not fit the problem, or parts that cannot be counted.
@@ -100,7 +100,7 @@ class Backend(Protocol):
         """The same for :meth:`PreparedProbe.count`.
 
         Raises:
-            ValueError: for labels out of range, or a probe with nobody to learn from.
+            ValueError: for labels out of range, or a probe with no samples to learn from.
         """
         ...
 

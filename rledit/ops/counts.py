@@ -36,8 +36,8 @@ class Wanted(NamedTuple):
 
     Attributes:
         parts: some of :data:`TALLY_PARTS`.
-        bins: of the margin histogram. They divide [-margin_limit, margin_limit] evenly; margins beyond it
-            are counted in the outermost bins.
+        bins: bins of the margin histogram. They divide [-margin_limit, margin_limit] evenly; margins beyond
+            it are counted in the outermost bins.
         margin_limit: in units of the logits.
     """
 

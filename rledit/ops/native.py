@@ -183,7 +183,7 @@ class NativeTally:
 
 
 class NativeProbe:
-    """Keeps labels, groups and who fits; each call sorts the samples anew."""
+    """Keeps labels, groups and which samples to fit; each call sorts the samples anew."""
 
     def __init__(self, labels: Tensor, groups: Tensor, classes: int, probe: Probe) -> None:
         check_labels(labels, classes)

@@ -54,7 +54,7 @@ class TailProblem:
         groups: bool [G, S], G <= 64.
         precision: "bfloat16" rounds the operands of every product to bfloat16 and accumulates in the dtype of
             the activations.
-        weights_stay: nobody will change the layers' weights, so they may be read where they lie.
+        weights_stay: the layers' weights will not change, so they may be read where they are.
         probe: which samples the probes of the features learn from, or None: they cannot be asked for then.
             The features are the input of the last layer, as it comes out of the nonlinearity before,
             unrounded.
@@ -215,7 +215,7 @@ def score_formed(
     most :data:`FORMED_BYTES` of them (or one candidate's), and scored as the candidates' own.
 
     Args:
-        score: of a prepared tail.
+        score: ``score`` of a prepared tail.
         layers: those of its problem.
 
     Raises:

@@ -64,7 +64,7 @@ def tally_features_ref(
         recalled and nearest, int64 [N, G], of the samples not in ``fit``; [0] where not wanted.
 
     Raises:
-        ValueError: for shapes that do not fit, negative labels, nobody to learn from, a ridge that is not
+        ValueError: for shapes that do not fit, negative labels, no samples to learn from, a ridge that is not
             positive, or an unknown part.
     """
     check_features(features, labels, groups, fit, ridge, wanted)

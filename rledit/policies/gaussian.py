@@ -90,7 +90,7 @@ class GaussianPolicy(_Gaussian):
         hidden: width of the two tanh layers.
         initial_std: standard deviation of a fresh policy.
         initial_right: spread of the right factors' means in a fresh policy.
-        generator: of the initial weights, on the CPU.
+        generator: generator for the initial weights, on the CPU.
     """
 
     def _make_mean(self, features: int, actions: int, hidden: int, generator: torch.Generator) -> Tensor:

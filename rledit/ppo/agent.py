@@ -30,7 +30,7 @@ class Agent(nn.Module):
         features: D.
         right: bool [A], the action's entries that belong to right factors.
         config: the numbers.
-        seed: of the initial parameters.
+        seed: seed of the initial parameters.
         policy: a key of :data:`rledit.policies.POLICIES`, or what makes a policy.
 
     Raises:

@@ -175,7 +175,7 @@ def collect(engine: Engine, agent: Agent, generator: torch.Generator) -> Rollout
 
 @torch.no_grad()
 def expected_returns(value: ValueFunction, observations: Sequence[Tensor]) -> list[Tensor]:
-    """What the value function makes of each step's observations, [1 or N] each."""
+    """The value function's values of each step's observations, [1 or N] each."""
     return [value(rows) for rows in observations]
 
 

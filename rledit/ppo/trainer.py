@@ -42,7 +42,7 @@ class PPO(Search):
     Args:
         env: a :class:`rledit.MaskWorld` or :class:`rledit.ShiftWorld`, or several of them with observations
             and actions of the same sizes: one policy then learns on all, with advantages normalized per task.
-        seed: of the policy's initialization and of everything random in training.
+        seed: seed of the policy's initialization and of everything random in training.
         config: the numbers of the algorithm.
         policy: "gaussian", a Gaussian whose mean comes from an MLP over the observation; "parameters", one
             whose mean is a plain parameter vector, which is all that one-step episodes of one task need; or

@@ -1,4 +1,4 @@
-"""Scoring: what a batch of candidates makes of the samples.
+"""Scoring: what a batch of candidates gets right on the samples.
 
 ``evaluator``       candidates' weights in, counts out: the protocol, and black boxes
 ``ways``            the evaluators of torch networks: tail, suffix, whole

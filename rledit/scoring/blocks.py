@@ -48,7 +48,7 @@ def convolve(
     padding modes.
 
     Args:
-        weight: of the shape of these weights.
+        weight: a weight of the shape of these.
         rows_of: rows -> some of the weights.
     """
     blocks = row_blocks(weight) if layer.groups == 1 else [slice(None)]

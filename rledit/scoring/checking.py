@@ -43,7 +43,7 @@ class Probe:
         model: a private copy, in eval mode.
         targets: its targets.
         inputs: [s, ...], at least 2 samples.
-        sizes: of the random edit of each target; 1 if not given.
+        sizes: sizes of the random edit of each target; 1 if not given.
         source: modules with the same weights. With them the model itself is edited and put right from them,
             else a twin with a second copy of the targets' weights is.
     """
@@ -70,7 +70,7 @@ class Probe:
     # -------------------------------------------------------------------------------- the model alone
 
     def check_model(self) -> None:
-        """Raise ValueError for logits that are no numbers, that change from pass to pass, or that depend on
+        """Raise ValueError for logits that are not numbers, that change from pass to pass, or that depend on
         the other samples of the batch."""
         if bool((bad := unsound(self.unedited)).any()):
             sample = int(bad.any(1).nonzero()[0, 0])
@@ -273,7 +273,7 @@ def _variation(logits: Tensor) -> float:
 
 
 def _change(logits: Tensor, before: Tensor) -> float:
-    """How far a logit has moved, at most; 0 for logits that are no numbers any more."""
+    """How far a logit has moved, at most; 0 for logits that are no longer numbers."""
     if bool((logits.isnan() | (logits.isinf() != before.isinf())).any()):
         return 0.0
     return float((_finite(logits) - _finite(before)).abs().max())

@@ -24,7 +24,7 @@ class Editable(ABC):
     """Weights that can be edited, and the way to an evaluator of their candidates.
 
     Attributes:
-        dtype, device: of the weights.
+        dtype, device: dtype and device of the weights.
         classes: C of the logits.
     """
 
@@ -44,7 +44,7 @@ class Editable(ABC):
         """The evaluator of these samples.
 
         Args:
-            probe: of the features, where that is to be counted.
+            probe: probe of the features, where that is to be counted.
 
         Raises:
             ValueError: for a probe where there are no features that an edit can change.

@@ -39,7 +39,7 @@ BATCH = 256
 
 
 class _Features(NamedTuple):
-    """What is asked of the features, and what reads them."""
+    """What is counted of the features, and what reads them."""
 
     probe: FeatureProbe
     head: Head
@@ -51,7 +51,7 @@ class EditableModel(Editable):
     Attributes:
         model: the copy, in eval mode; it computes in float32 where the original is in half precision.
         targets: the modules whose weights may be edited, by name.
-        fingerprint: of the original's target weights.
+        fingerprint: fingerprint of the original's target weights.
         network: how to run it for many candidates at once; None where it must be run whole.
         tail: what follows the cut, where the fused op can run it.
 

@@ -29,7 +29,7 @@ COUNTED_TOGETHER = 16
 
 @runtime_checkable
 class Evaluator(Protocol):
-    """Counts what candidates make of one split's samples.
+    """Counts the results of candidates on one split's samples.
 
     Attributes:
         way: how, in a word: "tail", "suffix" and "whole" are those of torch networks.
@@ -74,10 +74,10 @@ class OneByOne(ABC):
     Args:
         weights: the unedited weights of the targets, as matrices [O, I].
         labels: int64 [S].
-        masks: of the groups, bool [G, S].
+        masks: masks of the groups, bool [G, S].
         classes: C of the logits.
         backend: makes the edits and counts.
-        reader: of the features, where probes of them will be wanted.
+        reader: reads the features, where probes of them will be wanted.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class OneByOne(ABC):
 
         Args:
             weights: [O, I] of the targets that are edited; the others have their unedited weights.
-            precision: of the products, "float32" or "bfloat16"; the weights are rounded already.
+            precision: precision of the products, "float32" or "bfloat16"; the weights are rounded already.
         """
         ...
 

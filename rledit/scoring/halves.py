@@ -1,7 +1,7 @@
 """Half-precision weights that are computed with in float32 and stay in half precision at rest.
 
 Held in float32, a model in half precision would take twice its bytes. Instead its large weights stay as they
-are, and whoever reads ``layer.weight`` gets a float32 copy, which is gone when the layer is done: the same
+are, and reading ``layer.weight`` gives a float32 copy, which is gone when the layer is done: the same
 numbers, so the same results. Targets and the layers of a fused tail are really widened.
 """
 
@@ -129,7 +129,7 @@ def widen_layers(modules: Iterable[nn.Module]) -> None:
 
 
 def _converts_itself(module: nn.Module) -> bool:
-    """Whether a module converts more than its parameters and buffers, which nobody else can."""
+    """Whether a module converts more than its parameters and buffers, which cannot be done from outside."""
     return type(module)._apply is not nn.Module._apply and not isinstance(module, nn.RNNBase)
 
 

@@ -28,8 +28,8 @@ def detach_functions(model: nn.Module, memo: dict[int, Any]) -> None:
 
     Args:
         model: a copy.
-        memo: of the deepcopy that made it, so that a function that knows the original's modules gets those of
-            the copy.
+        memo: the memo of the deepcopy that made it, so that a function that knows the original's modules gets
+            those of the copy.
     """
     for module in model.modules():
         module._backward_hooks.clear()  # a copy never runs backward

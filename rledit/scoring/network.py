@@ -30,7 +30,7 @@ class CutNetwork:
     """A network that :func:`rledit.scoring.tracing.cut` has cut.
 
     Attributes:
-        row_bytes: of the widest activation of one sample in the suffix.
+        row_bytes: bytes of the widest activation of one sample in the suffix.
     """
 
     def __init__(self, cut: Cut, inputs: Tensor) -> None:

@@ -27,8 +27,9 @@ class Population:
         factors: per target (left [n, O, R], right [n, R, I]); a target may be missing.
         weights: per target [n, O, I], where each candidate has weights of its own already.
         whole: candidates of the population that this one is a part of; 0 stands for its own size.
-        block_bytes: of edited weights that are formed at a time on the CPU, for some candidates or some rows.
-        outputs: what targets make of shared values unedited, kept while parts of a population run on the
+        block_bytes: bytes of edited weights that are formed at a time on the CPU, for some candidates or some
+            rows.
+        outputs: unedited outputs of targets for shared values, kept while parts of a population run on the
             same samples.
     """
 

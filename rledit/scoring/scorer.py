@@ -184,7 +184,7 @@ class Scorer:
         """The bins of histograms divide the margins logit[1] - logit[0] in [-margin_limit, margin_limit].
 
         The least power of two that holds 98% of the unedited model's margins. The others fall into the
-        outermost bins, where a sample is so surely of a class that few of the other class are beside it.
+        outermost bins, where a sample is so clearly of one class that few of the other class are there.
         """
         if self._margin_limit == 0.0:
             self._margin_limit = self._find_margin_limit()

@@ -82,7 +82,7 @@ class TailWay:
 
 
 def tail_logits(tail: Tail, activations: Tensor, population: Population) -> Tensor:
-    """What the op makes of a tail: its tensors, whatever calling the modules would do. [n*s, C]"""
+    """Logits [n*s, C] that the op computes from a tail's tensors, whatever calling its modules would do."""
     x, shared = activations, True
     for name, layer, function in zip(tail.names, tail.layers, tail.nonlinearities, strict=True):
         if population.touches(name):

@@ -34,7 +34,7 @@ class CovarianceAdaptation(BlackBoxSearch):
     Args:
         env: a :class:`rledit.MaskWorld` or :class:`rledit.ShiftWorld`, an engine, or several with actions of
             one size; at least 4 candidates at a time, which are the population.
-        seed: of the start and the candidates.
+        seed: seed of the start and the candidates.
         sigma: step size at the start.
         initial_right: standard deviation of the right factors at the start.
         elites: best candidates that are remembered for the choice on the validation split.

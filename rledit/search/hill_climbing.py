@@ -28,7 +28,7 @@ class HillClimbing(BlackBoxSearch):
 
     Args:
         env: a :class:`rledit.MaskWorld` or :class:`rledit.ShiftWorld`, or an engine; one task.
-        seed: of the start and the steps.
+        seed: seed of the start and the steps.
         sigma: step size at the start, 0.0001 to 10, the limits within which it is kept.
         initial_right: standard deviation of the right factors at the start.
         elites: best candidates that are remembered for the choice on the validation split.

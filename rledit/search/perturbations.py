@@ -91,7 +91,7 @@ class FactorNoise(Perturbation):
 
 
 class LowRankNoise(Perturbation):
-    """Noise of rank r on the product left @ right, in ranks of its own beside those of the center.
+    """Noise of rank r on the product left @ right, in ranks of its own, apart from those of the center.
 
     The noise of B. Sarkar et al. (arXiv:2511.16652): A @ B / sqrt(r) with A [O, r] and B [r, I] standard
     normal, whose entries have unit variance. The center is the product itself, [O, I] of every target and

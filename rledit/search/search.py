@@ -39,11 +39,11 @@ class Search(ABC):
 
     Args:
         env: what candidates are scored by: a world, an engine, or a sequence of them.
-        seed: of everything random.
+        seed: seed of everything random.
         elites: best candidates that are remembered for the choice on the validation split.
 
     Attributes:
-        engines: of all tasks; ``engine`` is the first.
+        engines: engines of all tasks; ``engine`` is the first.
         generator: random numbers, on the engine's device.
         history: a row of figures per update.
         candidates: scored so far.

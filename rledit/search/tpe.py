@@ -37,7 +37,7 @@ class TPE(BlackBoxSearch):
 
     Args:
         env: a :class:`rledit.MaskWorld` or :class:`rledit.ShiftWorld`, or an engine; one task, one step.
-        seed: of the sampler.
+        seed: seed of the sampler.
         startup: trials that are drawn at random first.
         memory: trials that the estimator looks at: the best half of them so far, and the latest.
         elites: best candidates that are remembered for the choice on the validation split.

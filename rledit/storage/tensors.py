@@ -57,8 +57,8 @@ class Entry:
 
     Attributes:
         code: safetensors' name of the dtype, such as ``"BF16"``.
-        shape: of the tensor.
-        begin, end: of its bytes, counted from the start of the tensors.
+        shape: shape of the tensor.
+        begin, end: where its bytes begin and end, counted from the start of the tensors.
     """
 
     code: str
@@ -118,7 +118,7 @@ class TensorFile:
 
     Attributes:
         name: the path.
-        entries: of its tensors, in the order in which they lie in the file.
+        entries: entries of its tensors, in the order in which they lie in the file.
         metadata: the texts of its ``__metadata__``.
 
     Raises:
@@ -260,7 +260,7 @@ def write_tensors(
     Equal tensors and metadata give equal bytes.
 
     Args:
-        tensors: of any device, strides and dtype that safetensors knows; they may share memory.
+        tensors: may have any device, strides and dtype that safetensors knows; they may share memory.
         metadata: text by name.
 
     Raises:

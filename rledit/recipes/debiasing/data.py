@@ -62,7 +62,7 @@ class DebiasData:
         unseen: sentences of templates that neither reward nor validation see, or None.
         transfer: other bias sets, by name.
         identities: groups with positives and negatives in reward and validation, the most frequent first.
-        every_text: of all splits and sets, sorted; the same for every seed.
+        every_text: texts of all splits and sets, sorted; the same for every seed.
 
     Raises:
         ValueError: if the bias set has no identity group that can be measured.

@@ -50,7 +50,7 @@ class ResampledTally(Tally):
     and ``label_count`` are those of the first resample.
 
     Args:
-        counts: of N resamples.
+        counts: counts of N resamples.
         groups: names.
         labels: samples of each label per resample and group, int64 [N, G, 2].
     """
@@ -162,7 +162,7 @@ class _Entries:
 
     Attributes:
         sample: positions of these M samples, int64 [M].
-        group, place: of each, int64 [M].
+        group, place: group and place of each, int64 [M].
         width: more than any place.
         bounds: where the four sections of each group begin, and the end, int64 [4 * G + 1]. Sections are NaN
             (of positives), what is predicted as 0, as 1, and NaN (of negatives).

@@ -53,7 +53,7 @@ def audit_run(
         "retrained": figures, with "intervals" at 95%}, "seconds": {model: ...}, "limits": text}.
 
     Raises:
-        ValueError: for a folder that is no finished run of ``rledit unlearn``, or weights that do not fit.
+        ValueError: for a folder that is not a finished run of ``rledit unlearn``, or weights that do not fit.
         OSError: see :func:`rledit.zoo.data.load`; also for files that cannot be read or written.
     """
     console = console or standard_console()

@@ -44,7 +44,7 @@ def rewrite_report(
     place. Whatever fails is logged: the audits themselves are kept.
 
     Args:
-        folder: of the run.
+        folder: folder of the run.
         audited: see :func:`.report.with_audits`.
         audits: those that were run.
         edit: the run's.

@@ -43,9 +43,9 @@ def page(
     """What is specific to this report.
 
     Args:
-        audits: those whose figures the metrics may have; what they do not show stands in the page.
+        audits: those whose figures the metrics may have; what they do not show is stated on the page.
         metrics: as in metrics.json.
-        said: of the audits, a sentence.
+        said: what is said about the audits, a sentence.
     """
     forgotten = ", ".join(classes[label] for label in config.forget)
     title = f"Forgetting {forgotten} of {config.dataset}: {config.world}, rank {config.rank}"

@@ -47,10 +47,10 @@ class BertLayer(nn.Module):
 
     Args:
         width: D, a multiple of ``heads``.
-        heads: of the attention.
+        heads: number of attention heads.
         inner: the width of ``intermediate``.
         activation: behind ``intermediate``; a name that Hugging Face uses.
-        epsilon: of the layer norms.
+        epsilon: epsilon of the layer norms.
 
     Raises:
         NotImplementedError: for another activation.

@@ -73,7 +73,7 @@ class SentenceEncoder:
         Raises:
             ModuleNotFoundError: the package transformers is not installed.
             FileNotFoundError: there is no such folder, or a file is missing in it.
-            ValueError: the files are damaged, do not fit together or are no encoder; or ``max_tokens`` is
+            ValueError: the files are damaged, do not fit together or are not an encoder; or ``max_tokens`` is
                 out of range.
         """
         folder = Path(path).expanduser().absolute()
