@@ -45,7 +45,7 @@ def carry_out(
 ) -> None:
     """Run jobs, and those that follow from them, until none is left.
 
-    One worker is this very process. Of several, each is a process of its own, started with an equal share of
+    A single worker is this process itself. Each of several is a process of its own, with an equal share of
     the cores: a process that has died twice at the same job counts as an error of the job, and a new one
     takes its place. An error of a job is reported to ``on_done``. All processes
     end on Ctrl-C, on an error of ``on_done``, and if this one is killed.

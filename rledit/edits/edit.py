@@ -138,7 +138,7 @@ class Edit:
         self._applied[model] = write(modules, weights, edited)
 
     def revert_(self, model: nn.Module, force: bool = False) -> None:
-        """Restores the very bits that `apply_` found in this model object.
+        """Restores the exact bits that `apply_` found in this model object.
 
         Args:
             model: the object that `apply_` edited (not a copy).

@@ -62,7 +62,7 @@ _STYLE: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Plot:
-    """A finished figure: a file name without suffix, what a blind reader hears, and both renderings."""
+    """A finished figure: a file name without suffix, its text for screen readers, and both renderings."""
 
     name: str
     alt: str

@@ -31,8 +31,8 @@ def logistic_weights(features: Tensor, targets: Tensor, penalty: float, steps: i
     Each step solves a system with one matrix that bounds the Hessian, half the moments of z (D. Böhning,
     "Multinomial logistic regression algorithm", Annals of the Institute of Statistical Mathematics 44, 1992).
     The steps are accelerated (Y. Nesterov 1983, in the form of A. Beck and M. Teboulle, SIAM J. Imaging
-    Sciences 2, 2009, section 4). A smaller matrix would be faster where classes are told apart, and swing to
-    and fro where they are not, which a search would find out.
+    Sciences 2, 2009, section 4). A smaller matrix would be faster where classes are told apart, and
+    oscillate where they are not, which a search would exploit.
 
     Args:
         features: [N, n, D + 1] floating, the last one constant; see :func:`standardized`.

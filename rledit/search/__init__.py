@@ -13,7 +13,7 @@
 ``cma``            CMA-ES, full and separable
 ``tpe``            the tree-structured Parzen estimator
 ``ablations``      its space: directions and strengths
-``random_search``  luck
+``random_search``  random candidates, the least that others must beat
 ``hill_climbing``  the best of a few steps
 
 PPO is a package of its own, ``rledit.ppo``.

@@ -53,7 +53,7 @@ class ES(BlackBoxSearch):
         optimizer: "adam", or "sgd" with momentum.
         momentum: momentum of SGD, 0 to below 1; Adam's is 0.9.
         low_rank: rank of the noise, or 0 for noise on the factors.
-        initial_right: standard deviation of the right factors at the start; no part of low rank.
+        initial_right: standard deviation of the right factors at the start; not used with low rank.
         elites: best candidates that are remembered for the choice on the validation split.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""Hill climbing: the best of a few steps from where one stands."""
+"""Hill climbing: the best of a few steps from the current point."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from ...zoo.data import LabeledImages
 from .data import UnlearningData
 
 BATCH = 1000
-"""Batch size, that of the figures of the report, so that both come from the very same sums."""
+"""Batch size, that of the figures of the report, so that both come from exactly the same sums."""
 
 
 def populations(data: UnlearningData, forget: tuple[int, ...]) -> dict[str, Population]:
