@@ -31,7 +31,7 @@ from .report import make_note, make_rows, make_table, percent
 
 FORGET = 7
 WARM_UP = Goal(limit_updates=2)
-"""For the first round, which is not kept: torch loads parts of itself on first use."""
+"""Goal of the first round, which is not kept: torch loads parts of itself on first use."""
 
 PROBES = 20
 

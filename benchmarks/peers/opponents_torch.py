@@ -254,7 +254,7 @@ def counted(logits: Tensor, block: Block, classes: int, samples: int, counting: 
 
 
 def opponents(problem: Problem, precision: str) -> list[_Torch]:
-    """Those that are not compiled."""
+    """The opponents that are not compiled."""
     shift = problem.world == "shift"
     some: list[_Torch] = [Loop("loop", problem, precision), Batched("batched", problem, precision)]
     if shift:

@@ -16,7 +16,7 @@ from .readings import selected
 from .shadow_models import shadow_confidences
 
 FEWEST = 6
-"""With fewer, an attack on one of the models leaves less than two others with, or without, each sample."""
+"""The fewest models: with less, an attack on one leaves fewer than two others with, or without, a sample."""
 
 Forget = Callable[[nn.Module, Tensor], nn.Module]
 """A function from a trained model and its members, bool [S], to the model after it was made to forget. What

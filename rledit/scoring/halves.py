@@ -69,7 +69,7 @@ def _of_plain(plain: type[nn.Module]) -> nn.Module:
 
 
 def _reduced(self: nn.Module, protocol: Any) -> tuple[Any, ...]:
-    """For pickle, which does not find these classes by their names: they are torch's."""
+    """Helps pickle, which does not find these classes by their names, which are torch's."""
     return _of_plain, (plain_type(self),), self.__dict__
 
 
@@ -150,7 +150,7 @@ def _holdable(model: nn.Module) -> set[int]:
 
 @torch.no_grad()
 def _widen(model: nn.Module, held: Collection[int]) -> None:
-    """As ``model.float()`` does, but for some parameters."""
+    """Widen parameters as ``model.float()`` does, except for some."""
     for module in model.modules():
         for parameter in module._parameters.values():
             if parameter is not None and parameter.is_floating_point() and id(parameter) not in held:

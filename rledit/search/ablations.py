@@ -34,7 +34,7 @@ class _Target:
 
 
 class Ablations:
-    """From few numbers in 0..1 to actions of one-step episodes.
+    """Maps a few numbers in 0..1 to actions of one-step episodes.
 
     Directional ablation (A. Arditi et al., "Refusal in Language Models Is Mediated by a Single Direction",
     arXiv:2406.11717) projects weight matrices so that a direction v is gone, a difference of mean

@@ -1,4 +1,4 @@
-"""From a config, a classifier and data to what is searched."""
+"""The task and the search of a run, made from its config, classifier and data."""
 
 from __future__ import annotations
 
