@@ -7,7 +7,7 @@ Everything else stays at the package's defaults (rank 4, episodes of one step, 1
 a budget of 6,400 candidates. Each seed has a network of its own. The edit is chosen on the validation split;
 the test images are read once per edit and play no part in any choice.
 
-What is done lies in a folder, a file for each run, and is not done again.
+Finished runs are kept in a folder, one file each, and are not repeated.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Ablation:
     """One setting that is varied.
 
     Attributes:
-        title: of its figure.
+        title: title of its figure.
         values: what it takes, the default among them.
         default: which of them is the package's.
     """

@@ -67,7 +67,7 @@ def main(
         encoder: a Hugging Face encoder's folder.
         seeds: how many.
         settings: some of them, by name; printed, not written.
-        candidates: of each edit.
+        candidates: candidates for each edit.
     """
     console = Console(stderr=True)
     known = {**SETTINGS, **(ENCODER if encoder else {})}
@@ -139,7 +139,7 @@ def _run(config: DebiasConfig, data_root: Path | None, console: Console) -> dict
 
 
 def _slim(test: dict[str, Any]) -> dict[str, Any]:
-    """Without the groups and intervals of single runs, but with ToxiGen's gap."""
+    """The figures without the groups and intervals of single runs, but with ToxiGen's gap."""
 
     def figures(both: dict[str, Any]) -> dict[str, Any]:
         out = {}

@@ -5,8 +5,8 @@
 The two logits of the bag-of-words network differ by one vector of 16 weights, so every edit of its last
 layer, of either world and any rank, comes down to a change of these 16 numbers. The cross-entropy method (R.
 Y. Rubinstein, 1999) searches them with the test split as the objective: BPSN AUC, as long as utility AUC and
-accuracy lose no more than the whole budget there. That is no result of an edit, but a bound on all of them,
-as far as the search finds it."""
+accuracy lose no more than the whole budget there. That is not the result of an edit but a bound on all of
+them, as far as the search finds it."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def main(
     Args:
         data_root: folder with the comments.
         dataset: what the classifier is trained on.
-        seeds: of splits and classifier.
-        generations: of the search.
+        seeds: how many seeds of splits and classifier.
+        generations: how many generations the search has.
     """
     console = Console(stderr=True)
     table = Table(title="The last layer's bound, by the test split itself")

@@ -35,7 +35,7 @@ def main(texts: int = 66_000, identities: int = 24, turns: int = 7) -> None:
     """Print the median and the extremes of the seconds that the CPU was busy.
 
     Args:
-        texts: of the test set.
+        texts: texts of the test set.
         identities: groups.
         turns: evaluations.
     """

@@ -1,4 +1,4 @@
-"""Methods of unlearning side by side, put to the same audits: ``rledit compare``, with its circumstances.
+"""Methods of unlearning side by side, with the same audits: ``rledit compare``, with its circumstances.
 
     python -m benchmarks.methods --data-root DIR                   # MNIST class 7, all methods, five seeds
     python -m benchmarks.methods --dataset mnist5k --workers 2     # the same on few images, no download
@@ -45,13 +45,13 @@ def main(
         data_root: folder with the data set.
         weights: the network to edit; by default one is trained from each seed.
         forget: the classes, each a task of its own.
-        seeds: of networks, splits and methods.
-        candidates: of each search.
-        epochs: of each method that trains; by default each method's own.
-        audits: which.
+        seeds: how many seeds of networks, splits and methods.
+        candidates: candidates of each search.
+        epochs: epochs of each method that trains; by default each method's own.
+        audits: list of audits.
         workers: processes.
-        methods: which.
-        name: of the files with results; by default methods-DATASET.
+        methods: names of methods.
+        name: name of the files with results; by default methods-DATASET.
         folder: where cells are kept.
     """
     out = folder / (f"{dataset}-{candidates}-{audits}" + (f"-{epochs}" if epochs else ""))

@@ -7,8 +7,8 @@ The network is trained on a part of the training images without shifting them, f
 knows them better than others. To have something to learn by heart, a share of all labels is drawn at random,
 also of those of images that are never seen (C. Zhang et al., "Understanding deep learning requires rethinking
 generalization", ICLR 2017, arXiv:1611.03530). A random tenth of the training images is to be forgotten: the
-loss attack (forgotten against never seen) shall find no more than in a network retrained without them, and
-accuracy shall stay. Each row edits other layers, in ShiftWorld, with the same level of membership, by PPO or
+loss attack (forgotten against never seen) should find no more than in a network retrained without them, and
+accuracy should stay. Each row edits other layers, in ShiftWorld, with the same level of membership, by PPO or
 by gradients.
 
 Three disjoint sets of never-seen images: of the training set for the reward and for the choice, and the test
@@ -52,7 +52,7 @@ LAYERS = {
 }
 
 PENALTY = 30.0
-"""Of membership beyond the level: ten times the default, or what is learned by heart weighs more."""
+"""Penalty of membership beyond the level: ten times the default, or what is learned by heart weighs more."""
 
 SEARCHES: list[tuple[str, int, Callable[[Any, int], rledit.Result], int]] = [
     ("PPO", 4, lambda env, seed: rledit.PPO(env, seed=seed).train(6_400), 2),
@@ -97,11 +97,11 @@ def main(
     Args:
         dataset: mnist needs --data-root (or RLEDIT_DATA, or a download).
         data_root: folder with the data set.
-        images: that the network is trained on; a tenth of them is to be forgotten.
-        epochs: of its training.
+        images: how many the network is trained on; a tenth of them is to be forgotten.
+        epochs: epochs of its training.
         noise: share of labels that are drawn anew, among all classes. Test accuracy is of true labels.
-        seeds: of networks, splits and searches.
-        level: of membership, that edits are held to.
+        seeds: how many seeds of networks, splits and searches.
+        level: the level of membership that edits are held to.
         folder: where what is done is kept.
     """
     loaded = load(dataset, data_root)

@@ -10,8 +10,8 @@ edit. Settings are the searches' defaults and the recipe's 128 candidates per up
 strategies, separable CMA-ES and hill climbing were picked among two to four on the validation split of
 class 3, seed 0; full CMA-ES, TPE and random search were not tuned.
 
-What is done lies in a folder, a file for each task and search, and is not done again. Searches that are added
-to a task later are timed without the others.
+Finished searches are kept in a folder, one file per task and search, and are not repeated. Searches that are
+added to a task later are timed without the others.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ SEARCHES: dict[str, Callable[[Any, int], Search]] = {
 }
 
 REACHED = 0.95
-"""Of the best reward that any search of the task and seed has found."""
+"""The share of the best reward found by any search on the task and seed that counts as reached."""
 
 
 def main(
@@ -86,7 +86,7 @@ def main(
         seeds: how many networks and searches.
         candidates: budget of each search on each task.
         folder: where what is done is kept.
-        name: of the results files; by default search-league, with what is not whole after it.
+        name: name of the results files; by default search-league, with what is not whole after it.
         cells: stop after this many new tasks (0: all); the tables are written once all are there.
     """
     if unknown := [each for each in searches if each not in SEARCHES]:

@@ -28,7 +28,7 @@ from rledit.zoo.data import load
 
 
 def in_turn(config: UnlearningConfig, model: nn.Module, data: UnlearningData) -> InTurn:
-    """Of the config's classes."""
+    """Forget the config's classes one after another."""
 
     def make_edit(edited: nn.Module, classes: tuple[int, ...]) -> Edit:
         asked = replace(config, forget=classes)

@@ -43,7 +43,7 @@ def main(
         forget: the class that gets all seeds and the retrain rows.
         seeds: how many.
         all_classes: every other class too, with seed 0.
-        name: of the results files; by default unlearning-DATASET.
+        name: name of the results files; by default unlearning-DATASET.
     """
     console = Console(stderr=True)
     rows: list[dict[str, Any]] = []

@@ -1,7 +1,7 @@
 """Block sizes, and what the launch functions of all ops share: dtypes, the number of programs, outputs.
 
 The search space of block sizes is small on purpose. ``triton.autotune`` searches it once per key (the shapes,
-the dtype) on the GPU at hand.
+the dtype) on the GPU in use.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ RANKS = 16
 """Block size over the rank of the factors: the smallest that ``tl.dot`` takes."""
 
 PROGRAMS = 6 if INTERPRETED else 1024
-"""Enough to fill any GPU. More candidates than that take turns; with fewer, several programs share a
-candidate's samples."""
+"""Programs of a launch, enough to fill any GPU. More candidates than that take turns; with fewer, several
+programs share a candidate's samples."""
 
 SAMPLES = 64
 """The fewest that are worth a program of their own."""
 
 MOST_SAMPLES = 128
-"""Of a tile, over all configs."""
+"""The most samples of a tile, over all configs."""
 
 OPERANDS = {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
 
@@ -73,7 +73,7 @@ def float32_products() -> str:
 
 
 def programs(samples: int, candidates: int) -> int:
-    """Per candidate."""
+    """How many programs work on one candidate."""
     return max(1, min(triton.cdiv(samples, SAMPLES), triton.cdiv(PROGRAMS, max(1, candidates))))
 
 
@@ -111,12 +111,12 @@ class Outputs:
         }
 
     def nothing(self) -> None:
-        """For when no program runs."""
+        """Set the counts to zero, for when no program runs."""
         self.correct.zero_()
         self.loss.zero_()
 
     def counts(self) -> Counts:
-        """Of all programs."""
+        """The counts of all programs together."""
         return counts_of(
             self.correct.sum(1) if "correct" in self.parts else None, self.predicted, self.confusion,
             self.loss.sum(1) if "loss" in self.parts else None, self.histogram, self.parts,

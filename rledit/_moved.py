@@ -1,5 +1,4 @@
-"""Where modules have moved to and what is called otherwise now: old names still work, with a
-DeprecationWarning."""
+"""Where modules and names have moved: the old ones still work, with a DeprecationWarning."""
 
 from __future__ import annotations
 
@@ -51,7 +50,7 @@ NAMES = {
     "ppo.selection": {"Elites": "search.elites", "Selection": "search.result", "mean_actions": "ppo.trainer"},
     "training": {"seeded": "runtime"},
 }
-"""What went elsewhere than the module that it was in; behind a colon, under another name."""
+"""Names that have moved out of their module; after a colon, their new names."""
 
 RENAMED = {
     "zoo.data": {"LabelledImages": "LabeledImages"},
@@ -64,7 +63,7 @@ RENAMED = {
     },
     "zoo.training": {"RECIPES": "HYPERPARAMETERS", "Recipe": "Hyperparameters"},
 }
-"""What has another name in the same module; each of these modules asks :func:`renamed`."""
+"""Names that have changed within their module; each of these modules calls :func:`renamed`."""
 
 _PREFIX = "rledit."
 
@@ -120,7 +119,7 @@ class _Finder(MetaPathFinder):
 
 
 def _warn(old: str, new: str, above: int) -> None:
-    """Blame whoever is ``above`` frames above the caller; importlib's are skipped by warnings itself."""
+    """Blame the code ``above`` frames above the caller; importlib's are skipped by warnings itself."""
     warnings.warn(f"{old} is deprecated, use {new} instead", DeprecationWarning, stacklevel=2 + above)
 
 

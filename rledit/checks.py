@@ -19,7 +19,7 @@ def integer(name: str, value: Any, least: int = 1) -> int:
 
 
 def _is_bool(value: Any) -> bool:
-    """Also NumPy's, and torch's in a tensor."""
+    """Whether a value is a bool: Python's, NumPy's, or one in a tensor."""
     return isinstance(value, bool) or str(getattr(value, "dtype", "")) in ("bool", "torch.bool")
 
 

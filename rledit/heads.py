@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .samples import Samples
 
 HEAD_SAMPLES = 8
-"""Of the first batch, on which the head is looked for."""
+"""Samples of the first batch on which the head is looked for."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Head:
     """A call of an ``nn.Linear`` that makes the logits.
 
     Attributes:
-        name: of the module in the model.
+        name: name of the module in the model.
         module: the Linear.
         call: which of its calls in one forward pass, counted from the last: -1 is the last one.
     """
@@ -78,18 +78,30 @@ def find_head(model: nn.Module, inputs: Tensor) -> Head:
             f"model: expected an nn.Linear that runs; {', '.join(names.values())} "
             f"{'is' if len(names) == 1 else 'are'} not called by the model's forward"
         )
-    order = range(len(calls) - 1, -1, -1)
-    found = next((at for at in order if _same(calls[at][1], logits)), None)
+    found = _last_same(calls, logits)
     if found is None:
+        order = range(len(calls) - 1, -1, -1)
         found = next((at for at in order if _matters(model, names, inputs, logits, at)), None)
     if found is None:
         ran = ", ".join(dict.fromkeys(names[module] for module, _ in calls))
         raise ValueError(
             f"model: its logits depend on no nn.Linear that runs ({ran}); there is no head to probe"
         )
-    module = calls[found][0]
-    later = sum(other is module for other, _ in calls[found:])
-    return Head(names[module], module, -later)
+    return _head_at(found, calls, names)
+
+
+def logits_call(model: nn.Module, inputs: Tensor) -> Head | None:
+    """The Linear whose output is the logits as they are; None if there is none.
+
+    Args:
+        model: in eval mode.
+        inputs: [s, ...], at least one sample.
+    """
+    names = {module: name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    calls: list[tuple[nn.Linear, Tensor]] = []
+    logits = _run(model, names, inputs, lambda module, output: calls.append((module, output)))
+    found = _last_same(calls, logits)
+    return None if found is None else _head_at(found, calls, names)
 
 
 @contextmanager
@@ -108,7 +120,7 @@ def head_inputs(head: Head) -> Iterator[list[Tensor]]:
 
 
 def features_of(head: Head, read: list[Tensor], count: int) -> Tensor:
-    """Of what :func:`head_inputs` saw for one batch, float64 [count, D]; ValueError where it does not fit."""
+    """Features from what :func:`head_inputs` saw of one batch, float64 [count, D]; ValueError if unfit."""
     if len(read) < -head.call:
         raise ValueError(f"model: {head.name or 'it'} runs for some inputs and not for others")
     features = read[head.call]
@@ -147,6 +159,17 @@ def _run(
             handle.remove()
 
 
+def _last_same(calls: Sequence[tuple[nn.Linear, Tensor]], logits: Tensor) -> int | None:
+    """The last of the calls whose output is the logits."""
+    return next((at for at in range(len(calls) - 1, -1, -1) if _same(calls[at][1], logits)), None)
+
+
+def _head_at(at: int, calls: Sequence[tuple[nn.Linear, Tensor]], names: Mapping[nn.Linear, str]) -> Head:
+    module = calls[at][0]
+    later = sum(other is module for other, _ in calls[at:])
+    return Head(names[module], module, -later)
+
+
 def _matters(
     model: nn.Module, linears: Mapping[nn.Linear, str], inputs: Tensor, logits: Tensor, call: int
 ) -> bool:
@@ -171,7 +194,7 @@ def _same(output: Tensor, logits: Tensor) -> bool:
 
 
 def logits_of(output: object) -> Tensor:
-    """Of what a model returns: a tensor, a mapping with "logits", or a tuple that begins with them."""
+    """The logits in a model's output: a tensor, a mapping with "logits", or a tuple that begins with them."""
     if isinstance(output, Mapping):
         output = output.get("logits")
     elif isinstance(output, (tuple, list)):
@@ -183,7 +206,7 @@ def logits_of(output: object) -> Tensor:
 
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Inside; afterwards each module's own mode again."""
+    """Eval mode inside; afterwards each module is back in its own mode."""
     before = {module: module.training for module in model.modules()}
     model.eval()
     try:

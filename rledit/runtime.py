@@ -93,7 +93,7 @@ _PLAIN_DTYPE = _PlainDtype()
 
 
 def _after_fork() -> None:
-    """In a child: whatever other threads were about, they are not here to finish it."""
+    """Start afresh in a forked child, where no other thread is left to finish what it was doing."""
     global _SEEDING, _ALONE, _ONE_THREAD, _PLAIN_DTYPE
     _SEEDING = RLock()
     _ALONE = RLock()
@@ -181,7 +181,7 @@ def scaled(values: Tensor, gain: float) -> Tensor:
 
 
 def dense(values: Tensor) -> Tensor:
-    """Contiguous."""
+    """The values, contiguous."""
     if values.device.type != "cpu":
         return values.contiguous()
     return torch.from_numpy(np.ascontiguousarray(values.numpy()))

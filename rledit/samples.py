@@ -145,7 +145,7 @@ class Samples:
 
     @property
     def masks(self) -> Tensor:
-        """Bool [G, S], in the order of :attr:`group_names`."""
+        """The groups' masks, bool [G, S], in the order of :attr:`group_names`."""
         return torch.stack(list(self.groups.values()))
 
     def fingerprint(self) -> str:
@@ -246,7 +246,7 @@ class _Reading:
         self._after[self.samples] = self._hash.digest()
 
     def agrees(self, first: _Pass) -> bool:
-        """Whether everything so far is as it was in the first pass; unknown amid one of its batches."""
+        """Whether everything so far is as it was in the first pass; unknown in the middle of a batch."""
         now = self._hash.digest()
         return first.after.get(self.samples, now) == now
 

@@ -71,7 +71,7 @@ class LabelCount:
 
     @classmethod
     def of_table(cls, table: Tensor, groups: Sequence[str]) -> LabelCount:
-        """From the counts themselves, int64 [G, C]."""
+        """A label count from the counts themselves, int64 [G, C]."""
         made = cls.__new__(cls)
         made._fill(table, groups)
         return made
@@ -86,15 +86,15 @@ class LabelCount:
         self._copies: dict[Any, Tensor] = {}
 
     def table(self, groups: tuple[str, ...], device: torch.device) -> Tensor:
-        """Int64 [K, C] of K groups."""
+        """Samples of each class in K groups, int64 [K, C]."""
         return self._copy(("table", groups, device), lambda: self._table[self._rows(groups)])
 
     def rows(self, groups: tuple[str, ...], device: torch.device) -> Tensor:
-        """Int64 [K], where K groups stand among all."""
+        """The positions of K groups among all, int64 [K]."""
         return self._copy(("rows", groups, device), lambda: torch.tensor(self._rows(groups)))
 
     def row(self, group: str) -> int:
-        """Where a group stands among all."""
+        """The position of a group among all."""
         return self._index[group]
 
     def _rows(self, groups: tuple[str, ...]) -> list[int]:
@@ -187,7 +187,7 @@ class Tally:
 
     @property
     def candidates(self) -> int:
-        """N."""
+        """N, the number of candidates."""
         return next(part.shape[0] for part in self.counts if part.dim() > 1)
 
     def accuracy(self, group: str) -> Tensor:
@@ -217,7 +217,7 @@ class Tally:
 
     @property
     def device(self) -> torch.device:
-        """Of the counts."""
+        """Device of the counts."""
         return self.counts.correct.device
 
     def label_count(self, group: str) -> Tensor:

@@ -25,7 +25,7 @@ def find_targets(model: nn.Module, names: Sequence[str], argument: str = "target
     """The modules of these names, checked to be editable.
 
     Raises:
-        TypeError: for a module that is neither Linear nor Conv2d, or whose weight is no plain parameter.
+        TypeError: for a module that is neither Linear nor Conv2d, or whose weight is not a plain parameter.
         ValueError: for an unknown name, with those that could be meant; no name, one twice, two names of one
             weight, or a weight without values.
     """

@@ -42,12 +42,12 @@ class Task:
         validation: the split that picks the edit; by default the reward's.
 
     Raises:
-        TypeError: for a target that is neither Linear nor Conv2d, an objective that is no function, or
+        TypeError: for a target that is neither Linear nor Conv2d, an objective that is not a function, or
             inputs in another dtype than the model's.
         ValueError: for an unknown target (the candidates are listed), a target that cannot have an effect or
-            whose weight is used elsewhere, labels beyond the logits, a group that the objective needs and
-            the samples lack, weights that are not finite, inputs that the model fails on, a forward
-            that is not deterministic, or logits of a sample that depend on the rest of its batch.
+            whose weight is used elsewhere, labels beyond the logits, a group that the objective needs and the
+            samples lack, weights that are not finite, inputs that the model fails on, a forward that is not
+            deterministic, or logits of a sample that depend on the rest of its batch.
     """
 
     def __init__(
@@ -101,12 +101,12 @@ class Task:
 
     @property
     def fingerprint(self) -> str:
-        """Of the target weights of the model as it was given."""
+        """Fingerprint of the target weights of the model as it was given."""
         return self.editable.fingerprint
 
     @property
     def casts(self) -> dict[str, str]:
-        """See :func:`rledit.storage.fingerprints`: of the same weights in other precisions."""
+        """Fingerprints of the same weights in other precisions, see :func:`rledit.storage.fingerprints`."""
         return self.editable.casts
 
     def weights(self) -> dict[str, Tensor]:

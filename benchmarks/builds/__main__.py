@@ -59,7 +59,7 @@ def main(
     Args:
         before: folder of the other build's rledit.
         after: folder of this build's.
-        turns: of each piece of work; the ratio is the median of theirs.
+        turns: how often each piece of work is timed; the ratio is the median over turns.
         only: pieces of work with this in their names.
     """
     commit = subprocess.run(

@@ -37,8 +37,8 @@ def main(
     Args:
         data_root: folder with the comments.
         dataset: what the classifier is trained on.
-        seeds: of splits, classifier and method.
-        candidates: of rledit.
+        seeds: how many seeds of splits, classifier and method.
+        candidates: how many candidates rledit scores.
         methods: some of them; printed, not written.
     """
     console = Console(stderr=True)

@@ -31,7 +31,7 @@ FIGURES = (
 Weights = Mapping[str, Tensor]
 Hidden = Callable[[Tensor], Tensor]
 Margins = Callable[[str], Tensor]
-"""From the name of a split to margins [S]."""
+"""A function from the name of a split to margins [S]."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Problem:
 
     @torch.no_grad()
     def head(self, weights: Weights, hidden: Tensor) -> Tensor:
-        """From those features to margins [S]."""
+        """Margins [S] of these features of the first layer."""
         second = F.relu(F.linear(hidden, weights["fc2.weight"], weights["fc2.bias"]))
         logits = F.linear(second, weights["fc3.weight"], weights["fc3.bias"])
         return logits[:, 1] - logits[:, 0]
@@ -103,7 +103,7 @@ class Problem:
         return tally_margins(ranks_of(setting.margins(split))[None], self.samples[split])
 
     def judge(self, setting: Setting) -> tuple[bool, float]:
-        """Whether it stays within what may be spent on the validation split, and the objective there."""
+        """Whether a setting stays within what may be spent on validation, and its objective there."""
         tally = self._tally(setting, "validation")
         return bool(self.objective.admissible(tally)[0]), float(self.objective(tally)[0])
 

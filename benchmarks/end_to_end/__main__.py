@@ -31,7 +31,7 @@ from .report import make_note, make_rows, make_table, percent
 
 FORGET = 7
 WARM_UP = Goal(limit_updates=2)
-"""For the first round, which is not kept: torch loads parts of itself on first use."""
+"""Goal of the first round, which is not kept: torch loads parts of itself on first use."""
 
 PROBES = 20
 
@@ -50,7 +50,7 @@ def main(
 
     Args:
         data_root: folder with MNIST; else RLEDIT_DATA, or a download.
-        seeds: of the agents; the network and the splits are those of seed 0.
+        seeds: how many seeds of the agents; the network and the splits are those of seed 0.
         turns: times that each run is made; the fastest counts.
         limit_seconds: when a contestant gives up.
         weights: a safetensors file with the network of seed 0, to save its training.

@@ -34,7 +34,7 @@ class Outcome:
         check_seconds: the part of ``seconds`` that the checks took.
         cpu_seconds: processor time of the process during ``seconds``. Far from wall time times threads, the
             machine was busy with something else.
-        threads: of torch.
+        threads: how many threads torch had.
         origin: which of the two actions it was, one of ORIGINS.
         forget, retain: its accuracies on the validation split.
     """

@@ -35,7 +35,7 @@ def edit(
 
     Args:
         around: called with the loop to run; the profiler gets in here.
-        inline: score on this thread rather than beside it.
+        inline: score on this thread rather than on another.
     """
     began = time.perf_counter()
     task: Task = make_task(config, model, data)

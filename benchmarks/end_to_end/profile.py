@@ -88,7 +88,7 @@ def attribute(entries: Iterable[Any], overhead: Overhead, native_code: frozenset
     """Sort the entries of ``cProfile.Profile.getstats()`` into Python and native.
 
     Args:
-        native_code: of Python functions that stand for something native.
+        native_code: code of Python functions that stand for something native.
     """
     functions = []
     native = subtracted = 0.0

@@ -33,7 +33,7 @@ def main(quick: bool = False, dtypes: tuple[str, ...] = ("float32", "bfloat16"))
 
     Args:
         quick: fewer repetitions, no sanitizer.
-        dtypes: of the tensors: float32, float16, bfloat16.
+        dtypes: dtypes of the tensors: float32, float16, bfloat16.
     """
     console = Console(stderr=True)
     if unknown := [name for name in dtypes if name not in DTYPES]:

@@ -20,7 +20,7 @@ SHAPES = (Shape(151, 37, 19, 5, 3, 3), Shape(65, 33, 2, 0, 5, 1), Shape(129, 70,
 
 
 def exercise(ops: Backend, device: str) -> None:
-    """Run them.
+    """Run every op once.
 
     Raises:
         AssertionError: for a wrong count of the tails of one or two layers, which are compared.

@@ -15,7 +15,7 @@ from .. import scoring
 
 
 class Shape(scoring.Shape):
-    """With its candidates and rank in its name."""
+    """A shape whose name also gives its candidates and rank."""
 
     def __str__(self) -> str:
         return f"{super().__str__()}, N {self.candidates}, R {self.rank}"
@@ -36,7 +36,7 @@ class Problem:
     """A tail whose first layer is edited.
 
     Attributes:
-        weights, biases: of one or two layers, ReLU between them.
+        weights, biases: weights and biases of one or two layers, ReLU between them.
         masks: bool [2, S].
     """
 
@@ -78,7 +78,7 @@ class Problem:
 
 
 Count = Callable[[Problem, Tensor, Tensor], Tensor]
-"""Of a problem and some candidates' factors: correct [n, 2]."""
+"""Counts ``correct`` [n, 2] of a problem and some candidates' factors."""
 
 
 def _finish(problem: Problem, hidden: Tensor) -> Tensor:

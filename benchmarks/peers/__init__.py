@@ -6,8 +6,8 @@
 
 ``benchmarks.scoring`` asks what a careful user gains over the loop he would write. This asks a harder
 question: what is left of that when the opponent is as fast as its tool allows. So each opponent chooses its
-algebra, its layout and its chunk size by trial on the machine at hand, is checked against the float64
-truth, and then takes turns with rledit. Beside the ratio stands what the machine could do at most.
+algebra, its layout and its chunk size by trial on the machine in use, is checked against the float64
+truth, and then takes turns with rledit. Next to the ratio the table shows what the machine could do at most.
 
 =================  ===================================================================================
 shapes             what is scored

@@ -96,7 +96,7 @@ def compare(
 def _opponents(
     problem: Problem, precision: str, compiled: bool
 ) -> tuple[list[search.Opponent], dict[str, str]]:
-    """Those that can take part, the compiled ones last, and why some cannot."""
+    """The opponents that can take part, the compiled ones last, and why others cannot."""
     eager = opponents_torch.opponents(problem, precision)
     there: list[search.Opponent] = [*eager]
     missing = {}

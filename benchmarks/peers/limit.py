@@ -1,8 +1,8 @@
 """What the machine could do at most: the roofline of a score.
 
 ``limit = max(operations / peak, bytes / bandwidth)``, with peak and bandwidth measured in the same run by
-loops that do nothing else, on all threads. The fraction of the limit is ``limit / our time``; 100 % cannot
-be passed by any program that does these operations.
+loops that do nothing else, on all threads. The fraction of the limit is ``limit / our time``; no
+program that does these operations can exceed 100%.
 
 Operations, a multiplication and an addition counted as two, with S samples, I inputs, O outputs, C classes (0
 where the edited layer gives the logits), N candidates of rank R:

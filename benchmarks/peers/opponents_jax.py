@@ -1,10 +1,10 @@
 """What JAX offers: jit over ``lax.map`` over chunks, with ``vmap`` inside.
 
 It is how HyperscaleES scores a population ("Evolution Strategies at the Hyperscale", arXiv:2511.16652): one
-candidate's code, the shared product taken out, vectorised by the compiler. Under shift both algebras are
+candidate's code, the shared product taken out, vectorized by the compiler. Under shift both algebras are
 tried, under mask the weights are formed. Products of bfloat16 operands give float32
 (``preferred_element_type``): on the CPU that is up to five times as fast as rounding every sum to bfloat16.
-Predictions are compared by ``argmax``, which XLA fuses and vectorises; the comparison that suits torch is
+Predictions are compared by ``argmax``, which XLA fuses and vectorizes; the comparison that suits torch is
 mostly slower here.
 
 JAX is optional: without it there is nothing to compare.

@@ -7,7 +7,7 @@ The batched product is written as a user with time on his hands would write it:
 - weights are formed in one pass over them (``baddbmm``, ``addcmul``), the bias is part of the product, relu
   is in place, and everything runs under ``inference_mode``;
 - asking whether the label's logit is the largest is several times faster than ``argmax``, which is not
-  vectorised over short rows. It counts a tie as a hit; ties are within rounding of a tie, and so allowed;
+  vectorized over short rows. It counts a tie as a hit; ties are within rounding of a tie, and so allowed;
 - groups are counted by a product with their masks.
 
 Under shift the *low-rank* variant forms no weight: X W'^T = X W^T + s (X right^T) left^T, the first product
@@ -254,7 +254,7 @@ def counted(logits: Tensor, block: Block, classes: int, samples: int, counting: 
 
 
 def opponents(problem: Problem, precision: str) -> list[_Torch]:
-    """Those that are not compiled."""
+    """The opponents that are not compiled."""
     shift = problem.world == "shift"
     some: list[_Torch] = [Loop("loop", problem, precision), Batched("batched", problem, precision)]
     if shift:

@@ -37,7 +37,7 @@ def compiler() -> str | None:
 
 
 def resources(capabilities: Iterable[int] = tuple(ARCHITECTURES)) -> Iterator[Resources]:
-    """Of every kernel, for each of these architectures."""
+    """What every kernel needs on each of these architectures."""
     for source in SOURCES:
         shared = _shared_bytes(source)
         for capability in capabilities:
@@ -45,7 +45,7 @@ def resources(capabilities: Iterable[int] = tuple(ARCHITECTURES)) -> Iterator[Re
 
 
 def _shared_bytes(source: str) -> list[int]:
-    """By precision, where the kernel has one; then the one for Hopper."""
+    """Bytes of shared memory by precision, where the kernel has one; then those of the one for Hopper."""
     with tempfile.TemporaryDirectory() as scratch:
         program = Path(scratch) / "sizes.cpp"
         program.write_text(SIZES.format(source=source, prints=PRINTS[source]))

@@ -1,7 +1,7 @@
 """How many instructions a warp of CUDA's score_tail issues for one slice: 64 samples, 64 outputs, 32 inputs.
 
 From the disassembly: a loop of the machine code is told by what is in it, and counts as often as the source
-says it runs. What a warp waits for is not in this number, which is therefore a least."""
+says it runs. Waiting is not counted, so the number is a lower bound."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .cuda_kernels import compiled
 
 RANK = 8
 MULTIPROCESSORS = {80: (108, 1.41e9), 90: (132, 1.755e9)}
-"""Of an A100 and an H100 SXM: how many, and their boost clock in Hz (NVIDIA's white papers)."""
+"""How many an A100 and an H100 SXM have, and their boost clock in Hz (NVIDIA's white papers)."""
 
 KERNELS = {
     "float32, wmma": ("ProductTiles", 0),
@@ -45,7 +45,7 @@ def issue_slots(capability: int) -> dict[str, int]:
 
 
 def of_slice(body: str) -> int:
-    """Of one function's disassembly."""
+    """Instructions of a warp for a slice, from one function's disassembly."""
     code: list[str] = []
     labels: dict[str, int] = {}
     for line in map(str.strip, body.splitlines()):

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Architecture:
-    """Of NVIDIA's CUDA C++ Programming Guide, table "Technical Specifications per Compute Capability".
+    """Limits from NVIDIA's CUDA C++ Programming Guide, table "Technical Specifications per Compute
+    Capability".
 
     Attributes:
         shared: bytes of shared memory that a block may use at most, and a multiprocessor has (with the KiB
@@ -24,7 +25,7 @@ class Architecture:
     blocks: int = 32
 
     def occupancy(self, registers: int, shared: int, warps: int) -> float:
-        """Share of a multiprocessor's warps that blocks of so many warps keep resident."""
+        """Share of a multiprocessor's warps that blocks of ``warps`` warps keep resident."""
         # Registers are given to warps in pieces of 256, shared memory to blocks with 1 KiB on top.
         of_warp = -(-max(1, registers) * 32 // 256) * 256
         by_registers = self.registers // (of_warp * warps)
@@ -40,7 +41,7 @@ ARCHITECTURES = {80: A100, 90: H100}
 
 @dataclass(frozen=True)
 class Resources:
-    """Of one kernel, compiled for one architecture.
+    """What one kernel needs, compiled for one architecture.
 
     Attributes:
         case: shapes, dtype and block sizes.
@@ -65,7 +66,7 @@ class Resources:
         return self.architecture.occupancy(self.registers, self.shared, self.warps)
 
     def faults(self) -> list[str]:
-        """What must not be."""
+        """What is wrong: spills, too much shared memory, no matrix instruction where one is wanted."""
         found = []
         where = f"{self.kernel}, {self.case}, {self.architecture.name}"
         if self.spills:

@@ -95,7 +95,7 @@ def _type_of(value: Any) -> Any:
 
 
 def compile_for(launch: Launch, config: triton.Config, capability: int) -> Any:
-    """As the just-in-time compiler would: aligned pointers, constants folded in."""
+    """Compile as the just-in-time compiler would: aligned pointers, constants folded in."""
     kernel = launch.kernel
     values = launch.arguments | config.kwargs
     signature: dict[str, Any] = {}

@@ -16,7 +16,7 @@ from .readings import read
 def altered_accuracies(
     name: str, alter_: Callable[[nn.Module], None], model: nn.Module, data: AuditData
 ) -> dict[str, float]:
-    """``<name>_<group>_accuracy`` of what ``alter_`` makes of a copy, over forget and retain test samples."""
+    """``<name>_<group>_accuracy`` of a copy changed by ``alter_``, over forget and retain test samples."""
     copy = deepcopy(model)
     alter_(copy)
     hits = read(copy, data.test, features=False).predicted == data.test.labels

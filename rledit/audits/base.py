@@ -22,11 +22,11 @@ class AuditData:
         train: samples that the model was trained on, those to forget included; probes learn from them.
         test: samples that it has never seen.
         classes: C of the model's logits.
-        layers: names of the modules that were edited, in every model that is asked.
+        layers: names of the modules that were edited, in every model that is audited.
         trained: all that the model was trained on, where ``train`` is only a part of it.
         unedited: the model before the edit.
         retrained: a model trained like it, but without what is to be forgotten.
-        seed: of whatever audits draw.
+        seed: for whatever audits draw at random.
     """
 
     train: Samples
@@ -42,14 +42,14 @@ class AuditData:
     )
 
     def remembering(self) -> AuditData:
-        """The same, but :meth:`read` runs each model once over each set: models must stay as they are."""
+        """A copy whose :meth:`read` runs each model only once per set: models must stay as they are."""
         return self if self._kept is not None else replace(self, _kept={})
 
     def read(self, model: nn.Module, samples: Samples, batch_size: int = 1000) -> Reading:
-        """What the model, its head and the edited layers make of ``train`` or ``test``."""
+        """Outputs of the model and its edited layers, and what its head reads, for ``train`` or ``test``."""
         if self._kept is None:
             return read(model, samples, self.layers, batch_size=batch_size)
-        key = (id(model), id(samples))  # of what is kept beside it, so no id is given to another
+        key = (id(model), id(samples))  # both are kept in the value, so no id is reused
         if key not in self._kept:
             found = read(model, samples, self.layers, batch_size=batch_size)
             self._kept[key] = (model, samples, found)
@@ -61,11 +61,11 @@ class AuditData:
 
 
 class Audit(Protocol):
-    """A question put to a model after an edit, and to the models that the edit is compared with.
+    """A test of a model after an edit, and of the models that the edit is compared with.
 
     Its module also enters into :data:`rledit.objectives.METRIC_DISPLAYS` how its figures are shown. Tables
-    and reports show all figures that there are: beside its module, an audit needs an entry in a list such as
-    :data:`rledit.audits.unlearning.AUDITS`, and nothing else.
+    and reports show all figures that there are: apart from its module, an audit needs only an entry in a list
+    such as :data:`rledit.audits.unlearning.AUDITS`.
     """
 
     @property
@@ -88,8 +88,8 @@ class Audit(Protocol):
 def run_audits(audits: Iterable[Audit], model: nn.Module, data: AuditData) -> dict[str, float]:
     """The figures of all audits by key, in the order of the audits.
 
-    Audits share what the model says of the samples, so it must not be changed meanwhile. Ask the models that
-    it is compared with as well: a figure says little without that of the unedited and of a retrained model::
+    Audits share what the model says of the samples, so it must not be changed meanwhile. Audit the models
+    that it is compared with as well: a figure says little without those of the unedited and a retrained one::
 
         from rledit.audits import AuditData, run_audits
         from rledit.audits.unlearning import AUDITS

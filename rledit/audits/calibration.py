@@ -24,7 +24,7 @@ class Calibration:
     """The expected calibration error on the retained test samples: ``retain_calibration_error``.
 
     Args:
-        bins: equally wide ones of the confidence.
+        bins: how many bins of equal width divide the confidence.
         resamples: bootstrap samples for the interval, drawn from the data's seed.
 
     Raises:

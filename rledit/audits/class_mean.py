@@ -1,4 +1,4 @@
-"""What the means of the classes' features still tell of a forgotten class."""
+"""What the means of the classes' features still reveal about a forgotten class."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class ClassMean:
     IEEE TPAMI 35, 2013, with Euclidean distances: the weakest of probes, which nothing has to be trained for.
 
     Args:
-        groups: which; by default all that the test samples have.
+        groups: groups that are judged; by default all that the test samples have.
         layers: also on what each edited layer makes: ``<layer>_<group>_class_mean_accuracy``.
         batch_size: samples per forward pass.
     """
@@ -44,8 +44,7 @@ class ClassMean:
     batch_size: int = 1000
 
     note: ClassVar[str] = (
-        "The nearest class mean does without training: a sample gets the class whose mean features are "
-        "nearest."
+        "The nearest class mean needs no training: a sample gets the class whose mean features are nearest."
     )
 
     def __call__(self, model: nn.Module, data: AuditData) -> dict[str, float]:

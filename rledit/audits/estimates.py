@@ -17,7 +17,7 @@ class Estimate(float):
     """A figure with the ends of its interval; a float wherever one is expected.
 
     Attributes:
-        low, high: of the 95% interval; NaN where there is none.
+        low, high: ends of the 95% interval; NaN where there is none.
     """
 
     low: float
@@ -64,7 +64,7 @@ def proportion(successes: int, trials: int) -> Estimate:
 
 
 def _lower_limit(successes: int, trials: int) -> float:
-    """The p at which so many successes or more have a probability of 2.5%."""
+    """The p at which this many successes or more have a probability of 2.5%."""
     if successes == 0:
         return 0.0
     count = torch.arange(successes, trials + 1, dtype=torch.float64)
@@ -168,7 +168,7 @@ def hit_rate(positives: Tensor, negatives: Tensor, false_positives: float) -> Es
 
 
 def _bisect(too_low: Callable[[float], bool], low: float, high: float) -> float:
-    """Where it turns from true to false."""
+    """The point between ``low`` and ``high`` where ``too_low`` turns from true to false."""
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
         low, high = (middle, high) if too_low(middle) else (low, middle)

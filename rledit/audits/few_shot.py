@@ -50,7 +50,7 @@ class FewShot:
 
     note: ClassVar[str] = (
         "The accuracy after k images per class is what a head of class means recalls of the forgotten class "
-        "when it was made from so few images, the class among them: relearning without any training."
+        "when it was made from that few images, the class among them: relearning without any training."
     )
 
     def __post_init__(self) -> None:
@@ -82,7 +82,7 @@ class FewShot:
 
 
 def _draw(labels: Tensor, shots: int, generator: torch.Generator) -> Tensor:
-    """Indices of so many samples of each class that has them."""
+    """Indices of ``shots`` random samples of each class that has as many."""
     order = torch.randperm(len(labels), generator=generator)
     drawn = []
     for label in labels.unique().tolist():

@@ -45,8 +45,8 @@ class Leakage:
 
 
 def entropy(counts: torch.Tensor) -> Estimate:
-    """Of the distribution with these counts, nats, with the normal interval of its delta method (G. Miller,
-    "Note on the bias of information estimates", 1955, without his correction)."""
+    """Entropy of the distribution with these counts, nats, with the normal interval of the delta method (G.
+    Miller, "Note on the bias of information estimates", 1955, without his correction)."""
     total = int(counts.sum())
     shares = counts.double()[counts > 0] / total
     surprise = -shares.log()

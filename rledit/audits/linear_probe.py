@@ -31,7 +31,7 @@ class LinearProbe:
     """:func:`linear_probe` as an audit: ``<group>_probe_accuracy``, over the group's test samples.
 
     Args:
-        groups: which; by default all that the test samples have.
+        groups: groups that are judged; by default all that the test samples have.
         batch_size: samples per forward pass.
         layers: also probe what each edited layer makes: ``<layer>_<group>_probe_accuracy``.
     """
@@ -72,7 +72,7 @@ def linear_probe(
         train_inputs: [S, ...], what the probe learns from.
         train_labels: int64 [S], in 0..C-1.
         test_inputs: what it is judged on.
-        test_labels: theirs.
+        test_labels: labels of the test inputs, int64 [T].
         classes: C.
         batch_size: samples per forward pass.
 

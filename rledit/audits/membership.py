@@ -53,7 +53,7 @@ class Membership:
     note: ClassVar[str] = (
         "The membership figures say how well samples to forget that the network was trained on can be told "
         "from test samples of their classes: 0.5 is chance, further below tells as much as further above. "
-        "How much the two sets differ by themselves, the retrained network shows."
+        "The retrained network shows how much the two sets differ by themselves."
     )
 
     def __call__(self, model: nn.Module, data: AuditData) -> dict[str, float]:

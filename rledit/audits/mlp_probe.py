@@ -1,4 +1,4 @@
-"""A stronger probe, which is in no reward: a hidden layer on the features that the head reads."""
+"""A stronger probe, which no reward uses: a hidden layer on the features that the head reads."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class MLPProbe:
     to deceive the linear probe. Standardized features, ReLU, Adam with a cosine schedule and weight decay.
 
     Args:
-        groups: which; by default all that the test samples have.
+        groups: groups that are judged; by default all that the test samples have.
         hidden: units of the hidden layer.
         epochs: passes over the training samples.
         batch_size: samples per step.

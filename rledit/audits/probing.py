@@ -11,7 +11,8 @@ from .base import AuditData
 from .estimates import UNKNOWN, share
 
 Predict = Callable[[Tensor, Tensor, Tensor, int], Tensor]
-"""From features [S, D], labels [S], features [T, D] to judge and C to the classes predicted, int64 [T]."""
+"""A function from features [S, D], labels [S], features [T, D] to judge and C to the classes predicted, int64
+[T]."""
 
 
 def probe(
@@ -41,7 +42,7 @@ def probe(
 
 
 def standardized(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
-    """Both with the mean and the standard deviation of the first, by column."""
+    """Both matrices standardized by column, with the mean and standard deviation of the first."""
     mean, std = train.mean(0), train.std(0).clamp(min=1e-6)
     return (train - mean) / std, (test - mean) / std
 

@@ -1,4 +1,4 @@
-"""Whether an edit lives through removing the smallest weights."""
+"""Whether an edit survives removing the smallest weights."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Pruning:
 
     percentages: tuple[int, ...] = PERCENTAGES
 
-    note: ClassVar[str] = "Nor must pruning the smallest weights bring the class back."
+    note: ClassVar[str] = "Pruning the smallest weights must not bring the class back either."
 
     def __post_init__(self) -> None:
         if wrong := [percentage for percentage in self.percentages if not 0 <= percentage <= 99]:

@@ -1,4 +1,4 @@
-"""One pass of a model over samples, and all of it that audits read."""
+"""One pass of a model over samples, and everything that audits read from it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ..heads import HEAD_SAMPLES, Head, eval_mode, features_of, find_head, head_
 from ..samples import Samples
 
 GRID = 4
-"""What a convolution makes of an image is averaged to at most so many places in each direction."""
+"""What a convolution makes of an image is averaged to at most this many places in each direction."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What a model makes of samples, on the CPU.
+    """A model's outputs for samples, on the CPU.
 
     Attributes:
         logits: float64 [S, C].
@@ -34,7 +34,7 @@ class Reading:
 
     @property
     def predicted(self) -> Tensor:
-        """Int64 [S]."""
+        """The predicted classes, int64 [S]."""
         return self.logits.argmax(1)
 
     def features(self, layer: str | None = None) -> Tensor:
@@ -144,7 +144,7 @@ def _outputs(module: nn.Module) -> Iterator[list[Tensor]]:
 
 
 def _rows(name: str, calls: list[Tensor], count: int) -> Tensor:
-    """Float64 [count, D] on the CPU."""
+    """A module's output with one row per sample, float64 [count, D] on the CPU."""
     if not calls:
         raise ValueError(f"layers: {name} is not called by the model's forward")
     output = calls[-1]

@@ -42,7 +42,7 @@ class Relearning:
     Args:
         most: steps at most, which is the figure where the class did not come back.
         draws: independent orders of the samples; the figure is the mean, its interval that of this mean.
-        batch_size, learning_rate: of the fine-tuning.
+        batch_size, learning_rate: settings of the fine-tuning.
         judged: forgotten test samples at most on which the accuracy is taken.
 
     Raises:
@@ -118,7 +118,7 @@ class Relearning:
 
 def unmask_(model: nn.Module, inputs: Tensor, classes: Tensor) -> None:
     """Raise the head's biases of some classes, in place, until the mean logit of none lies below the lowest
-    mean of the others. Nothing happens where the head has no bias, or makes something else than logits."""
+    mean of the others. Nothing happens where the head has no bias, or makes something other than logits."""
     try:
         reading = read(model, inputs)
         head = find_head(model, inputs)
@@ -146,7 +146,7 @@ def _accuracy(model: nn.Module, inputs: Tensor, labels: Tensor) -> float:
 
 
 def _spread(mask: Tensor, most: int) -> Tensor:
-    """At most so many of the entries, evenly spread."""
+    """At most ``most`` of the true entries, evenly spread."""
     at = mask.nonzero().flatten()
     kept = at[torch.linspace(0, len(at) - 1, min(most, len(at))).round().long()]
     return torch.zeros_like(mask).index_fill_(0, kept, True)
@@ -161,7 +161,7 @@ def _repeated(order: Tensor, count: int) -> Tensor:
 
 
 def _batches(samples: Samples, order: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Inputs and labels of samples in an order, so many at a time."""
+    """Inputs and labels of samples in the given order, ``size`` at a time."""
     mask = torch.zeros(len(samples), dtype=torch.bool)
     mask[order] = True
     inputs = selected(samples, mask)

@@ -1,4 +1,4 @@
-"""Whether an edit lives through rounding the weights, as those who deploy a model do."""
+"""Whether an edit survives rounding the weights, as is common when a model is deployed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from ..targets import as_matrix
 from .altered import altered_accuracies, enter_displays, weights_of
 from .base import AuditData
 
@@ -64,9 +65,10 @@ def round_(model: nn.Module, precision: Precision) -> None:
 
 
 def rounded(weight: Tensor, bits: int) -> Tensor:
-    """A weight [O, ...] on the symmetric levels of so many bits, per output channel; same shape and dtype."""
+    """A weight [O, ...] rounded to the symmetric levels of ``bits`` bits, per output channel; same shape and
+    dtype."""
     levels = 2 ** (bits - 1) - 1
-    rows = weight.detach().flatten(1).double()
+    rows = as_matrix(weight.detach()).double()
     step = rows.abs().amax(1, keepdim=True) / levels
     step[step == 0] = 1
     whole: Tensor = (rows / step).round().clamp(-levels, levels) * step

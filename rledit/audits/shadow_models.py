@@ -3,7 +3,7 @@
 N. Carlini et al., "Membership Inference Attacks From First Principles", IEEE S&P 2022 (LiRA); as an audit of
 unlearning, J. Hayes et al., "Inexact Unlearning Needs More Careful Evaluations to Avoid a False Sense of
 Privacy", arXiv:2403.01218 (U-LiRA). It needs many models that were trained with and without each sample and
-then made to forget it, so no report runs it: :mod:`.shadow_training` trains them for those who can pay.
+then made to forget it, so no report runs it: :mod:`.shadow_training` trains them for those who can afford it.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def shadow_confidences(
 
     Args:
         make: from a number to a model and its members, bool [S]: for U-LiRA a model that was trained on the
-            members and edited to forget all samples, so that those that are no members were never seen.
+            members and edited to forget all samples, so that non-members were never seen.
         models: M, how many to make.
         samples: S samples that are attacked; their groups do not matter.
 
@@ -83,7 +83,7 @@ def likelihood_ratios(
     """How much likelier each sample's confidence is if it was a member: log likelihood ratios, float64 [S].
 
     Algorithm 1 of Carlini et al.: one Gaussian per sample for the models that have it as a member, one for
-    those that have not.
+    those that do not.
 
     Args:
         target: scaled confidences of the attacked model [S].

@@ -16,11 +16,12 @@ from .readings import selected
 from .shadow_models import shadow_confidences
 
 FEWEST = 6
-"""With fewer, an attack on one of the models leaves less than two others with, or without, each sample."""
+"""The fewest models: with less, an attack on one leaves fewer than two others with, or without, a sample."""
 
 Forget = Callable[[nn.Module, Tensor], nn.Module]
-"""From a trained model and its members, bool [S], to the model after it was made to forget; what is asked
-must not hang on the members. Samples that are none were never seen: perfect forgetting looks like them."""
+"""A function from a trained model and its members, bool [S], to the model after it was made to forget. What
+it is to forget must not depend on the members. Non-members were never seen: perfect forgetting looks like
+them."""
 
 
 def train_shadow_models(
@@ -46,7 +47,7 @@ def train_shadow_models(
         models: M, how many to train; even, at least 6. The more, the stronger the attack: Carlini et al. take
             up to 256.
         forget: makes each model forget; None attacks trained models as they are.
-        seed: of the halves, the networks and their training.
+        seed: seed of the halves, the networks and their training.
 
     Returns:
         Scaled confidences, float64 [M, S], and membership, bool [M, S], for
@@ -54,7 +55,7 @@ def train_shadow_models(
         :func:`~rledit.audits.likelihood_ratios`.
 
     Raises:
-        TypeError: if ``build`` or ``forget`` gives something else than a module.
+        TypeError: if ``build`` or ``forget`` gives something other than a module.
         ValueError: for an odd number of models or less than 6, or less than 2 samples.
         TypeError, ValueError, FloatingPointError: as :func:`rledit.zoo.training.train_classifier`.
     """

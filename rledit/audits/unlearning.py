@@ -1,4 +1,4 @@
-"""The audits of an edit that forgets, and what a report says of them.
+"""The audits of an edit that forgets, and what a report says about them.
 
 To add one: write it in a module of its own (see :class:`~rledit.audits.Audit`), and put it into a list.
 """
@@ -31,11 +31,11 @@ AUDITS: tuple[Audit, ...] = (
     RetainedClasses(),
     Calibration(),
 )
-"""Put to the model before and after the edit, and to the models that the edit is compared with: those that
+"""Run on the model before and after the edit, and on the models that the edit is compared with: those that
 take a few seconds at most."""
 
 AGAINST_RETRAINED: tuple[Audit, ...] = (Agreement(),)
-"""Put to the model before and after the edit, once there is a retrained network to compare it with."""
+"""Run on the model before and after the edit, once there is a retrained network to compare it with."""
 
 THOROUGH: tuple[Audit, ...] = (
     LinearProbe(layers=True),
@@ -51,7 +51,7 @@ THOROUGH: tuple[Audit, ...] = (
     Rounding(),
     Pruning(),
 )
-"""All that need no models but those at hand: what ``rledit audit --thorough`` asks."""
+"""All that need no further models: what ``rledit audit --thorough`` runs."""
 
 HEADLINE = (
     "forget_accuracy",
@@ -61,10 +61,10 @@ HEADLINE = (
     "relearn_steps",
     "membership_auc",
 )
-"""The figures of :data:`AUDITS` that stand in a first table, after the accuracies."""
+"""The figures of :data:`AUDITS` in the first table, after the accuracies."""
 
 NOT_MEASURED = "Attacks by shadow models, which take many trained networks, are not made."
-"""What no audit of the lists asks."""
+"""What no audit of the lists measures."""
 
 
 def limits(audits: Iterable[Audit] = AUDITS) -> str:

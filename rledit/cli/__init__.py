@@ -19,18 +19,18 @@ from .plain import call, summary
 
 COMMANDS = {
     "unlearn": "make a network forget a class, and leave a run folder with the edit and a report",
-    "debias": "make a toxicity classifier fairer across identity groups, and leave such a folder",
-    "audit": "ask what an edit has left of a class, beside the unedited and the retrained network",
-    "compare": "measure methods of unlearning side by side, put to the same audits",
+    "debias": "make a toxicity classifier fairer across identity groups, and leave a run folder, too",
+    "audit": "measure what an edit has left of a class, next to the unedited and the retrained network",
+    "compare": "compare methods of unlearning by the same audits",
     "apply": "apply an edit to a model file",
     "ledger": "keep several edits of one model, and take any of them out again",
     "verify": "check a run by its record: hashes and counts, and with --replay every bit",
     "demo": "forget a digit with a small CNN, in both worlds, without a download",
 }
-"""What each does."""
+"""What each command does."""
 
 PLAIN = ("apply",)
-"""Commands that need no extra."""
+"""Commands that need no extra packages."""
 
 INTERRUPTED = {
     "unlearn": "--resume goes on with the run",
@@ -39,11 +39,11 @@ INTERRUPTED = {
     "compare": "the same command goes on",
     "verify": "nothing was checked to its end",
 }
-"""What can be done about it, where something may have been written."""
+"""What to do after an interrupted command that may have written something."""
 
 
 def main() -> None:
-    """Run the command line. Errors of the user's end with one line and status 2, Ctrl-C with 130."""
+    """Run the command line. User errors end with one line and status 2, Ctrl-C with 130."""
     _log()
     console = standard_console()
     command, arguments = _parse(sys.argv[1:])
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def _parse(arguments: Sequence[str]) -> tuple[str, list[str]]:
-    """The command and what is its own; ends here for --help, --version and what is neither."""
+    """The command and its own arguments; exits here for --help, --version and anything unknown."""
     from .. import __version__
 
     width = max(map(len, COMMANDS))

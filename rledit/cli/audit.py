@@ -1,4 +1,4 @@
-"""``rledit audit``: ask what an edit has left of a class."""
+"""``rledit audit``: find out what an edit has left of a class."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def audit(
     data_root: Path | None = None,
     out: Path | None = None,
 ) -> None:
-    """Ask the unedited, the edited and the retrained network of a run what is left of the class.
+    """Audit the unedited, the edited and the retrained network of a run: what is left of the class?
 
     The run's report is written anew with what was measured, and its record names the new file.
 
     Args:
         run: A finished run folder of rledit unlearn.
-        thorough: Also ask what takes longer: probes of every edited layer, a probe with a hidden layer,
+        thorough: Also run what takes longer: probes of every edited layer, a probe with a hidden layer,
             relearning in several draws, all members, rounding and pruning. Up to a minute or two for each
             network.
         retrained: Safetensors file of the network trained without the class. Default: the run's own.

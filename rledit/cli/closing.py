@@ -1,4 +1,4 @@
-"""What every run says at its end."""
+"""What every run prints at its end."""
 
 from __future__ import annotations
 

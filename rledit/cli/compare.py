@@ -45,7 +45,7 @@ class CompareConfig:
     training_epochs: int = 0
     """Epochs of training the network itself. Default: the usual number; fewer for trying things out."""
     audits: Literal["standard", "thorough"] = "standard"
-    """Which audits every model is put to."""
+    """Which audits are run on every model."""
     workers: int = 1
     """Processes, each with an equal share of the cores."""
 

@@ -34,7 +34,7 @@ def debias(
 
 
 def table(test: Change, other: Mapping[str, Mapping[str, Any]]) -> Table:
-    """Before and after on the test split, and bias on the other sets."""
+    """A table of before and after on the test split, and bias on the other sets."""
     out = Table(title="test split", title_justify="left")
     out.add_column("metric")
     for header in ("before", "after"):

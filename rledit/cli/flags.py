@@ -1,4 +1,4 @@
-"""What every command that leaves a run folder is asked beside its config."""
+"""Options that every command with a run folder has, in addition to its config."""
 
 from __future__ import annotations
 
@@ -27,5 +27,5 @@ class RunFlags:
     """Seconds between checkpoints, which is what a killed run loses at most."""
 
     def arguments(self) -> dict[str, Any]:
-        """As the recipes' run functions take them."""
+        """The flags as arguments of the recipes' run functions."""
         return asdict(self)

@@ -31,7 +31,7 @@ def ledger(
         file: The ledger.
         model: The safetensors file of the model before any edit.
         edit: The edit.safetensors of a run that began with the model as the ledger leaves it.
-        name: Of the edit, in the ledger.
+        name: Name of the edit in the ledger.
         out: Where the edited model goes.
         force: With add, take an edit that was learned for other weights; with remove, take out an edit on
             which later ones were learned, and apply those to what is left.

@@ -35,7 +35,7 @@ def unlearn(
 
 
 def table(title: str, runs: Mapping[str, RunResult]) -> Table:
-    """Before, after each run's edit, and the baselines: what counts most, on one test split."""
+    """A table of what counts most, before, after each run's edit and for the baselines, on one test split."""
     first = next(iter(runs.values()))
     models = {
         "before": first.test.before,

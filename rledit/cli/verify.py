@@ -32,8 +32,8 @@ def verify(
 
     Ends with status 0 if everything is as recorded, 1 if something is not, 2 if nothing differs but
     something cannot be checked, such as a missing file. The hash of the record's file is printed: compare it
-    with one that was published, since whoever can write in the folder can write another record, with another
-    hash of itself in it.
+    with one that was published, since anyone who can write in the folder can write another record, with
+    another hash of itself in it.
 
     Args:
         run: The folder of a run.

@@ -5,7 +5,7 @@
 ``workers``  jobs over processes that may die
 ``measure``  what happens in them: a network and its retrained twin, then a method and its audits
 ``compare``  all of that in order
-``table``    rows as CSV and Markdown, and who stands on the front
+``table``    rows as CSV and Markdown, and which methods are on the front
 ``fronts``   the same as figures
 """
 

@@ -38,7 +38,7 @@ class Cell:
 
     @property
     def file(self) -> str:
-        """Its name in the folder."""
+        """Name of the cell's file in the folder."""
         return re.sub(r"[^\w.-]+", "_", f"{self.task}--{self.method}--{self.seed}") + ".json"
 
     def __str__(self) -> str:
@@ -49,8 +49,8 @@ class Cells:
     """The cells of a comparison in a folder, locked for this process until :meth:`close`.
 
     Args:
-        path: the folder; created with its parents. New, empty, or that of the same comparison.
-        config: all that the figures of a cell hang on beside task, method and seed.
+        path: the folder; created with its parents. It must be new, empty, or that of the same comparison.
+        config: everything that the figures of a cell depend on apart from task, method and seed.
 
     Raises:
         FileExistsError: for a folder with anything else in it.
@@ -128,7 +128,7 @@ class Cells:
         write_json(self.path / CELLS / cell.file, {**head, **row})
 
     def rows(self, cells: Iterable[Cell]) -> list[dict[str, Any]]:
-        """Those that are finished, in this order."""
+        """The rows of those cells that are finished, in the given order."""
         return [row for cell in cells if (row := self.read(cell)) is not None]
 
     def close(self) -> None:

@@ -41,7 +41,7 @@ def compare(
     Args:
         tasks: what to compare on.
         methods: names of :data:`rledit.methods.METHODS`; none for all.
-        seeds: of the network, the split and the method alike.
+        seeds: seeds of the network, the split and the method alike.
         out: the folder, with ``table.csv``, ``table.md`` and ``fronts.png``.
         budget: what each method may spend.
         audits: a name of :data:`rledit.comparison.measure.AUDIT_LISTS`.
@@ -130,8 +130,8 @@ def check(
 
 
 def _lacks(cells: Cells, cell: Cell) -> bool:
-    """A retrained network that is not there any more is made again; so is a cell that was measured without
-    one, since there may be one now."""
+    """Whether a cell is to be measured. A retrained network that has gone is made again, and a cell that was
+    measured without one is measured again, since there may be one now."""
     row = cells.read(cell)
     if row is None:
         return True
@@ -141,7 +141,7 @@ def _lacks(cells: Cells, cell: Cell) -> bool:
 
 
 def _ordered(missing: Iterable[Cell]) -> tuple[list[Cell], dict[tuple[str, int], list[Cell]]]:
-    """Cells that can start at once, retraining before all; and those that wait for it, by task and seed."""
+    """Cells that can start at once, retraining first; and those that wait for it, by task and seed."""
     missing = list(missing)
     retraining = {(cell.task, cell.seed) for cell in missing if cell.method == RETRAIN}
     first = [cell for cell in missing if cell.method == RETRAIN]

@@ -1,4 +1,4 @@
-"""Who stands where: forget against retain, probe against retain, time against quality."""
+"""Where the methods lie: forget against retain, probe against retain, time against quality."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ PAIRS = (
     ("forget_probe_accuracy", "retain_accuracy"),
     ("seconds", "quality"),
 )
-"""Of figures, x and y; quality is retain minus forget accuracy."""
+"""Figures for x and y; quality is retain minus forget accuracy."""
 
 NEAR = 8.0
-"""Points from the quartiles, within which nothing is far away."""
+"""Distance from the quartiles, in points, within which nothing is an outlier."""
 
 
 def draw(path: Path, rows: Sequence[Row]) -> None:
     """Write a PNG with a row of figures for each task: the mean of each method, with a bar of one standard
-    deviation in both directions. What lies far from all others stands at the edge, hollow and with its place.
+    deviation in both directions. Outliers are drawn at the edge, hollow and with their coordinates.
 
     Raises:
         ImportError: without matplotlib, which comes with the extra ``cli``.
@@ -114,7 +114,7 @@ def _front(axis: Any, rows: Sequence[Mapping[str, Any]], x: str, y: str) -> None
 
 
 def shown_range(values: Sequence[float]) -> tuple[float, float] | None:
-    """What an axis shows: all values but those far from most, by J. Tukey's outer fences (Exploratory Data
+    """What an axis shows: all values but outliers, by J. Tukey's outer fences (Exploratory Data
     Analysis, 1977), which would leave the others on one spot. None where there is nothing to show."""
     if len(values) < 2:
         return None

@@ -1,4 +1,4 @@
-"""What a worker does: make a network and its retrained twin, run a method, put the audits."""
+"""What a worker does: make a network and its retrained twin, run a method, run the audits."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ AUDIT_LISTS: Mapping[str, tuple[Audit, ...]] = {
     "standard": (*AUDITS, *AGAINST_RETRAINED, MLPProbe()),
     "thorough": THOROUGH,
 }
-"""By name. The MLP probe is in no reward, so nothing can have been taught to it."""
+"""Lists of audits by name. No reward uses the MLP probe, so no method can have been optimized against it."""
 
 RETRAIN = "retrain"
 """The method whose network is the reference of all others."""
@@ -39,10 +39,10 @@ class Job:
     """What a worker is to do.
 
     Attributes:
-        source: of the task.
+        source: where the task comes from.
         cell: what to measure; with :data:`RETRAIN` as its method the network is also kept for the others.
-        folder: of the comparison.
-        budget: of every method.
+        folder: folder of the comparison.
+        budget: budget of every method.
         audits: a name of :data:`AUDIT_LISTS`.
     """
 
@@ -59,7 +59,7 @@ def retrained_path(folder: Path, cell: Cell) -> Path:
 
 
 def compared_with_retrained(row: Mapping[str, Any]) -> bool:
-    """Whether a cell was measured when there was a retrained network: its audits of agreement were put."""
+    """Whether a cell was measured when there was a retrained network to compare with."""
     return "forget_agreement_rate" in row
 
 
@@ -85,7 +85,7 @@ def measure(job: Job) -> dict[str, Json]:
 
 
 def accuracies(model: nn.Module, data: AuditData) -> dict[str, float]:
-    """Of the test samples' groups, and of both together."""
+    """Accuracies of the test samples' groups, and of both together."""
     hits = (data.read(model, data.test).predicted == data.test.labels.cpu()).double()
     return {
         **{f"{group}_accuracy": float(hits[data.group(group)].mean()) for group in ("forget", "retain")},
@@ -116,7 +116,7 @@ def _run(job: Job, task: ComparisonTask) -> tuple[nn.Module, dict[str, Json]]:
 
 @lru_cache(maxsize=1)
 def _task(source: TaskSource, seed: int, folder: Path) -> ComparisonTask:
-    """Kept for the next cell, which is likely of the same task and seed."""
+    """The task of one seed, kept for the next cell, which is likely to use it too."""
     return source.make(seed, folder)
 
 
@@ -130,7 +130,7 @@ def _retrained(job: Job, task: ComparisonTask) -> nn.Module | None:
 
 
 def _audits(job: Job, data: AuditData) -> list[Audit]:
-    """Those of the list that can be put: some ask for a retrained network."""
+    """The audits of the list that can be run: some need a retrained network."""
     audits: list[Any] = list(AUDIT_LISTS[job.audits])
     if data.retrained is None:
         against = {type(audit) for audit in AGAINST_RETRAINED}

@@ -1,4 +1,4 @@
-"""The rows of a comparison as CSV and Markdown, and who stands on the front."""
+"""The rows of a comparison as CSV and Markdown, and which methods are ahead of which."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ COLUMNS = {
     "evaluations": "evaluations",
     "steps": "steps",
 }
-"""Figures of the first columns, and what the CSV calls them; all others follow under their own names."""
+"""Figures of the first columns, and their names in the CSV; all others follow under their own. Readers of the
+file rely on these names; what people see in ``table.md`` is in :mod:`rledit.objectives.metric_names`."""
 
 FRONT = ("forget_accuracy", "retain_accuracy", "forget_probe_accuracy")
 """What a method must be as good in as another to be ahead of it, and better in one."""
@@ -38,7 +39,7 @@ DEVIATIONS = 2.0
 """How many standard deviations of the difference it must be better by."""
 
 NEEDS: tuple[Need, ...] = get_args(Need)
-"""Columns of what methods need, beside the weights."""
+"""Columns of what methods need, apart from the weights."""
 
 
 def write_tables(folder: Path, rows: Sequence[Row], command: str = "") -> None:
@@ -68,7 +69,7 @@ def as_csv(rows: Sequence[Row]) -> str:
 
 
 def as_markdown(rows: Sequence[Row], command: str = "") -> str:
-    """A table for each task, what each method needs, and what stands ahead of what."""
+    """A table for each task, what each method needs, and which methods are ahead of which."""
     parts = []
     for task in dict.fromkeys(row["task"] for row in rows):
         own = [row for row in rows if row["task"] == task]
@@ -101,7 +102,7 @@ def by_method(rows: Sequence[Row]) -> dict[str, list[Row]]:
 def ahead_of(rows: Sequence[Row], method: str) -> list[str]:
     """The methods whose means are at least as good in all of :data:`FRONT`, and better in one of them by more
     than :data:`DEVIATIONS` standard deviations of the difference of two runs. Neither the unedited nor the
-    retrained network takes part. From one seed nothing can be said, and nobody is named."""
+    retrained network takes part. With one seed nothing can be said, and no method is named."""
     groups = by_method(rows)
     named = []
     for other, theirs in groups.items():
@@ -115,7 +116,7 @@ def ahead_of(rows: Sequence[Row], method: str) -> list[str]:
 
 def _gain(rows: Sequence[Row], than: Sequence[Row], key: str) -> tuple[float, float]:
     """How much better the mean of some rows is, and the standard deviation of the difference of two runs;
-    NaN where there is no telling."""
+    NaN where they cannot be known."""
     (a, spread_a, _), (b, spread_b, _) = summary(rows, key), summary(than, key)
     return direction(key) * (a - b), math.hypot(spread_a, spread_b)
 
@@ -132,7 +133,7 @@ def _cell(rows: Sequence[Row], key: str) -> str:
 
 def _table(rows: Sequence[Row]) -> str:
     keys = [key for key in COLUMNS if any(row.get(key) is not None for row in rows)]
-    head = ["method", *(_head(key) for key in keys)]
+    head = ["method", *(label(key) for key in keys)]
     lines = [_line(head), _line(["---", *("---:" for _ in keys)])]
     for method, own in by_method(rows).items():
         lines.append(_line([_title(method), *(_cell(own, key) for key in keys)]))
@@ -142,7 +143,7 @@ def _table(rows: Sequence[Row]) -> str:
 
 
 def _versions(rows: Sequence[Row]) -> str:
-    """In words: which versions of rledit have measured the rows of one table, where they differ."""
+    """A sentence on which versions of rledit measured the rows of one table, where they differ."""
     found: dict[tuple[Any, ...], int] = {}
     for row in rows:
         made = tuple(row.get(f"{VERSION}_{part}") for part in ("version", "code", "compiled"))
@@ -164,12 +165,12 @@ def _version(version: str | None, code: str | None, compiled: str | None) -> str
 
 
 def _ahead(rows: Sequence[Row]) -> str:
-    """In words: for each of rledit's own methods, whether any is ahead of it."""
+    """For each of rledit's own methods, a sentence on whether any other is ahead of it."""
     if len({row["seed"] for row in rows}) < 2:
-        return "From one seed there is no telling which method is ahead of which."
+        return "From one seed it cannot be said which method is ahead of which."
     lines = [
-        "Ahead of another is a method whose mean forget accuracy, retain accuracy and probe accuracy are all "
-        f"at least as good, and one of them better by more than {DEVIATIONS:g} standard deviations.",
+        "A method is ahead of another if its mean forget accuracy, retain accuracy and probe accuracy are "
+        f"all at least as good, and one of them is better by more than {DEVIATIONS:g} standard deviations.",
         "",
     ]
     for method in by_method(rows):
@@ -191,10 +192,6 @@ def _methods(rows: Sequence[Row]) -> str:
 
 def _title(method: str) -> str:
     return METHODS[method].title if method in METHODS else method
-
-
-def _head(key: str) -> str:
-    return {"seconds": "seconds", "evaluations": "evaluations", "steps": "steps"}.get(key) or label(key)
 
 
 def _line(cells: Sequence[str]) -> str:

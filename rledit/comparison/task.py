@@ -66,7 +66,7 @@ class TaskSource:
         weights: a safetensors file with the network of a named task; "" for one that is trained from each
             seed.
         data_root: folder with the data set.
-        epochs: of training the network, "" for the usual number; fewer make a table for trying things out.
+        epochs: for training the network, 0 for the usual number; fewer make a table for trying things out.
 
     Raises:
         ValueError: for a name that is neither, or a named task without classes to forget.
@@ -89,7 +89,7 @@ class TaskSource:
         if self.name in NAMED_TASKS and not self.forget:
             raise ValueError(f"forget: expected one class of {self.name} or several, got none")
         if self.name not in NAMED_TASKS and (self.forget or self.model or self.weights):
-            raise ValueError("forget, model, weights: a task of one's own has them in its file")
+            raise ValueError("forget, model, weights: a task of your own sets them in its file")
         if self.weights and not Path(self.weights).is_file():
             raise FileNotFoundError(f"weights: there is no file {self.weights}")
         if self.epochs < 0:
@@ -97,14 +97,14 @@ class TaskSource:
 
     @property
     def label(self) -> str:
-        """For tables and file names."""
+        """The task's name in tables and file names."""
         if self.name in NAMED_TASKS:
             model = f"-{self.model}" if self.model else ""
             return f"{self.name}{model}-{'-'.join(map(str, self.forget))}"
         return Path(self.name).stem
 
     def describe(self) -> dict[str, Json]:
-        """All that the figures hang on; not where files lie."""
+        """Everything that the figures depend on, which the location of files is not."""
         found: dict[str, Json] = asdict(self)
         del found["data_root"]
         if self.weights:

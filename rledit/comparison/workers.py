@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 J = TypeVar("J")
 
 ATTEMPTS = 2
-"""A job whose process has died is tried so often in all: a machine may have been short of memory."""
+"""How often a job is tried in all if its process dies: a machine may have been short of memory."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Done(Generic[J]):
     """How a job has ended.
 
     Attributes:
-        job: which.
+        job: the job that ended.
         result: what it gave; None where it failed.
         error: why it failed, else "".
     """
@@ -33,7 +33,7 @@ class Done(Generic[J]):
 
 
 def cores() -> int:
-    """That this process may use."""
+    """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -45,10 +45,10 @@ def carry_out(
 ) -> None:
     """Run jobs, and those that follow from them, until none is left.
 
-    One worker is this very process. Of several, each is a process of its own, started with an equal share of
+    A single worker is this process itself. Each of several is a process of its own, with an equal share of
     the cores: a process that has died twice at the same job counts as an error of the job, and a new one
-    takes its place. An error of a job is told to ``on_done``. On Ctrl-C, or an error of ``on_done``, all
-    processes end, and should this one be killed.
+    takes its place. An error of a job is reported to ``on_done``. All processes
+    end on Ctrl-C, on an error of ``on_done``, and if this one is killed.
 
     Args:
         run: a function that can be imported, of a job that can be pickled.
@@ -135,7 +135,7 @@ class _Worker:
 
 
 def _limit(threads: int) -> None:
-    """In a worker, before its first job."""
+    """Set up a worker before its first job: its threads, and an end when its parent ends."""
     Thread(target=_follow, daemon=True).start()
     import torch
 
@@ -146,7 +146,7 @@ def _limit(threads: int) -> None:
 
 
 def _follow() -> None:
-    """Ends a worker whose parent was killed: nobody would take its result, or ever end it."""
+    """Ends a worker whose parent was killed: nothing would take its result, or ever end it."""
     parent = parent_process()
     if parent is not None:
         parent.join()

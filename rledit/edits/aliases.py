@@ -27,7 +27,7 @@ def tied_in_memory(tensors: Mapping[str, Tensor], key: str, tied: Tied) -> list[
 
     Args:
         tensors: the state dict's.
-        key: of a target.
+        key: key of a target.
         tied: where nothing is said, equal bits in other memory are refused, unless they tell nothing.
 
     Raises:
@@ -69,7 +69,7 @@ def check_distinct(keys: Mapping[str, str], aliases: Mapping[str, Iterable[str]]
     """Raise ValueError if two targets are one tensor, which would have to become two different ones.
 
     Args:
-        keys: of the targets.
+        keys: keys of the targets.
         aliases: per target the other keys of its tensor.
     """
     owners: dict[str, str] = {}
@@ -98,7 +98,7 @@ def _layout(tensor: Tensor) -> tuple[object, ...]:
 
 
 def _overlap(one: Tensor, other: Tensor) -> bool:
-    """Whether a byte belongs to both; their storage is the same."""
+    """Whether two tensors of one storage share a byte."""
     first, last = zip(*map(_extent, (one, other)), strict=True)
     start, end = max(first), min(last)
     if start >= end:
@@ -114,7 +114,7 @@ def _overlap(one: Tensor, other: Tensor) -> bool:
 
 
 def _extent(tensor: Tensor) -> tuple[int, int]:
-    """First byte, and the one behind the last."""
+    """A tensor's first byte in its storage, and the one after the last."""
     steps = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
     return tensor.data_ptr(), tensor.data_ptr() + (steps + 1) * tensor.element_size()
 

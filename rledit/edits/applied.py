@@ -28,7 +28,7 @@ class Applied:
     after: str
 
     def is_undone(self, weights: Mapping[str, Tensor]) -> bool:
-        """Whether somebody else has brought the original bits back."""
+        """Whether the original bits have come back by other means."""
         now = fingerprint(weights)
         return now == self.before and now != self.after
 
@@ -36,7 +36,7 @@ class Applied:
         """Write the original bits.
 
         Args:
-            weights: of the targets in the model, now.
+            weights: weights of the targets in the model, now.
             force: even though they are not what the edit left.
 
         Raises:

@@ -37,7 +37,7 @@ class Edit:
         factors: module name -> (left [O, R], right [R, I]) for one step, or (left [T, O, R], right [T, R, I])
             for T steps that are applied one after the other. float32, finite, any strides; copied. R may
             differ between modules, T may not.
-        world: "shift" or "mask".
+        world: a kind of :data:`rledit.ops.rules.KINDS`: "shift", "mask", or one of your own.
         scale: s, finite.
         fingerprint: `rledit.storage.fingerprint({module name: weight})` of the weights it was learned for.
         metrics: what is known about the edit, saved with it. Kept as the JSON that `load` gives back: keys
@@ -121,7 +121,7 @@ class Edit:
                 those of `model.bfloat16()`. Warns where rounding takes away half of the edit or more.
 
         Raises:
-            TypeError: a target that is neither nn.Linear nor nn.Conv2d, or whose weight is no floating
+            TypeError: a target that is neither nn.Linear nor nn.Conv2d, or whose weight is not a floating
                 parameter.
             ValueError: a target that the model does not have (lists the modules that could be meant), shapes
                 that do not fit, NaN or infinity in the weights before or after, other weights (unless
@@ -138,7 +138,7 @@ class Edit:
         self._applied[model] = write(modules, weights, edited)
 
     def revert_(self, model: nn.Module, force: bool = False) -> None:
-        """Restores the very bits that `apply_` found in this model object.
+        """Restores the exact bits that `apply_` found in this model object.
 
         Args:
             model: the object that `apply_` edited (not a copy).

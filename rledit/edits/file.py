@@ -20,7 +20,8 @@ from ..storage.plain import Json
 from ..storage.tensors import read_tensors, write_tensors
 
 FORMAT_VERSION = "1"
-"""Of the file. Another number means that this version of rledit must not guess what is in it."""
+"""Version of the file format. Another number means that this version of rledit must not guess what is in
+it."""
 
 
 class EditFileError(ValueError):

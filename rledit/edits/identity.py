@@ -49,11 +49,11 @@ class LearnedFor:
             )
         raise ValueError(
             f"the edit was learned for other weights of {names}: expected {self.fingerprint}, found {found}; "
-            "force=True (rledit apply --force) applies it nevertheless"
+            "force=True (rledit apply --force) applies it anyway"
         )
 
     def _recognize(self, weights: Mapping[str, Weight], found: str) -> str:
-        """How these weights come from those learned for, in words; "" if they do not."""
+        """A description of how these weights come from those learned for; "" if they do not."""
         for name, cast in self.casts.items():
             if found == cast:
                 return f"those that the edit was learned for, cast to {name}"

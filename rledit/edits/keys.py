@@ -1,4 +1,4 @@
-"""Under which key a state dict or a file has the weight of each target."""
+"""The key of each target's weight in a state dict or a file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def find_keys(
 
     Args:
         sizes: target -> (O, I).
-        shapes: of all tensors there are, by key.
+        shapes: shapes of all tensors there are, by key.
         learned_for: the fingerprint of the weights that the edit was learned for.
         read: from a key to its tensor, in memory or in a file.
         place: what is searched, for errors.

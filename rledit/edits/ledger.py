@@ -25,7 +25,7 @@ Base: TypeAlias = nn.Module | Mapping[str, Tensor]
 
 
 class LabeledSamples(Protocol):
-    """What is read of :class:`rledit.Samples`."""
+    """The part of :class:`rledit.Samples` that a ledger reads."""
 
     @property
     def labels(self) -> Tensor: ...
@@ -56,8 +56,8 @@ class Removal:
     """What taking an edit out changes.
 
     Attributes:
-        name: of the edit.
-        changes: by key of the state dict, of the weights that change.
+        name: name of the edit.
+        changes: changes of the weights that change, by key of the state dict.
         later: names of the edits that came after it. The search for them saw weights that included this edit,
             whatever they themselves change.
         displaced: those among them whose own targets this edit had changed: they are no longer applied to the
@@ -110,12 +110,12 @@ class Ledger:
 
     @property
     def entries(self) -> tuple[Entry, ...]:
-        """In order."""
+        """The entries, in the order in which they are applied."""
         return self._entries
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the entries, in order."""
+        """Names of the entries, in order."""
         return tuple(entry.name for entry in self._entries)
 
     def __len__(self) -> int:
@@ -157,7 +157,7 @@ class Ledger:
         """What :meth:`remove` would change; nothing is removed.
 
         Args:
-            name: of an entry.
+            name: name of an entry.
             base: the base; a module if there are samples.
             samples: to compare accuracies on, such as :class:`rledit.Samples`.
             tied: see :meth:`rledit.Edit.apply_to_state_dict`.
@@ -186,7 +186,7 @@ class Ledger:
                 from now on applied to what they find.
 
         Returns:
-            what has changed.
+            What has changed.
 
         Raises:
             KeyError, TypeError: as :meth:`removal`.
@@ -198,7 +198,7 @@ class Ledger:
             raise ValueError(
                 f"{', '.join(map(repr, removal.displaced))}: learned on weights that included {name!r}, so "
                 "removing it changes what they do; force=True (rledit ledger remove --force) removes it "
-                "nevertheless and applies them to what is left"
+                "anyway and applies them to what is left"
             )
         self._entries = left
         return removal
@@ -218,7 +218,7 @@ class Ledger:
         """The edited copy of the base's state dict, with the same bits as :meth:`apply_to`.
 
         Args:
-            state: of the base; it and its tensors stay as they are.
+            state: state dict of the base; it and its tensors stay as they are.
             tied: see :meth:`rledit.Edit.apply_to_state_dict`.
 
         Raises:
@@ -230,7 +230,7 @@ class Ledger:
         """Write the ledger as one safetensors file, atomically.
 
         Raises:
-            ValueError, TypeError: metrics of an edit that are no JSON.
+            ValueError, TypeError: metrics of an edit that are not JSON.
             OSError: the disk refuses; the previous version is intact.
         """
         write_ledger(path, self.base, self._entries)
@@ -241,7 +241,7 @@ class Ledger:
 
         Raises:
             FileNotFoundError: there is no such file.
-            LedgerFileError: (a ValueError) truncated, corrupt or no ledger; says what is wrong.
+            LedgerFileError: (a ValueError) truncated, corrupt or not a ledger; says what is wrong.
         """
         ledger = cls({})
         ledger.base, ledger._entries = read_ledger(path)

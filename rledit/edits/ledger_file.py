@@ -35,7 +35,7 @@ class Entry:
     Attributes:
         name: to find it by.
         edit: with its metrics.
-        when: it was added, in UTC as ISO 8601.
+        when: the time when it was added, in UTC as ISO 8601.
         displaced: whether it is applied, as was permitted, to other weights than it was learned for, since an
             edit before it was removed.
     """
@@ -91,7 +91,7 @@ def read_ledger(path: str | os.PathLike[str]) -> tuple[str, tuple[Entry, ...]]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        LedgerFileError: truncated, corrupt or no ledger.
+        LedgerFileError: truncated, corrupt or not a ledger.
     """
     try:
         tensors, metadata = read_tensors(path)

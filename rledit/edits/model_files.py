@@ -25,7 +25,7 @@ _COPIED = {
     ".tiktoken",
     ".py",
     ".md",
-}  # beside the weights: never weights
+}  # next to the weights: never weights
 _CHUNK = 1 << 22  # bytes
 
 
@@ -68,7 +68,7 @@ def apply_to_file(
         model: a safetensors file; or a folder with one, or with shards and their
             ``*.safetensors.index.json``; or that index.
         out: a file for a file. For a folder a folder, which gets all shards, the index, and the small files
-            beside them (configuration, tokenizer, code), so that it can be loaded in place of the model's.
+            next to them (configuration, tokenizer, code), so that it can be loaded in place of the model's.
         force, cast: as for :meth:`Edit.apply_`.
         tied: whether equal bits mean the same tensor: True, always; False, never. Where nothing is said they
             do, but a target with at most two different values that another tensor has as well is refused.
@@ -109,7 +109,7 @@ def _check_out(source: Path, out: Path, shards: Shards, overwrite: bool) -> None
     if shards.folder is not None and not itself:
         own = {*shards.files, shards.index.name if shards.index else ""}
         others = [path.name for path in sorted(out.iterdir()) if _is_weights(path) and path.name not in own]
-        if others:  # whoever loads the folder may read those instead
+        if others:  # a loader of the folder may read those instead
             raise FileExistsError(
                 f"out: {out} holds other weights as well ({quoted(others[:3])}); remove them"
             )
@@ -194,7 +194,7 @@ def _tied_in_files(shards: Shards, key: str, tied: Tied) -> list[str]:
 
 
 def _make_folder(out: Path) -> bool:
-    """Whether it was not there before."""
+    """Make the folder; whether it was not there before."""
     try:
         out.mkdir()
     except FileExistsError:
@@ -205,7 +205,7 @@ def _make_folder(out: Path) -> bool:
 
 
 def _stage_the_rest(folder: Path, index: Path | None, out: Path, staged: Staged) -> None:
-    """What a loader needs beside the weights; the index last, since no folder of shards loads without it."""
+    """Copy what a loader needs besides the weights; the index last, since no shards load without it."""
     for path in sorted(folder.iterdir()):
         if path.suffix in _COPIED and path.is_file() and path != index and not _is_weights(path):
             _copy(path, out / path.name, staged)

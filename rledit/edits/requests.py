@@ -1,4 +1,4 @@
-"""Requests to forget, carried out one after another."""
+"""Carry out requests to forget one after another."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class InTurn:
         requests: K classes in the order in which they were to be forgotten.
         ledger: with an edit "forget c" for each, on the base.
         classes: the C labels that the samples have.
-        recall: of each class before the first edit and after each, float64 [K + 1, C].
+        recall: recall of each class before the first edit and after each, float64 [K + 1, C].
     """
 
     requests: tuple[int, ...]
@@ -36,7 +36,7 @@ class InTurn:
     recall: Tensor
 
     def came_back(self, most: float = MOST) -> list[tuple[int, int, float]]:
-        """Where a class that was forgotten at its own request, at most so much of it, was above that later.
+        """Where a class whose recall was at most ``most`` after its own request was above that later.
 
         Returns:
             (number of edits, 1 to K; class; recall), in order.
@@ -51,7 +51,7 @@ class InTurn:
         return found
 
     def not_forgotten(self, most: float = MOST) -> list[tuple[int, float]]:
-        """(class, recall) of those that are above this after the edit that was to forget them."""
+        """(class, recall) of requests with a recall above ``most`` after the edit that was to forget them."""
         own = [
             (label, float(self.recall[place, self.classes.index(label)]))
             for place, label in enumerate(self.requests, 1)

@@ -21,9 +21,9 @@ class Shards:
     """The open files of a model.
 
     Attributes:
-        folder: that holds them, or None where the model is one file.
-        index: of the shards, if there is one.
-        files: by name.
+        folder: the folder that holds them, or None where the model is one file.
+        index: index of the shards, if there is one.
+        files: the open files by name.
         homes: key -> its file.
     """
 
@@ -109,7 +109,7 @@ def _read_index(index: Path) -> dict[str, str]:
         raise ValueError(f"model: {index} is not an index of shards: {error!r}") from error
     for name in names.values():
         if name != os.path.basename(name) or not name.endswith(".safetensors"):
-            raise ValueError(f"model: {index} should name safetensors files beside it, it names {name!r}")
+            raise ValueError(f"model: {index} should name safetensors files next to it, it names {name!r}")
     if not names:
         raise ValueError(f"model: {index} names no tensors")
     return names

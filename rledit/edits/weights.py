@@ -65,10 +65,10 @@ def check_weight(name: str, weight: Weight, factors: Pair) -> None:
 
 
 def compose(weight: Weight, factors: Pair, rule: EditRule) -> Iterator[tuple[Tensor, Tensor]]:
-    """Some rows of the matrix at a time, before and after the edit.
+    """Yield some rows of the matrix at a time, before and after the edit.
 
-    In float32 (float64 for float64 weights), before any rounding to a half type. Rules that the compiled
-    cores know change every row by itself; of any other rule that is not known, so it gets all rows at once.
+    Rows are float32 (float64 for float64 weights), before any rounding to a half type. Rules that the
+    compiled cores know change every row by itself; any other rule may not, so it gets all rows at once.
     """
     dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
     left, right = (f.reshape(-1, *f.shape[-2:]) for f in factors)
@@ -105,7 +105,7 @@ def edited_rows(
     """The new weight as a matrix in the dtype of the old one, some rows at a time.
 
     Args:
-        name: of the target, for errors.
+        name: name of the target, for errors.
         weight: [O, ...]; float16 and bfloat16 are computed in float32 and rounded once.
         factors, rule: the edit.
         warn: say so where rounding takes away half of the edit or more.

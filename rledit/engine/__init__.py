@@ -15,6 +15,16 @@ from .actions import ActionLayout
 from .directions import DIRECTIONS, DirectionKind
 from .engine import Engine, engine_of
 from .episodes import Outcome
+from .observations import ObservationKind
 from .replay import Replay
 
-__all__ = ["DIRECTIONS", "ActionLayout", "DirectionKind", "Engine", "Outcome", "Replay", "engine_of"]
+__all__ = [
+    "DIRECTIONS",
+    "ActionLayout",
+    "DirectionKind",
+    "Engine",
+    "ObservationKind",
+    "Outcome",
+    "Replay",
+    "engine_of",
+]

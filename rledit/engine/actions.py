@@ -1,4 +1,4 @@
-"""The flat action: the factors of all targets, one behind the other."""
+"""The flat action: the factors of all targets, one after another."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..ops.rules import EditRule
 from ..runtime import dense, scaled
 from ..targets import check_rank
 from ..task import Task
-from .directions import find_directions
+from .directions import DirectionKind, find_directions
 
 
 class ActionLayout:
@@ -20,14 +20,14 @@ class ActionLayout:
     For each target in turn: left [O, R] row by row, then right [R, I], or its coefficients [R, K] where right
     factors lie in K :class:`~rledit.engine.directions.Directions`. An action is in units of the world: under
     shift, ``left`` is multiplied by the standard deviation of the target's weights, so that an action of a
-    given size changes every layer by a like proportion; under mask the product is a proportion already.
+    given size changes every layer by a similar proportion; under mask the product is a proportion already.
     Coefficients change a layer by less than as many inputs would.
 
     Raises:
         ValueError: for a rank below 1 or above a target's min(O, I), or as :func:`find_directions`.
     """
 
-    def __init__(self, task: Task, rule: EditRule, rank: int, directions: str = "all") -> None:
+    def __init__(self, task: Task, rule: EditRule, rank: int, directions: DirectionKind = "all") -> None:
         self.rank = rank
         self.shapes: dict[str, tuple[int, int]] = {}
         weights = task.editable.weights()

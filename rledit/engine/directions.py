@@ -23,10 +23,10 @@ DirectionKind = Literal["all", "strata", "groups"]
 DIRECTIONS: tuple[DirectionKind, ...] = get_args(DirectionKind)
 
 SAME = 1e-6
-"""Of the means' norm: means that differ by less are the same, but for rounding."""
+"""Share of the means' norm: means that differ by less are the same, but for rounding."""
 
 NEGLIGIBLE = 1e-4
-"""Of the largest singular value: what is below is the same contrast once more."""
+"""Share of the largest singular value: what is below is the same contrast once more."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,8 @@ def find_directions(task: Task, kind: str) -> dict[str, Directions]:
     "groups": a row for each group that the objective compares; "strata": a row for each label within each of
     these groups. A row is the mean input of its samples less the mean of all rows. Differences of means are
     what N. Belrose et al., "LEACE" (arXiv:2306.03819), find sufficient to take a concept from a linear
-    classifier; null-space editing (J. Fang et al., "AlphaEdit", arXiv:2410.02355) keeps to what an edit may
-    touch in a like manner.
+    classifier; null-space editing (J. Fang et al., "AlphaEdit", arXiv:2410.02355) limits what an edit
+    may touch in a similar way.
 
     Under shift an edit then changes nothing for inputs at right angles to all rows; under mask nothing for
     inputs that are zero in all of them. Means are over all positions of a sequence or an image, padding
@@ -85,9 +85,9 @@ def find_directions(task: Task, kind: str) -> dict[str, Directions]:
     between groups.
 
     Returns:
-        by target. Without those that have no more inputs than there are rows: they keep all inputs. So do,
-        with a warning, targets for which the rows do not differ, grouped convolutions, and subclasses with a
-        forward of their own. Empty for "all".
+        Directions by target. Targets that have no more inputs than there are rows are left out: they keep
+        all inputs. So do, with a warning, targets for which the rows do not differ, grouped convolutions, and
+        subclasses with a forward of their own. Empty for "all".
 
     Raises:
         ValueError: for another kind, or an objective that compares no group or one that the samples lack.
@@ -132,7 +132,7 @@ def _strata(task: Task, by_label: bool) -> list[tuple[str, int | None]]:
 
 
 def _members(task: Task, group: str, label: int | None) -> Tensor:
-    """Bool [S], on the host."""
+    """Which samples belong to a row, bool [S] on the host."""
     mask = task.samples.groups[group]
     return mask if label is None else mask & (task.samples.labels == label)
 

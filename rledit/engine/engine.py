@@ -19,8 +19,9 @@ from ..scoring.scorer import BackendName, Precision
 from ..storage.files import Json
 from ..task import Split, Task
 from .actions import ActionLayout
+from .directions import DirectionKind
 from .episodes import Episodes, Outcome
-from .observations import make_observation
+from .observations import ObservationKind, make_observation
 from .replay import Replay, replay
 from .step_graph import StepGraphs, check_capturable
 from .workers import Pending, make_worker
@@ -35,8 +36,8 @@ class Engine:
     action is the identity. Episodes have T steps whose edits compose. A reward is the objective's improvement
     over the step before, so an episode's return is the whole improvement.
 
-    Scoring goes on beside the caller: :meth:`start` returns at once, :meth:`wait` gives the outcome. A model
-    on a GPU is edited and scored there, on a stream of its own, and nothing here copies to the host.
+    Scoring is asynchronous: :meth:`start` returns at once, :meth:`wait` gives the outcome. A model on
+    a GPU is edited and scored there, on a stream of its own, and nothing here copies to the host.
 
     Args:
         task: what to edit, and what for.
@@ -72,10 +73,10 @@ class Engine:
         rank: int = 4,
         episode_length: int = 1,
         bound: float = 4.0,
-        observation: str = "auto",
+        observation: ObservationKind = "auto",
         backend: BackendName = "auto",
         precision: Precision = "float32",
-        directions: str = "all",
+        directions: DirectionKind = "all",
         graph: bool = False,
     ) -> None:
         if not isinstance(task, Task):
@@ -114,7 +115,7 @@ class Engine:
         return f"Engine({self.describe()})"
 
     def describe(self) -> str:
-        """In a line: how candidates are scored."""
+        """One line on how candidates are scored."""
         scorer = self.episodes.scorer
         names = ", ".join(self.layout.shapes)
         return (
@@ -136,7 +137,7 @@ class Engine:
         return self.episodes.done
 
     def reset(self) -> None:
-        """Back to the unedited weights; a step under way is abandoned."""
+        """Return to the unedited weights; a step under way is abandoned."""
         self._abandon()
         self.episodes.reset()
 
@@ -186,14 +187,15 @@ class Engine:
 
     @property
     def overlaps(self) -> bool:
-        """Whether scoring may go on beside a policy's update: in one-step episodes, scored on a GPU or by the
+        """Whether scoring may go on during a policy's update: in one-step episodes, scored on a GPU or by the
         core. What torch scores on the CPU may round differently while its number of threads changes."""
         scorer = self.episodes.scorer
         core = scorer.way == "tail" and scorer.backend == "native"
         return self.episode_length == 1 and (core or self.device.type == "cuda")
 
     def score_parts(self, actions: Tensor, parts: int) -> list[Pending]:
-        """Start scoring one-step episodes, actions float32 [n, A] of any n, in parts of like size, in turn.
+        """Start scoring one-step episodes, actions float32 [n, A] of any n, in parts of similar size,
+        one after another.
 
         A search learns from the first while the second is scored.
 
@@ -232,7 +234,7 @@ class Engine:
 
     @property
     def observation(self) -> Tensor:
-        """Of the candidates' present weights: float32 [N, D], or [1, D] while all are the same."""
+        """Observation of the candidates' weights now: float32 [N, D], or [1, D] while all are the same."""
         weights = self.episodes.weights
         with plain_modes():
             return self.initial_observation if weights is None else self.observe(weights)
@@ -310,7 +312,7 @@ class Engine:
         }
 
     def tensors(self) -> dict[str, Tensor]:
-        """What of :meth:`identity` is tensors: coefficients of other directions would be another edit."""
+        """The tensors of :meth:`identity`: coefficients of other directions would be another edit."""
         return self.layout.tensors()
 
     def check_tensors(self, tensors: Mapping[str, Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""Episodes: candidates whose edits compose step by step. Knows no Gymnasium and no policy."""
+"""Episodes: candidates whose edits compose step by step. Uses neither Gymnasium nor a policy."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Episodes:
         self.reset()
 
     def reset(self) -> None:
-        """Back to the unedited weights."""
+        """Return to the unedited weights."""
         self.steps = 0
         self.weights: dict[str, Tensor] | None = None  # per target [N, O, I]; None: unedited
 
@@ -103,9 +103,9 @@ class Episodes:
         return outcome
 
     def begin(self, candidates: int, again: bool = False) -> None:
-        """Before an episode's first step: unedited weights and values for N candidates.
+        """Prepare an episode's first step: unedited weights and values for N candidates.
 
-        ``again`` goes back to them amid an episode.
+        ``again`` goes back to them in the middle of an episode.
         """
         if self.length == 1 or (self.weights is not None and not again):
             return
@@ -120,7 +120,7 @@ class Episodes:
         self.weights = self._edited
 
     def advance(self, actions: Tensor) -> Outcome:
-        """A step after :meth:`begin`."""
+        """Make a step after :meth:`begin`."""
         if self.length == 1:
             return self.score_whole(actions)
         assert self.weights is not None
@@ -132,7 +132,7 @@ class Episodes:
         return Outcome(rewards, values, self._metrics(tally), tally, self.scorer.objective)
 
     def score_whole(self, actions: Tensor) -> Outcome:
-        """Whole episodes of one step, from actions [n, A] of any n, beside the episodes under way."""
+        """Score whole one-step episodes, actions [n, A] of any n, apart from the episodes under way."""
         tally = self.scorer.count(self.layout.factors(actions), self.rule)
         values = self._values(tally)
         return Outcome(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -12,6 +12,8 @@ from torch import Tensor
 from .actions import initial_deviation
 
 logger = logging.getLogger("rledit")
+
+ObservationKind = Literal["auto", "weights", "neurons"]
 
 WHOLE_LIMIT = 8192
 """Weights that are observed whole at most; above, "auto" takes per-neuron statistics."""
@@ -63,8 +65,8 @@ class NeuronStatistics:
 
 
 LARGEST = 1e6
-"""Of an observation's magnitude. Edits that compose over many steps can make weights overflow; what the agent
-sees stays a number."""
+"""The largest magnitude of an observation. Edits that compose over many steps can make weights overflow; what
+the agent sees stays a number."""
 
 
 def _finite(observations: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from ..scoring.differentiable import DifferentiableNetwork
 from .engine import Engine
 
 LEAST = 2
-"""Samples of a stratum in a batch: one to learn from and one to judge a probe by."""
+"""The fewest samples of a stratum in a batch: one to learn from and one to judge a probe by."""
 
 
 class Relaxation:
@@ -48,8 +48,8 @@ class Relaxation:
         self._strata = strata(samples.labels, samples.masks).cpu()
 
     def draw(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """A batch of about this many samples, int64 [s], of each stratum a like share, at random; and which
-        of these probes learn from, bool [s]: every second one of each stratum."""
+        """A random batch of about this many samples, int64 [s], with the same share of each stratum; and
+        which of these probes learn from, bool [s]: every second one of each stratum."""
         total = len(self._strata)
         shuffled = torch.randperm(total, generator=generator, device=generator.device).cpu()
         order = shuffled[self._strata[shuffled].argsort(stable=True)]  # random within a stratum
@@ -83,8 +83,8 @@ class Relaxation:
 
 
 def has_soft(objective: Objective) -> bool:
-    """Whether the objective has a soft counterpart of its own: one that a subclass has written its own
-    ``__call__`` beside is that of another objective."""
+    """Whether the objective has a soft counterpart of its own: where a subclass overrides ``__call__`` alone,
+    the ``soft`` that it inherits belongs to another objective."""
     classes = type(objective).__mro__
     own = next(cls for cls in classes if "soft" in vars(cls))
     return own is not Objective and not any("__call__" in vars(cls) for cls in classes[: classes.index(own)])

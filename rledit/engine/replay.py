@@ -16,9 +16,9 @@ class Replay:
     """What episodes of known actions gave on a split.
 
     Attributes:
-        outcome: of the last step, K candidates.
+        outcome: outcome of the last step, K candidates.
         admissible: whether each keeps the objective's constraint, bool [K]; None without a constraint.
-        initial_value, initial_metrics: of the unedited model on that split.
+        initial_value, initial_metrics: value and metrics of the unedited model on that split.
     """
 
     outcome: Outcome

@@ -45,7 +45,7 @@ class StepGraph:
 
 
 class StepGraphs:
-    """:meth:`Episodes.advance` as graphs, each captured at the first call with so many candidates."""
+    """:meth:`Episodes.advance` as graphs, each captured at the first call with that number of candidates."""
 
     def __init__(self, episodes: Episodes) -> None:
         self._episodes = episodes

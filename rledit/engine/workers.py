@@ -1,4 +1,4 @@
-"""Who scores while the caller goes on: a thread beside the CPU's caller, a stream beside the GPU's."""
+"""Workers that score while the caller goes on: a thread on the CPU, a stream on a GPU."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Pending(Protocol):
 
 
 class Worker(Protocol):
-    """Does one piece of work after the other, beside its caller."""
+    """Does one piece of work after another, concurrently with its caller."""
 
     def submit(self, work: Work, actions: Tensor) -> Pending: ...
 
@@ -67,7 +67,7 @@ class ThreadWorker:
             wait([self._under_way])
 
     def after_fork(self) -> None:
-        """In the child."""
+        """Start a new thread in a forked child."""
         if not self._closed:
             self._executor = _executor()
 
@@ -101,7 +101,7 @@ def _checked(work: Work, actions: Tensor) -> Outcome:
 
 class StreamWorker:
     """A CUDA stream of its own. Work is started by the caller, who returns at once, and runs on the GPU
-    beside what the caller starts next, such as a policy's update; the outcome's tensors stay there."""
+    during what the caller starts next, such as a policy's update; the outcome's tensors stay there."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device

@@ -45,7 +45,7 @@ def upper_bound(hits: int, count: int, confidence: float = CONFIDENCE) -> float:
     terms, drawn = np.array(ways), np.arange(hits + 1)
 
     def tail(rate: float) -> float:
-        """The logarithm of the probability of so many hits or fewer."""
+        """The logarithm of the probability of this many hits or fewer."""
         logs = terms + drawn * math.log(rate) + (count - drawn) * math.log1p(-rate)
         most = float(logs.max())
         return most + math.log(float(np.exp(logs - most).sum()))
@@ -80,7 +80,7 @@ def loss_bound(lost: int, gained: int, count: int, confidence: float = CONFIDENC
     Args:
         lost: samples that only the first model gets right.
         gained: samples that only the second model gets right.
-        count: of all samples.
+        count: how many samples there are in all.
         confidence: between 0 and 1.
 
     Returns:

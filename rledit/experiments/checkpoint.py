@@ -50,7 +50,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], di
 
     Raises:
         FileNotFoundError: there is no such file.
-        CheckpointError: (a ValueError) truncated, corrupt in a single bit, of another format, or no
+        CheckpointError: (a ValueError) truncated, corrupt in a single bit, of another format, or not a
             checkpoint.
     """
     name = os.fspath(path)

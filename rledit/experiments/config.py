@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ..ops.rules import Kind, check_kind
+from ..policies import PolicyName
 from ..ppo import PPO, PPOConfig
 from ..search import CMAES, ES, TPE, GradientSearch, HillClimbing, RandomSearch, Search, SepCMAES
 from ..task import Task
@@ -29,7 +30,7 @@ SEARCHES: dict[str, Callable[..., Search]] = {
     "random": RandomSearch,
     "hill-climbing": HillClimbing,
 }
-"""Those beside PPO, by name, with their default settings."""
+"""The searches other than PPO, by name, with their default settings."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,15 +97,15 @@ class EditingConfig:
         return "all" if self.directions == "auto" else self.directions
 
     def asked(self) -> dict[str, Any]:
-        """As JSON for a run folder to compare. Without what folders of older versions lack, while it is as it
-        was then: they can be resumed."""
+        """The settings as JSON, for a run folder to compare. Settings that older versions lacked are left out
+        while they have the effect of then, so that old folders can be resumed."""
         asked = asdict(self)
         if self.search == "ppo":
             del asked["search"]
         return asked
 
     def resolved(self) -> dict[str, Any]:
-        """As JSON for people to read, without empty settings."""
+        """The settings as JSON for people to read, without empty ones."""
         asked = {key: value for key, value in asdict(self).items() if value != ""}
         return asked | {"directions": self.chosen_directions}
 
@@ -127,5 +128,5 @@ def make_trainer(config: EditingConfig, task: Task) -> Search:
     )
     if config.search in SEARCHES:
         return SEARCHES[config.search](env, seed=config.seed)
-    policy = "parameters" if config.search == "parameters" else "gaussian"
+    policy: PolicyName = "parameters" if config.search == "parameters" else "gaussian"
     return PPO(env, seed=config.seed, config=config.ppo, policy=policy)

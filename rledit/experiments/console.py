@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 Show = Callable[[int, int, str], None]
-"""Called with steps done, steps in all, and the figures to show beside the bar."""
+"""Called with steps done, steps in all, and the figures to show next to the bar."""
 
 
 class Console(Protocol):
-    """What is used of ``rich.console.Console``."""
+    """The part of ``rich.console.Console`` that is used."""
 
     def print(self, *objects: Any, **style: Any) -> None: ...
 
@@ -29,7 +29,7 @@ class PlainConsole:
 
 
 def standard_console() -> Console:
-    """On standard error; rich's where it is installed."""
+    """A console on standard error; rich's where it is installed."""
     try:
         from rich.console import Console as RichConsole
     except ImportError:

@@ -40,7 +40,7 @@ class RunFolder:
 
     Args:
         path: the folder; created with its parents. It must be new or empty, unless:
-        config: what the run was asked to do, written to config.json beside the version of rledit. Leave out
+        config: what the run was asked to do, written to config.json with the version of rledit. Leave out
             what may differ on resuming, such as the path itself.
         resume: go on with the run in the folder, which must have been started with an equal config. An empty
             folder (a run killed before its first write) starts anew.

@@ -120,7 +120,7 @@ def read_history(path: str | os.PathLike[str]) -> History:
 
     Raises:
         OSError: it is not there, or cannot be read.
-        ValueError: it is no table of numbers.
+        ValueError: it is not a table of numbers.
     """
     with open(path, encoding="utf-8", newline="") as file:
         try:

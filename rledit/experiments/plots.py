@@ -62,7 +62,7 @@ _STYLE: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Plot:
-    """A finished figure: a file name without suffix, what a blind reader hears, and both renderings."""
+    """A finished figure: a file name without suffix, its text for screen readers, and both renderings."""
 
     name: str
     alt: str
@@ -108,7 +108,7 @@ def curves(history: History, *kinds: str) -> list[Drawing]:
 
 
 def heat_maps(edit: Edit | None, weights: Mapping[str, Tensor]) -> list[Drawing]:
-    """One for each target of the edit, if all their weights are known."""
+    """A heat map for each target of the edit, if all their weights are known."""
     if edit is None or not all(name in weights for name in edit.targets):
         return []
     deltas = cache(partial(edit.deltas, weights))
@@ -313,7 +313,7 @@ def block_extremes(matrix: Tensor, most: int) -> Tensor:
 
 
 def shortened(text: str, most: int = 18) -> str:
-    """For a label."""
+    """A text shortened for a label."""
     # $ would start matplotlib's mathematics
     text = text.replace("$", r"\$")
     return text if len(text) <= most else text[: most - 1] + "…"

@@ -68,7 +68,7 @@ class Population:
 
     Attributes:
         size: samples S.
-        fingerprint: of inputs, labels and groups.
+        fingerprint: fingerprint of inputs, labels and groups.
         labels: int64 [S].
         groups: name -> bool mask [S].
         predict: the classes that a model predicts, int64 [S], -1 for none; None where nothing is counted.
@@ -92,12 +92,12 @@ class Population:
         predict: Callable[[nn.Module], Tensor] | None = None,
         bounds: Mapping[str, Bounded] | None = None,
     ) -> Population:
-        """With the fingerprint of the samples."""
+        """A population with the fingerprint of these samples."""
         hashed = f"sha256:{samples.fingerprint()}"
         return cls(len(samples), hashed, samples.labels, samples.groups, predict, bounds or {})
 
     def counts(self, before: nn.Module, after: nn.Module) -> dict[str, Json] | None:
-        """By group: samples, how many are right before and after, and how many only before or only after."""
+        """Counts by group: samples, and how many are right before, after, only before and only after."""
         if self.predict is None or self.labels is None:
             return None
         first, second = (self.predict(model).cpu() == self.labels for model in (before, after))
@@ -149,7 +149,7 @@ def edit_facts(edit: Edit) -> dict[str, Any]:
 
 
 def state_fingerprint(model: nn.Module) -> str:
-    """Of all parameters and buffers that the model's state dict has."""
+    """Fingerprint of all parameters and buffers in the model's state dict."""
     state = model.state_dict()
     return fingerprint({name: value for name, value in state.items() if isinstance(value, Tensor)})
 
@@ -243,9 +243,9 @@ def file_hash(path: Path) -> str:
 
 
 def content_hash(record: Mapping[str, Any]) -> str:
-    """Of a record as its file gives it back, without the entry "hash" itself: SHA-256 of its JSON with sorted
-    keys, without spaces, in ASCII. It finds an entry that was changed or lost by itself; whoever means to
-    deceive can make it anew."""
+    """Hash of a record as its file gives it back, without the entry "hash": SHA-256 of its JSON with sorted
+    keys, without spaces, in ASCII. It detects an entry that was changed or lost by accident; whoever means
+    to deceive can recompute it."""
     content = {key: value for key, value in record.items() if key != HASH}
     return _hash(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())
 
@@ -258,8 +258,8 @@ class Recorder:
     """Writes the record of a run: what is known is counted once, its files are hashed at every time.
 
     Args:
-        path: of record.json; the other files of the run lie beside it.
-        kind: of the run, which tells :mod:`rledit.cli.verify` who can repeat it.
+        path: path of record.json; the other files of the run are next to it.
+        kind: kind of the run, which tells :mod:`rledit.cli.verify` what can repeat it.
         config: what it was asked to do.
         known: gives :func:`facts`, and what is known of the search.
     """
@@ -271,7 +271,7 @@ class Recorder:
         self._known = cache(known)
 
     def write(self) -> list[str]:
-        """Returns what is missing, and why: the run has its edit and its metrics all the same."""
+        """Returns what is missing, and why: the run has its edit and its metrics anyway."""
         there = [self._path.with_name(name) for name in FILES]
         try:
             content: dict[str, Any] = {
@@ -313,12 +313,12 @@ def read_record(path: Path) -> dict[str, Any]:
 
     Raises:
         OSError: it is not there, or cannot be read.
-        ValueError: it is no record, or one of another format, or says something twice.
+        ValueError: it is not a record, or one of another format, or says something twice.
     """
     try:
         record = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_once)
     except ValueError as error:
-        raise ValueError(f"{path} is not a record of rledit: it is no JSON ({error})") from error
+        raise ValueError(f"{path} is not a record of rledit: it is not JSON ({error})") from error
     sections = ("rledit", "libraries", "machine", "files", "weights", "edit", "data", "counts", "bounds")
     if not isinstance(record, dict) or not all(isinstance(record.get(key), dict) for key in sections):
         raise ValueError(f"{path} is not a record of rledit: expected an object with {', '.join(sections)}")
@@ -328,8 +328,8 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON. A key that stands twice would tell people something else than programs."""
+    """A JSON object without duplicate keys, which people and programs would read differently."""
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError("a key stands twice in it")
+        raise ValueError("a key occurs twice in it")
     return found

@@ -31,12 +31,12 @@ class Finished:
     history: History
     edit: Edit
     weights: Mapping[str, Tensor]
-    """Of the targets before the edit, on the CPU."""
+    """Weights of the targets before the edit, on the CPU."""
 
 
 @dataclass(frozen=True)
 class Page:
-    """What is particular to a recipe's report. Arguments as in :func:`write_report`."""
+    """What is specific to a recipe's report. Arguments as in :func:`write_report`."""
 
     title: str
     classes: Sequence[str] = ()
@@ -94,12 +94,12 @@ def write_report(
         metrics: metrics.json: {"test": {"before": {...}, "after": {...}}, "validation": ...,
             "seconds": {...}, "candidates": n, "baselines": {name: {"test": {...}}}}.
             Accuracies are fractions. Every part may be absent, as it is in an interrupted run.
-        history: of any length, also empty.
+        history: may be of any length, also empty.
         edit: the chosen edit, or None when there is none yet.
         weights: module name -> weight before the edit.
         classes: a name per class, in the order of per_class_accuracy.
         baselines: name -> {"test": {...}}, added to those in `metrics`.
-        figures: from `plots`, when they are at hand (they take most of the time). By default they are drawn
+        figures: from `plots`, if already drawn (they take most of the time). By default they are drawn
             here, where matplotlib is installed.
         limits: what the figures do not show, plain text.
         sections: more of the page to stand behind the figures, from

@@ -33,9 +33,9 @@ class RunResult(Mapping[str, Any]):
         candidates: how many were scored.
         origin: where the edit comes from, see :class:`rledit.Result`.
         stopped: why training ended before its budget, or "".
-        seconds: by part of the run, as in metrics.json.
+        seconds: times by part of the run, as in metrics.json.
         baselines: figures of what the edit is compared with, by name.
-        metrics: what metrics.json holds, all of the above and what is particular to the recipe.
+        metrics: what metrics.json holds, all of the above and what is specific to the recipe.
         missing: what could not be made although training and evaluation went well, and why, such as a figure
             or the report; empty for a run that lacks nothing.
     """

@@ -1,6 +1,6 @@
 """A whole run in a folder: what the recipes have in common.
 
-A recipe brings the model, the task and what is particular to its evaluation and report. :func:`carry_out`
+A recipe brings the model, the task and what is specific to its evaluation and report. :func:`carry_out`
 does the rest, in an order in which nothing that goes wrong costs what has been reached before: training,
 saving the edit, its evaluation, figures, the report, the record, and last the baselines that the edit is
 compared with.
@@ -88,7 +88,7 @@ class Recipe(ABC):
 
     config: EditingConfig
     kind = ""
-    """Of the run, for its record."""
+    """The kind of the run, for its record."""
 
     @abstractmethod
     def prepare(self, folder: RunFolder, console: Console) -> Prepared:
@@ -119,7 +119,7 @@ class Recipe(ABC):
         return {}
 
     def unedited(self, path: Path) -> nn.Module:
-        """The model before the edit, from the run's own file, for whoever checks its record; ValueError or
+        """The model before the edit, from the run's own file, to check its record; ValueError or
         OSError for a file that does not fit, or cannot be read."""
         raise ValueError("runs of this kind cannot be checked: their recipe does not say how to read a model")
 
@@ -291,7 +291,7 @@ class _Report:
         self._folder = folder
 
     def write(self, finished: Finished) -> list[str]:
-        """Returns what is missing, and why: the run has its edit and its metrics all the same."""
+        """Returns what is missing, and why: the run has its edit and its metrics anyway."""
         figures, missing = draw_all(self._recipe.drawings(finished))
         try:
             write_figures(self._folder.plots, figures)
@@ -308,5 +308,5 @@ class _Report:
 
 
 def reason_of(error: Exception) -> str:
-    """For people, who need the kind of an error only where it was not foreseen."""
+    """An error in words for people; its type is named only where it was not foreseen."""
     return f"{error}" if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: {error}"

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
+from ..objectives.metric_names import short_label, shown
 from ..search import INTERRUPTED, Result, Row, Search
 from .checkpoint import load_checkpoint, save_checkpoint
 from .console import Console, progress_bar, standard_console, supervised_bar
@@ -18,7 +19,7 @@ from .history import History
 __all__ = ["CHECKPOINT_SECONDS", "NO_UPDATE", "seconds_of", "supervised_bar", "train"]
 
 CHECKPOINT_SECONDS = 5.0
-"""Between checkpoints: what a killed run loses at most."""
+"""Seconds between checkpoints, which is what a killed run loses at most."""
 
 NO_UPDATE = ("update", "candidates", "reward_mean", "reward_best")
 """Columns of a history without a row: the first policy blew up before anything was scored."""
@@ -105,16 +106,13 @@ def seconds_of(result: Result, pretrain: float, started: float) -> dict[str, flo
 
 def _figures(row: Row) -> str:
     """Reward, the objective's accuracies and candidates per second, for the progress bar."""
-    shown = {
-        "reward": f"{row['reward_mean']:+.3f}",
-        **{
-            name.removesuffix("_accuracy"): f"{100 * value:.1f}%"
-            for name, value in row.items()
-            if name.endswith("_accuracy")
-        },
-        "candidates/s": f"{row['candidates_per_second']:,.0f}",
-    }
-    return "  ".join(f"{name} {value}" for name, value in shown.items())
+    accuracies = [
+        f"{short_label(key)} {shown(key, value, digits=1)}"
+        for key, value in row.items()
+        if key.endswith("_accuracy")
+    ]
+    reward, rate = f"reward {row['reward_mean']:+.3f}", f"candidates/s {row['candidates_per_second']:,.0f}"
+    return "  ".join([reward, *accuracies, rate])
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Checks a run by its record: what is found from the files against what was recorded."""
+"""Checks a run by its record: compares what the files give with what was recorded."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ NAMED = ("config.json", "model.safetensors", "edit.safetensors", "metrics.json")
 """Files of which every record has the hash."""
 
 REPEATED = ("weights", "edit", "data", "counts", "bounds", "search")
-"""Sections of a record that a repeated run must have alike."""
+"""Sections of a record that must be the same in a repeated run."""
 
 
 @dataclass
@@ -52,7 +52,7 @@ class Verification:
         same: what was found as recorded.
         differs: what does not match, each with what was recorded and what was found.
         unchecked: what could not be checked, and why.
-        warnings: what does not speak against the record, such as another version.
+        warnings: what does not count against the record, such as another version.
     """
 
     record: Mapping[str, Any]
@@ -67,7 +67,7 @@ class Verification:
         return 1 if self.differs else 2 if self.unchecked else 0
 
     def compare(self, name: str, recorded: Any, found: Any) -> None:
-        """Adds what differs, by its path, or the name to what is the same."""
+        """Note what differs, by its path; if nothing does, note the name as the same."""
         lines = list(differences(recorded, found, name))
         self.differs += lines
         if not lines:
@@ -217,7 +217,7 @@ def _check_search(checked: Verification, run: Path) -> None:
 
 
 def _candidates(run: Path) -> int:
-    """Those of the last update, and of what was tried before the first."""
+    """Candidates scored up to the last update, and in trials before the first."""
     spent = read_history(run / "history.csv").column("candidates")
     trials = run / "layers.json"
     tried = json.loads(trials.read_text(encoding="utf-8")) if trials.exists() else []

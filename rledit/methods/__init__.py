@@ -2,7 +2,7 @@
 
 ``base``     what a method is given and gives back, and the register of all
 ``tuning``   settings are tried on the validation split
-``descent``  training by epochs; ``layers``, ``importance`` and ``data`` are what several methods need beside
+``descent``  training by epochs; ``layers``, ``importance`` and ``data`` are what several methods share
 others       a method or several that are alike, each with its paper and published settings
 """
 

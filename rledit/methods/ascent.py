@@ -1,4 +1,4 @@
-"""Descent turned round on what is to be forgotten, alone or beside descent on the rest."""
+"""Ascent on what is to be forgotten, alone or along with descent on the rest."""
 
 from __future__ import annotations
 

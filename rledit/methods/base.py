@@ -24,12 +24,12 @@ from ..zoo.training import Hyperparameters
 Need: TypeAlias = Literal[
     "gradients", "forget data", "retain data", "forget classes", "architecture", "training"
 ]
-"""What a method asks for beside the weights: gradients of the model; samples that are to be forgotten, or
+"""What a method needs besides the weights: gradients of the model; samples that are to be forgotten, or
 kept; whole classes to forget rather than single samples; a new network of the same architecture; the recipe
 that the model was trained with, and that architecture."""
 
 GROUPS = ("forget", "retain")
-"""That all samples of a problem have."""
+"""The groups that all samples of a problem have."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,8 +44,8 @@ class UnlearningProblem:
         classes: C of the logits.
         targets: names of the modules that a low-rank edit may change.
         forget: the classes to forget; empty where single samples are to be forgotten.
-        build: makes the same architecture with random weights; None where nobody can.
-        training: what the model was trained with; None where nobody knows.
+        build: makes the same architecture with random weights; None if that is not possible.
+        training: what the model was trained with; None if unknown.
 
     Raises:
         ValueError: fewer than two classes, classes to forget that the model does not have or that are all
@@ -145,7 +145,7 @@ class Method:
 
         Raises:
             ValueError: if the problem lacks what the method needs, or its model or samples do not allow it.
-            FloatingPointError: if every setting gave logits that are no numbers.
+            FloatingPointError: if every setting gave logits that are not numbers.
         """
         return self.run(problem, budget, seed)
 
@@ -153,8 +153,8 @@ class Method:
         """Raise ValueError if the problem lacks what the method needs."""
         if "forget classes" in self.needs and not problem.forget:
             raise ValueError(
-                f"{self.name}: expected a problem with classes to forget, since the method knows no single "
-                "samples; got none"
+                f"{self.name}: expected a problem with classes to forget, since the method cannot "
+                "forget single samples; got none"
             )
         if "architecture" in self.needs and problem.build is None:
             raise ValueError(

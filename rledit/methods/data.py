@@ -26,12 +26,12 @@ class Data:
         return Data(self.inputs[index], self.labels[index])
 
     def some(self, count: int, generator: torch.Generator) -> Data:
-        """At most so many of them, drawn at random without replacement."""
+        """At most ``count`` of the samples, drawn at random without replacement."""
         return self.take(torch.randperm(len(self), generator=generator)[:count])
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where its parameters are; the CPU for a model without any."""
+    """The device of a model's parameters; the CPU for a model without any."""
     return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
 
 
@@ -46,5 +46,5 @@ def group_data(model: nn.Module, samples: Samples, group: str) -> Data:
 
 
 def joined(*parts: Data) -> Data:
-    """One after the other."""
+    """The samples of all parts, one part after another."""
     return Data(torch.cat([part.inputs for part in parts]), torch.cat([part.labels for part in parts]))

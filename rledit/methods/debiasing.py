@@ -1,7 +1,7 @@
 """Other ways to debias a classifier: what rledit's debiasing edits are compared with.
 
 Each is a plain function of tensors or texts; how settings are mixed with the unedited classifier, judged and
-picked is the business of whoever compares (``benchmarks/debias_opponents``). fairlearn, scikit-learn and
+picked is up to the comparison (``benchmarks/debias_opponents``). fairlearn, scikit-learn and
 concept-erasure are needed by two of them only, and imported there.
 """
 
@@ -33,7 +33,7 @@ CONSTRAINTS = (
     "false_positive_rate_parity",
     "false_negative_rate_parity",
 )
-"""Of fairlearn's ThresholdOptimizer, those that this module's caller tries."""
+"""Constraints of fairlearn's ThresholdOptimizer that this module's caller tries."""
 
 
 class Tuned(NamedTuple):
@@ -59,7 +59,7 @@ def fine_tuned(
         labels: int64 [S].
         weights: float [S], of samples.
         layers: names of the model's children whose parameters are trained.
-        seed: of the order of samples.
+        seed: seed of the order of samples.
 
     Raises:
         ValueError: if no parameter is in these layers.
@@ -112,10 +112,10 @@ def swapped(
     arXiv:1807.11714.
 
     Args:
-        texts: of S samples.
+        texts: the texts of S samples.
         labels: int64 [S].
         terms: as :data:`rledit.zoo.data.IDENTITY_TERMS` has them, of one word or several.
-        seed: of the terms that are drawn.
+        seed: seed of the terms that are drawn.
     """
     chance = random.Random(seed)
     copies, kept = [], []
@@ -129,8 +129,8 @@ def swapped(
 
 
 Thresholds = Callable[["np.ndarray[Any, Any]", "np.ndarray[Any, Any]"], "np.ndarray[Any, Any]"]
-"""From scores [S] and group numbers [S] to the probability of a positive answer [S]. A group that was not
-there when the thresholds were fitted counts as -1."""
+"""A function from scores [S] and group numbers [S] to the probability of a positive answer [S]. A group that
+was not there when the thresholds were fitted counts as -1."""
 
 
 def thresholds(
@@ -179,7 +179,7 @@ def thresholds(
 
 
 def leace(features: Tensor, concept: Tensor) -> Callable[[Tensor], Tensor]:
-    """What takes out of features all that linear classifiers can tell of a concept.
+    """A function that removes from features all that linear classifiers can tell about a concept.
 
     N. Belrose et al., "LEACE: Perfect Linear Concept Erasure in Closed Form", NeurIPS 2023, arXiv:2306.03819.
 

@@ -17,7 +17,7 @@ from .tuning import Tuning, mode, trainable_copy
 
 Settings: TypeAlias = Mapping[str, Json]
 Loss: TypeAlias = Callable[[Tensor], Tensor]
-"""From the indices of a batch, int64 [B] on the model's device, to its loss, a scalar."""
+"""A function from the indices of a batch, int64 [B] on the model's device, to its loss, a scalar."""
 
 
 def sgd(parameters: Iterable[Tensor], rate: float) -> torch.optim.Optimizer:
@@ -34,8 +34,8 @@ class Descent:
 
     Args:
         model: the method's own copy.
-        optimizer: of parameters of it.
-        seed: of the order of samples and of the model's own noise.
+        optimizer: optimizer of its parameters.
+        seed: seed of the order of samples and of the model's own noise.
         masks: parameter -> which of its entries may change; the others keep their bits.
 
     Attributes:
@@ -92,7 +92,8 @@ class Descent:
 
 
 Begin: TypeAlias = Callable[[nn.Module, Settings], tuple[Descent, Callable[[int], None]]]
-"""From a copy of the model and settings to a descent, and what an epoch (counted from 0) does with it."""
+"""A function from a copy of the model and settings to a descent, and what an epoch (counted from 0) does with
+it."""
 
 
 def descend_each(
@@ -102,7 +103,8 @@ def descend_each(
 
     Args:
         grid: the published default first.
-        epochs: of each setting; the published default is what the first setting gives after the last one.
+        epochs: epochs for each setting; the published default is what the first setting gives after the last
+            one.
     """
     tuning = Tuning(problem)
     for settings in grid:

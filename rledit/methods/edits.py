@@ -18,7 +18,7 @@ from .base import Budget, MethodFunction, MethodResult, Need, UnlearningProblem,
 RANK = 4
 
 SearchFactory = Callable[[Any, int], Search]
-"""From a world and a seed to a search."""
+"""A function from a world and a seed to a search."""
 
 
 def edit_method(
@@ -86,12 +86,12 @@ def _gradient(env: Any, seed: int) -> Search:
 
 
 AUDITED = Unlearning(probe=0.95, nearest=0.95)
-"""Beside the accuracies, neither a ridge probe nor the nearest class mean may recall more than 95% of what is
-forgotten."""
+"""Besides the accuracies, neither a ridge probe nor the nearest class mean may recall more than 95% of what
+is forgotten."""
 
 AUDITED_SOFTLY = Unlearning(probe=0.9, nearest=0.9, classifier="logistic")
-"""The same, of the probe that is harder to deceive, and somewhat lower: what is soft at a level is counted
-about there, on either side."""
+"""The same with the probe that is harder to deceive, at somewhat lower levels: an edit that is at a level
+by soft values is near it, on either side, by counts."""
 
 GRADIENTS = 1100
 """Evaluations of a search by gradients, 500 steps of two restarts and their scores: more changed little on

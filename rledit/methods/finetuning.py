@@ -61,7 +61,7 @@ def finetune_last(problem: UnlearningProblem, budget: Budget, seed: int) -> Meth
     """Go on training the layer that makes the logits, on the samples to retain.
 
     The baseline of S. Malik, "Reinforcement Learning for Neural Model Editing", arXiv:2606.13461. The paper
-    does not give its settings in full; these are :func:`finetune`'s, with a rate of 1 beside them, since one
+    does not give its settings in full; these are :func:`finetune`'s, and also a rate of 1, since one
     layer takes larger steps. What the layer reads is computed once.
 
     Raises:

@@ -14,7 +14,7 @@ from .data import Data
 from .tuning import mode
 
 Importance: TypeAlias = dict[str, Tensor]
-"""Per parameter, in its shape."""
+"""Importance of each parameter, in its shape."""
 
 CHUNK = 128
 """Samples whose gradients are held at once."""

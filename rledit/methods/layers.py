@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..heads import logits_call
+from ..targets import Target, as_matrix
 from .tuning import mode
-
-Layer: TypeAlias = nn.Linear | nn.Conv2d
 
 
 def visit_inputs(
@@ -46,7 +46,7 @@ def visit_inputs(
             handle.remove()
 
 
-def rows_of(layer: Layer, inputs: Tensor) -> Tensor:
+def rows_of(layer: Target, inputs: Tensor) -> Tensor:
     """What a layer multiplies its weight matrix with: [s, P, I]."""
     if isinstance(layer, nn.Linear):
         return inputs.reshape(len(inputs), -1, inputs.shape[-1])
@@ -58,24 +58,13 @@ def rows_of(layer: Layer, inputs: Tensor) -> Tensor:
 
 def find_logits_layer(model: nn.Module, inputs: Tensor) -> str | None:
     """The name of the Linear whose output the model returns as it is; None if there is no such Linear."""
-    outputs: list[tuple[str, Tensor]] = []
-    handles = [
-        module.register_forward_hook(lambda _, __, output, name=name: outputs.append((name, output)))
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear)
-    ]
-    try:
-        with torch.no_grad(), mode(model, training=False):
-            logits = model(inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
-    found = [name for name, output in outputs if output is logits or torch.equal(output, logits)]
-    return found[-1] if found else None
+    with torch.no_grad(), mode(model, training=False):
+        head = logits_call(model, inputs)
+    return None if head is None else head.name
 
 
-def right_multiplied_(layer: Layer, matrix: Tensor) -> None:
+def right_multiplied_(layer: Target, matrix: Tensor) -> None:
     """Replace a weight W [O, I] by ``W @ matrix`` in place; computed in float64."""
     with torch.no_grad():
-        weight = layer.weight.detach().flatten(1).double() @ matrix.double()
+        weight = as_matrix(layer.weight.detach()).double() @ matrix.double()
         layer.weight.copy_(weight.reshape(layer.weight.shape).to(layer.weight.dtype))

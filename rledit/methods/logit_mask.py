@@ -1,4 +1,4 @@
-"""The logit of a class is ruled out: the first row of every table, since accuracy alone is won by it."""
+"""Rule out the logit of a class: the first row of every table, since it wins by accuracy alone."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ PENALTY = -1e9
 def logit_mask(problem: UnlearningProblem, budget: Budget, seed: int) -> MethodResult:
     """Set the head's bias of each class to forget to a very negative number.
 
-    The class is never predicted again, and of the other classes none is predicted otherwise than before,
-    unless the forgotten one stood in its place. Nothing is removed: all features are as they were. The same
-    is known as filtering the output, a baseline of T. Baumhauer et al., "Machine Unlearning: Linear
-    Filtration for Logit-based Classifiers", Machine Learning 2022, arXiv:2002.02730.
+    The class is never predicted again, and all other predictions stay as they were. Nothing is removed: all
+    features are as they were. The same is known as output filtering, a baseline of T. Baumhauer et al.,
+    "Machine Unlearning: Linear Filtration for Logit-based Classifiers", Machine Learning 2022,
+    arXiv:2002.02730.
 
     Needs no gradients; one sample tells which Linear makes the logits. A head without bias gets one.
 

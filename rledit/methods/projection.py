@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ..targets import Target
 from .base import Budget, MethodResult, UnlearningProblem, method
 from .data import Data, group_data
-from .layers import Layer, right_multiplied_, visit_inputs
+from .layers import right_multiplied_, visit_inputs
 from .tuning import Tuning, trainable_copy
 
 SAMPLES = 900
@@ -84,7 +85,7 @@ def _moments(model: nn.Module, data: Data) -> dict[str, Tensor]:
     return found
 
 
-def _layer(model: nn.Module, name: str) -> Layer:
+def _layer(model: nn.Module, name: str) -> Target:
     layer = model.get_submodule(name)
     assert isinstance(layer, nn.Linear | nn.Conv2d)
     return layer

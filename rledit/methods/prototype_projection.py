@@ -12,7 +12,7 @@ from .layers import right_multiplied_, visit_inputs
 from .tuning import Tuning, trainable_copy
 
 SAMPLES = 10_000
-"""Of each group at most, so that the inputs of all layers fit in memory."""
+"""Samples of each group at most, so that the inputs of all layers fit in memory."""
 RULES = ("depth and separability", "depth", "separability", "whole", "last half")
 """How strongly each layer is projected, the default first."""
 
@@ -24,7 +24,7 @@ RULES = ("depth and separability", "depth", "separability", "whole", "last half"
     needs=("forget data", "retain data"),
 )
 def prototype_projection(problem: UnlearningProblem, budget: Budget, seed: int) -> MethodResult:
-    """Make every layer blind to what is particular to the prototypes of what is to be forgotten.
+    """Make every layer blind to what is specific to the prototypes of what is to be forgotten.
 
     After A. Hatami, R. Aalishah, I. E. Monosov, "Class Unlearning via Depth-Aware Removal of Forget-Specific
     Directions" (DAMP), arXiv:2604.15166: in the input space of each layer, :func:`forget_directions`, then

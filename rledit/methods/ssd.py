@@ -61,9 +61,9 @@ def dampened(weight: Tensor, matters: Tensor, usual: Tensor, selection: float, d
     ``beta = min(1, dampening * usual / matters)``.
 
     Args:
-        weight: of a layer.
+        weight: weight of a layer.
         matters: its importance to the samples to forget, in its shape.
-        usual: that to all samples.
+        usual: its importance to all samples.
         selection: alpha.
         dampening: lambda.
     """

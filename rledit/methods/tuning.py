@@ -68,7 +68,7 @@ def hits_of(model: nn.Module, samples: Samples) -> Tensor | None:
 
 
 def class_value(model: nn.Module, validation: Samples) -> float:
-    """Retain accuracy minus forget accuracy, -1..1; -inf where a logit is no number, see :func:`hits_of`."""
+    """Retain minus forget accuracy, -1..1; -inf where a logit is not a number, see :func:`hits_of`."""
     hits = hits_of(model, validation)
     if hits is None:
         return -math.inf
@@ -110,7 +110,7 @@ class Tuning:
         self._best: tuple[nn.Module, Mapping[str, Json]] | None = None
 
     def offer(self, model: nn.Module, settings: Mapping[str, Json], *, published: bool = False) -> None:
-        """Judge a model and keep a copy of it if it is the best. Of equal ones the published default stays,
+        """Judge a model and keep a copy of it if it is the best. Among equals the published default stays,
         else the first."""
         validation = self._problem.validation
         if self._forget is None:
@@ -131,7 +131,7 @@ class Tuning:
         if self._best is None:
             raise FloatingPointError(
                 f"all {self.evaluations} settings that were tried give logits that are NaN or infinite; "
-                "are those of the model itself numbers?"
+                "are the model's own logits finite?"
             )
         model, settings = self._best
         _lay_out(model, torch.contiguous_format)

@@ -100,7 +100,7 @@ class Objective(ABC):
         return type(self).relative_to is not Objective.relative_to
 
     def compared_groups(self, groups: tuple[str, ...]) -> tuple[str, ...]:
-        """Those of the samples' groups between which directions are sought: by default all."""
+        """The groups of the samples between which directions are sought; by default all."""
         return groups
 
     def identity(self) -> dict[str, Json]:

@@ -14,7 +14,7 @@ from ..tally import Tally
 from .metric_names import direction
 
 POWER = -5.0
-"""Of the generalized mean over groups, which the worst groups dominate."""
+"""Power of the generalized mean over groups, which the worst groups dominate."""
 
 NEEDS = frozenset({"correct", "confusion", "concordant"})
 """The parts of a tally that :class:`GroupMetrics` reads."""
@@ -91,7 +91,7 @@ class GroupMetrics:
         return self.groups_with("auc")
 
     def _rows(self, figure: Figure) -> Tensor:
-        """Where the groups that have a figure stand in the tally, int64 [K]."""
+        """Positions in the tally of the groups that have a figure, int64 [K]."""
         names = self.groups_with(figure)
         if not names:
             raise ValueError(f"identities: expected at least one with {REQUIRED[figure]}, got none")
@@ -164,7 +164,7 @@ class GroupMetrics:
 
     @cached_property
     def subgroup_auc(self) -> Tensor:
-        """Power mean over the groups, as the next two."""
+        """Power mean of the groups' subgroup AUCs, float64 [N]; the next two are those of the other AUCs."""
         return power_mean(self.subgroup_aucs)
 
     @cached_property
@@ -177,7 +177,7 @@ class GroupMetrics:
 
     @cached_property
     def bias_auc(self) -> Tensor:
-        """AUC on everyone."""
+        """AUC on everyone, float64 [N]."""
         return self.tally.auc(self.everyone)
 
     @cached_property
@@ -214,7 +214,7 @@ class GroupMetrics:
 
     @cached_property
     def false_positive_rate(self) -> Tensor:
-        """On everyone, as the next."""
+        """False positive rate on everyone, float64 [N]; the next is the false negative rate."""
         return self._rate(0, self._all, self._all_negatives)
 
     @cached_property

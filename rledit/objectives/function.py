@@ -22,7 +22,7 @@ class Function(Objective):
         needs: the parts of the tally that it reads.
 
     Raises:
-        TypeError: for something that cannot be called, or needs that are no collection.
+        TypeError: for something that cannot be called, or needs that are not a collection.
         ValueError: for an unknown part.
     """
 

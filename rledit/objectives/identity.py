@@ -1,4 +1,4 @@
-"""What an object is, as JSON: to tell whether a checkpoint belongs to the objective at hand."""
+"""What an object is, as JSON: to tell whether a checkpoint belongs to the present objective."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ def _package(value: Any) -> str:
 
 
 def _name(kind: Any) -> str:
-    """Without the module, which may be moved or run as a script; the code tells apart what has one name."""
+    """A name without its module, which may be moved or run as a script; code tells equal names apart."""
     name: str = kind.__qualname__
     return f"{_PACKAGE}.{name}" if _package(kind) == _PACKAGE else name
 

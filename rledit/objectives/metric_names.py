@@ -66,7 +66,7 @@ METRIC_DISPLAYS: dict[str, MetricDisplay] = {
     "false_negative_rate": _accuracy("false negative rate", "false negatives", -1),
     "selection_rate": _accuracy("selection rate", "selected", 0),
 }
-"""By key."""
+"""Displays by key."""
 
 _ABBREVIATIONS = ("AUC", "BPSN", "BNSP", "F1", "FNED", "FPED", "KL", "PPO")
 _PERCENT = ("accuracy", "rate")  # the last word of keys whose values are shares
@@ -109,7 +109,7 @@ def shown(key: str, value: float | None, *, unit: bool = True, digits: int | Non
     """A value for people: ``shown("accuracy", 0.9805)`` is "98.05%".
 
     Args:
-        key: of the metric.
+        key: key of the metric.
         value: as it is stored, a fraction where it is a share; None and values that are not finite are
             shown as "n/a".
         unit: without it the percent sign is left out, below a head made by :func:`axis_label`.

@@ -13,9 +13,9 @@ from ..ops.logistic import logistic_weights, standardized
 from ..ops.probe import RIDGE, halves
 
 PROBE_STEPS = 24
-"""Of a probe that is differentiated: half as many as of one that is counted, at half the time."""
+"""Steps of a probe that is differentiated: half as many as of one that is counted, in half the time."""
 PROBE_SHARPNESS = 2.0
-"""Of the sigmoid that stands for "recalled", per nat of log-odds."""
+"""Sharpness of the sigmoid that stands for "recalled", per nat of log-odds."""
 MEAN_SHARPNESS = 4.0
 """The same per mean squared distance from the nearest class mean."""
 LOSS_SHARPNESS = 2.0
@@ -23,13 +23,13 @@ LOSS_SHARPNESS = 2.0
 
 
 class SoftTally:
-    """What N candidates make of some samples, for :meth:`rledit.Objective.soft`.
+    """Soft results of N candidates on some samples, for :meth:`rledit.Objective.soft`.
 
     Every figure is floating [N], differentiable in logits and features.
 
     Args:
         logits: floating [N, S, C].
-        features: what the head reads, floating [N, S, D]; None where nobody asks for it.
+        features: what the head reads, floating [N, S, D]; None where it is not needed.
         labels: int64 [S].
         groups: bool [S] masks by name; none of them empty.
         fit: bool [S], what probes learn from; by default :func:`rledit.ops.halves`.
@@ -87,7 +87,7 @@ class SoftTally:
         return (LOSS_SHARPNESS * (higher[:, None] - lower[:, :, None])).sigmoid().mean((1, 2))
 
     def _losses(self) -> Tensor:
-        """[N, S]."""
+        """The samples' losses, [N, S]."""
         labels = self.labels.expand(self.logits.shape[:2])
         return F.cross_entropy(self.logits.transpose(1, 2), labels, reduction="none")
 
@@ -121,7 +121,7 @@ class SoftTally:
 
 
 def _own_and_others(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Of scores [N, S, C] those of the labels [N, S], and all with -inf in their place."""
+    """The labels' scores [N, S] among [N, S, C], and all scores with -inf in place of the labels'."""
     own = scores.gather(-1, labels.expand(scores.shape[:2])[..., None])[..., 0]
     label = F.one_hot(labels, scores.shape[-1]).bool()
     return own, scores.masked_fill(label, -torch.inf)

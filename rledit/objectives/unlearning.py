@@ -30,7 +30,7 @@ METRIC_DISPLAYS.update(
 )
 
 SOFT_FORGET = 0.1
-"""What an unlikelihood, which knows no bounds, weighs beside a cross-entropy that is to stay where it is."""
+"""The weight of an unlikelihood, which is unbounded, relative to a cross-entropy that is to stay as it is."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,12 @@ class Unlearning(Objective):
 
     Args:
         forget, retain: names of groups of the samples.
-        forget_weight, retain_weight: of their accuracies.
+        forget_weight, retain_weight: weights of their accuracies.
         probe, nearest: what may be recalled at most, 0 to 1; None for no such level.
         membership: AUC at most, 0.5 to 1; None for no such level.
         unseen: the group of samples that the model was never trained on, like those of the forget group in
             everything else.
-        penalty: of each unit beyond a level.
+        penalty: penalty of each unit beyond a level.
         classifier: what ``probe`` is counted by, "ridge" or "logistic"; without that level it is of no use.
 
     Raises:
@@ -99,7 +99,7 @@ class Unlearning(Objective):
 
     @property
     def levels(self) -> dict[str, float]:
-        """Those that are set, by name."""
+        """The levels that are set, by name."""
         given = {name: getattr(self, name) for name in LEVELS}
         return {name: level for name, level in given.items() if level is not None}
 
@@ -180,8 +180,8 @@ class Unlearning(Objective):
         }
 
     def identity(self) -> dict[str, Json]:
-        """Without levels, and with the first classifier, it is what it was before there were any, or others:
-        checkpoints of then still fit."""
+        """Without levels and with the ridge classifier, the identity is that of versions without these
+        options, so that old checkpoints still fit."""
         identity = super().identity()
         settings = identity.get("settings")
         if isinstance(settings, dict):

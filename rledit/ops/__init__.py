@@ -1,7 +1,7 @@
 """The ops that everything else is built on.
 
 ``apply_lowrank_``, ``score_tail``, ``tally_logits`` and ``tally_features`` are registered torch ops
-(``torch.ops.rledit.*``). Each is defined by a reference in plain PyTorch, which stands beside its schema in
+(``torch.ops.rledit.*``). Each is defined by a reference in plain PyTorch, which stands next to its schema in
 the file of its name. A :class:`Backend` runs them in one way: :mod:`~rledit.ops.reference`,
 :mod:`~rledit.ops.native` (C++ on the CPU), :mod:`~rledit.ops.cuda_backend` or
 :mod:`~rledit.ops.triton_backend`. :mod:`~rledit.ops.tail` and :mod:`~rledit.ops.counts` name what they take

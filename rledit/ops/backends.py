@@ -32,7 +32,7 @@ class PreparedTail(Protocol):
         ...
 
     def score(self, candidates: Candidates, wanted: Wanted) -> Counts:
-        """Count what each candidate makes of the samples.
+        """Count the results of each candidate on the samples.
 
         Raises:
             ValueError: for candidates that do not fit the problem, or parts that cannot be counted.
@@ -100,7 +100,7 @@ class Backend(Protocol):
         """The same for :meth:`PreparedProbe.count`.
 
         Raises:
-            ValueError: for labels out of range, or a probe with nobody to learn from.
+            ValueError: for labels out of range, or a probe with no samples to learn from.
         """
         ...
 
@@ -111,7 +111,7 @@ _GPU = (
     (cuda_backend.OPS, cuda_backend.missing),
     (triton_backend.OPS, triton_backend.missing),
 )
-"""By preference, each with a function that says why it cannot be used here."""
+"""GPU backends by preference, each with a function that says why it cannot be used here."""
 
 
 def backend(name: str = "auto", device: str = "cpu") -> Backend:

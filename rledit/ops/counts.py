@@ -36,8 +36,8 @@ class Wanted(NamedTuple):
 
     Attributes:
         parts: some of :data:`TALLY_PARTS`.
-        bins: of the margin histogram. They divide [-margin_limit, margin_limit] evenly; margins beyond it
-            are counted in the outermost bins.
+        bins: bins of the margin histogram. They divide [-margin_limit, margin_limit] evenly; margins beyond
+            it are counted in the outermost bins.
         margin_limit: in units of the logits.
     """
 
@@ -60,7 +60,7 @@ class Wanted(NamedTuple):
         return self._replace(parts=[part for part in self.parts if part in parts])
 
     def without(self, parts: Container[str]) -> Wanted:
-        """What is wanted beside these parts."""
+        """What is wanted without these parts."""
         return self._replace(parts=[part for part in self.parts if part not in parts])
 
     def check(self, classes: int) -> None:
@@ -99,8 +99,9 @@ class Counts(NamedTuple):
     lower_loss: Tensor = _NOTHING  # [N, G, G] int64, see lower_loss_pairs()
 
     def __add__(self, other: object) -> Counts:
-        """Of the same candidates on other samples. ``concordant`` and ``lower_loss`` then lack the pairs of a
-        sample from each; compute them from the summed histograms, or the bins of all losses, instead."""
+        """The sum with counts of the same candidates on other samples. ``concordant`` and ``lower_loss`` then
+        lack the pairs of a sample from each; compute them from the summed histograms, or the bins of all
+        losses, instead."""
         if not isinstance(other, Counts):
             return NotImplemented
         return Counts(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))

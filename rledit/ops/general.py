@@ -20,11 +20,11 @@ GENERAL_PARTS = (*PROBE_PARTS, "lower_loss")
 
 
 class GeneralTail:
-    """Counts :data:`GENERAL_PARTS` of a tail, for a few candidates at a time: what they make of the samples
-    takes at most :data:`~rledit.ops.tail.FORMED_BYTES` (or what one candidate does).
+    """Counts :data:`GENERAL_PARTS` of a tail, for a few candidates at a time: their logits and features
+    take at most :data:`~rledit.ops.tail.FORMED_BYTES` (or what one candidate does).
 
     Raises:
-        ValueError: for labels out of range, or a probe with nobody to learn from.
+        ValueError: for labels out of range, or a probe with no samples to learn from.
     """
 
     def __init__(self, problem: TailProblem) -> None:
@@ -35,7 +35,7 @@ class GeneralTail:
         )
 
     def add(self, counts: Counts | None, candidates: Candidates, wanted: Wanted) -> Counts:
-        """The counts of the other parts, or None where there are no others, and these."""
+        """The given counts of the other parts, or None if there are none, with these added."""
         activations = self._problem.activations
         if counts is None:
             counts = counts_of(None, None, None, None, None, (), activations.device)

@@ -56,11 +56,11 @@ class GpuOps:
     """A :class:`rledit.ops.Backend` made of one set of kernels.
 
     Args:
-        name: of the backend.
-        dtypes: of the tensors that it takes.
+        name: name of the backend.
+        dtypes: dtypes of the tensors that it takes.
         anywhere: whether tensors on any device will do, as in an interpreter.
         kernels: imports them; called with the first op.
-        most_classes: of a tail; 0 for any number.
+        most_classes: how many classes a tail may have; 0 for any number.
         population_linear: what a suffix computes at a shifted Linear layer; None: torch does it.
     """
 

@@ -14,11 +14,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 STEPS = 48
-"""Of a probe that is counted: after so many it recalls, to a few in a hundred, what it would after thousands,
-also where classes lie on top of each other."""
+"""Steps of a probe that is counted: after these its recall is, to a few in a hundred, that after thousands,
+even where classes lie on top of each other."""
 
 SMALLEST_SPREAD = 1e-6
-"""Of a standardized feature: one that hardly varies stays as small as it is."""
+"""The least spread of a standardized feature: one that varies less stays as small as it is."""
 
 
 def logistic_weights(features: Tensor, targets: Tensor, penalty: float, steps: int = STEPS) -> Tensor:
@@ -31,8 +31,8 @@ def logistic_weights(features: Tensor, targets: Tensor, penalty: float, steps: i
     Each step solves a system with one matrix that bounds the Hessian, half the moments of z (D. Böhning,
     "Multinomial logistic regression algorithm", Annals of the Institute of Statistical Mathematics 44, 1992).
     The steps are accelerated (Y. Nesterov 1983, in the form of A. Beck and M. Teboulle, SIAM J. Imaging
-    Sciences 2, 2009, section 4). A smaller matrix would be faster where classes are told apart, and swing to
-    and fro where they are not, which a search would find out.
+    Sciences 2, 2009, section 4). A smaller matrix would be faster where classes are told apart, and
+    oscillate where they are not, which a search would exploit.
 
     Args:
         features: [N, n, D + 1] floating, the last one constant; see :func:`standardized`.

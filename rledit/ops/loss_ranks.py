@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 LOSS_BINS = 4096
-"""Of the odds against the label, t = sum over j != y of exp(z_j - z_y), from which the cross-entropy follows
-as log(1 + t). It rises with t, and unlike the loss itself t is as precise for a sample that the network is
-sure of as for any other. 64 bins an octave, evenly by t, for t of 2^-40 (a loss of 9e-13) to 2^24 (16.6); the
-outermost take the rest."""
+"""Bins of the odds against the label, t = sum over j != y of exp(z_j - z_y), from which the cross-entropy
+follows as log(1 + t). It rises with t, and unlike the loss itself t is as precise for a sample that the
+network is sure of as for any other. 64 bins an octave, evenly by t, for t of 2^-40 (a loss of 9e-13) to 2^24
+(16.6); the outermost take the rest."""
 
 HISTOGRAM_BYTES = 256 << 20
-"""Of histograms, and what is made of them, that are held at a time, or one candidate's."""
+"""Bytes of histograms, and what is made of them, held at a time (or those of one candidate)."""
 
 BINS_PER_OCTAVE = 64
 LOWEST_OCTAVE = -40

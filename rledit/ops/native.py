@@ -49,7 +49,7 @@ def _optional(tensors: Iterable[Tensor | None]) -> list[np.ndarray[Any, Any] | N
 
 
 _UNWANTED = [torch.empty(0, dtype=torch.float64 if part == "loss" else torch.int64) for part in TALLY_PARTS]
-"""Shared by all counts: making tensors of what nobody wanted is a good part of a small call."""
+"""Empty tensors shared by all counts: making tensors of what nobody wanted is a good part of a small call."""
 
 
 def _counts(arrays: Iterable[np.ndarray[Any, Any]]) -> Counts:
@@ -183,7 +183,7 @@ class NativeTally:
 
 
 class NativeProbe:
-    """Keeps labels, groups and who fits; each call sorts the samples anew."""
+    """Keeps labels, groups and which samples to fit; each call sorts the samples anew."""
 
     def __init__(self, labels: Tensor, groups: Tensor, classes: int, probe: Probe) -> None:
         check_labels(labels, classes)

@@ -1,4 +1,4 @@
-"""A probe: what a fresh classifier that learns from some of the samples makes of the others' features."""
+"""A probe: a fresh classifier that learns from the features of some samples and is judged by the others."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def places(stratum: Tensor) -> Tensor:
 
 
 def check_fit(fit: Tensor, samples: int) -> None:
-    """Raise ValueError unless there is anybody to learn from. Reads values, so it waits for a GPU."""
+    """Raise ValueError unless there are samples to learn from. Reads values, so it waits for a GPU."""
     check_fit_shape(fit, samples)
     if samples and not bool(fit.any()):
         raise ValueError(f"fit: expected at least one of {samples} samples to learn from, got none")

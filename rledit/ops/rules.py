@@ -16,7 +16,7 @@ Kind: TypeAlias = Literal["shift", "mask"]
 
 @dataclass(frozen=True)
 class RuleKind:
-    """What is particular to a kind of rule.
+    """What is specific to a kind of rule.
 
     Attributes:
         formula: for people to read.
@@ -24,7 +24,7 @@ class RuleKind:
             zero must change nothing.
         relative: whether delta is a proportion of the weight already. If not, engines scale actions by the
             standard deviation of each target's weights, so that an action of a given size changes every layer
-            by a like proportion.
+            by a similar proportion.
         fused: whether the compiled cores know it. Weights are edited by ``edit_`` and then scored where they
             do not.
     """
@@ -49,7 +49,7 @@ KINDS: dict[str, RuleKind] = {
         fused=True,
     ),
 }
-"""By name. The two worlds of Malik 2026 (arXiv:2606.13461): additive and multiplicative."""
+"""Kinds of rules by name. The two worlds of Malik 2026 (arXiv:2606.13461): additive and multiplicative."""
 
 
 def check_kind(kind: str, argument: str = "world") -> str:
@@ -62,7 +62,11 @@ def check_kind(kind: str, argument: str = "world") -> str:
 
 @dataclass(frozen=True)
 class EditRule:
-    """How factors change a weight: a kind of :data:`KINDS`, and the scale s of its formula.
+    """How factors change a weight: a kind and the scale s of its formula.
+
+    Attributes:
+        kind: an entry of :data:`KINDS`: "shift", "mask", or one of your own.
+        scale: s.
 
     Raises:
         ValueError: for an unknown kind, or a scale that is not finite.
@@ -94,4 +98,4 @@ class EditRule:
 
 
 UNCHANGED = EditRule()
-"""For candidates without factors, where the rule does not matter."""
+"""The rule of candidates without factors, where it does not matter."""

@@ -26,7 +26,7 @@ SCHEMA = (
 
 
 def score_tail_ref(problem: TailProblem, candidates: Candidates, wanted: Wanted) -> Counts:
-    """Count what each of N candidates makes of the samples, in the dtype of the activations.
+    """Count the results of each of N candidates on the samples, in the dtype of the activations.
 
     Raises:
         ValueError: for candidates that do not fit the problem, labels out of range, or an unknown part.
@@ -96,7 +96,7 @@ def score_tail(
 ) -> Counts:
     """The registered op: :func:`score_tail_ref`, in C++ for float32 CPU tensors.
 
-    Prepares its tail anew in each call; who scores one tail often uses
+    Prepares its tail anew in each call; to score one tail often, use
     :meth:`rledit.ops.Backend.prepare_tail`.
 
     Args:

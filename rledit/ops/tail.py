@@ -31,7 +31,7 @@ NONLINEARITIES: dict[str, Callable[[Tensor], Tensor]] = {
 PRECISIONS = ("float32", "bfloat16")
 
 FORMED_BYTES = 32 << 20
-"""Of edited weights that are formed at a time for a rule that the compiled cores lack."""
+"""Bytes of edited weights that are formed at a time for a rule that the compiled cores lack."""
 
 
 class Layer(NamedTuple):
@@ -54,7 +54,7 @@ class TailProblem:
         groups: bool [G, S], G <= 64.
         precision: "bfloat16" rounds the operands of every product to bfloat16 and accumulates in the dtype of
             the activations.
-        weights_stay: nobody will change the layers' weights, so they may be read where they lie.
+        weights_stay: the layers' weights will not change, so they may be read where they are.
         probe: which samples the probes of the features learn from, or None: they cannot be asked for then.
             The features are the input of the last layer, as it comes out of the nonlinearity before,
             unrounded.
@@ -107,17 +107,17 @@ class TailProblem:
 
     @property
     def weights(self) -> list[Tensor]:
-        """Per layer [O, I]."""
+        """The weights, [O, I] per layer."""
         return [layer.weight for layer in self.layers]
 
     @property
     def biases(self) -> list[Tensor | None]:
-        """Per layer [O] or None."""
+        """The biases, [O] or None per layer."""
         return [layer.bias for layer in self.layers]
 
     @property
     def nonlinearities(self) -> list[str]:
-        """Per layer."""
+        """The nonlinearities, one per layer."""
         return [layer.nonlinearity for layer in self.layers]
 
 
@@ -215,7 +215,7 @@ def score_formed(
     most :data:`FORMED_BYTES` of them (or one candidate's), and scored as the candidates' own.
 
     Args:
-        score: of a prepared tail.
+        score: ``score`` of a prepared tail.
         layers: those of its problem.
 
     Raises:

@@ -23,7 +23,7 @@ SMALLEST = 2.0**-40
 that are all below the other, though not zero, vanish in them."""
 
 WIDENED_BYTES = 32 << 20
-"""Of features that the reference holds in float64 at a time."""
+"""Bytes of features that the reference holds in float64 at a time."""
 
 
 def tally_features_ref(
@@ -64,7 +64,7 @@ def tally_features_ref(
         recalled and nearest, int64 [N, G], of the samples not in ``fit``; [0] where not wanted.
 
     Raises:
-        ValueError: for shapes that do not fit, negative labels, nobody to learn from, a ridge that is not
+        ValueError: for shapes that do not fit, negative labels, no samples to learn from, a ridge that is not
             positive, or an unknown part.
     """
     check_features(features, labels, groups, fit, ridge, wanted)

@@ -18,7 +18,7 @@ LEAST = (3, 3)
 """The first version whose kernels take tuples of pointers."""
 
 MOST_CLASSES = 1024
-"""Of a tail: all logits of a tile of samples are in registers at once."""
+"""The most classes of a tail: all logits of a tile of samples are in registers at once."""
 
 
 def interpreted() -> bool:

@@ -4,11 +4,15 @@
 ``gaussian``  a Gaussian over an MLP, a Gaussian over a plain parameter vector, and the value function
 """
 
+from typing import Literal
+
 from .base import Distribution, Policy
 from .gaussian import LOG_STD_LIMITS, DiagonalGaussian, GaussianPolicy, ParameterPolicy, ValueFunction
 
+PolicyName = Literal["gaussian", "parameters"]
+
 POLICIES = {"gaussian": GaussianPolicy, "parameters": ParameterPolicy}
-"""By the name that :class:`rledit.PPO` takes."""
+"""Policies by the name that :class:`rledit.PPO` takes."""
 
 __all__ = [
     "LOG_STD_LIMITS",
@@ -18,5 +22,6 @@ __all__ = [
     "GaussianPolicy",
     "ParameterPolicy",
     "Policy",
+    "PolicyName",
     "ValueFunction",
 ]

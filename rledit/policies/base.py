@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 
 class Distribution(Protocol):
-    """Over actions, for features of one row or of N."""
+    """A distribution over actions, for features of one row or of N."""
 
     @property
     def mean(self) -> Tensor:
-        """Float32 [1 or N, A]."""
+        """The mean action, float32 [1 or N, A]."""
         ...
 
     def sample(self, candidates: int, generator: torch.Generator) -> Tensor:
@@ -26,7 +26,7 @@ class Distribution(Protocol):
         ...
 
     def entropy(self) -> Tensor:
-        """Mean over the rows, in nats, a scalar."""
+        """Entropy in nats, the mean over the rows, a scalar."""
         ...
 
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from .base import Policy
 
 LOG_STD_LIMITS = (-8.0, 2.0)
-"""Of the logarithm of the standard deviations: 0.0003, where a policy is as good as deterministic, to 7.4,
-where nearly every action is at its bound. Beyond the bounds the reward does not depend on them any more."""
+"""Limits of the logarithm of standard deviations: 0.0003, where a policy is as good as deterministic, to
+7.4, where nearly every action is at its bound and the reward no longer depends on them."""
 
 
 class DiagonalGaussian(NamedTuple):
@@ -27,25 +27,25 @@ class DiagonalGaussian(NamedTuple):
     log_std: Tensor  # [A]
 
     def sample(self, candidates: int, generator: torch.Generator) -> Tensor:
-        """[N, A]."""
+        """Actions of N candidates, float32 [N, A]."""
         noise = torch.randn(
             candidates, self.mean.shape[1], generator=generator, device=generator.device, dtype=torch.float32
         )
         return self.mean + self.log_std.exp() * noise
 
     def log_prob(self, actions: Tensor) -> Tensor:
-        """[N]."""
+        """Log density of actions [N, A], float32 [N]."""
         z = (actions - self.mean) * (-self.log_std).exp()
         constant = self.log_std.sum() + 0.5 * math.log(2 * math.pi) * actions.shape[1]
         return -0.5 * z.square().sum(1) - constant
 
     def entropy(self) -> Tensor:
-        """In nats, the same for every row."""
+        """Entropy in nats, the same for every row."""
         return self.log_std.sum() + 0.5 * math.log(2 * math.pi * math.e) * len(self.log_std)
 
 
 class _Gaussian(Policy):
-    """With a standard deviation for each entry that no feature changes (detail 4 of the continuous ones).
+    """A Gaussian whose standard deviations do not depend on features (detail 4 of the continuous ones).
 
     All are made of the same arguments, those of :class:`GaussianPolicy`.
     """
@@ -90,7 +90,7 @@ class GaussianPolicy(_Gaussian):
         hidden: width of the two tanh layers.
         initial_std: standard deviation of a fresh policy.
         initial_right: spread of the right factors' means in a fresh policy.
-        generator: of the initial weights, on the CPU.
+        generator: generator for the initial weights, on the CPU.
     """
 
     def _make_mean(self, features: int, actions: int, hidden: int, generator: torch.Generator) -> Tensor:
@@ -122,7 +122,7 @@ class ParameterPolicy(_Gaussian):
 
 
 class ValueFunction(nn.Module):
-    """Expected return of a state; an MLP of its own, not shared with the policy (detail 3)."""
+    """Expected return of a state, by an MLP of its own, not shared with the policy (detail 3)."""
 
     def __init__(self, features: int, hidden: int, generator: torch.Generator) -> None:
         super().__init__()

@@ -15,7 +15,7 @@ from .trainer import PPO, AgentLostError, Result
 
 
 def __getattr__(name: str) -> object:
-    """Modules of 0.1."""
+    """Find a module under its name in version 0.1."""
     return _moved.attribute(__name__, name)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..policies import POLICIES, Policy, ValueFunction
+from ..policies import POLICIES, Policy, PolicyName, ValueFunction
 from .config import PPOConfig
 
 PARAMETER_LIMIT = 1e9
@@ -30,7 +30,7 @@ class Agent(nn.Module):
         features: D.
         right: bool [A], the action's entries that belong to right factors.
         config: the numbers.
-        seed: of the initial parameters.
+        seed: seed of the initial parameters.
         policy: a key of :data:`rledit.policies.POLICIES`, or what makes a policy.
 
     Raises:
@@ -43,7 +43,7 @@ class Agent(nn.Module):
         right: Tensor,
         config: PPOConfig,
         seed: int,
-        policy: str | PolicyFactory = "gaussian",
+        policy: PolicyName | PolicyFactory = "gaussian",
     ) -> None:
         super().__init__()
         factory = find_policy(policy)

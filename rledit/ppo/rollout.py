@@ -90,7 +90,7 @@ class Arriving:
 def start(
     engine: Engine, agent: Agent, config: PPOConfig, generator: torch.Generator, halves: bool = True
 ) -> Arriving:
-    """Let the policy act; where the engine can score beside the policy's update, in two halves.
+    """Let the policy act; in two halves where the engine can score during the policy's update.
 
     Args:
         halves: False keeps the batch whole, because another task's comes whole, too.
@@ -175,7 +175,7 @@ def collect(engine: Engine, agent: Agent, generator: torch.Generator) -> Rollout
 
 @torch.no_grad()
 def expected_returns(value: ValueFunction, observations: Sequence[Tensor]) -> list[Tensor]:
-    """What the value function makes of each step's observations, [1 or N] each."""
+    """The value function's values of each step's observations, [1 or N] each."""
     return [value(rows) for rows in observations]
 
 

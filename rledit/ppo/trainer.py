@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..engine import Engine
 from ..objectives.identity import identity_of
+from ..policies import PolicyName
 from ..runtime import one_thread, plain_modes
 from ..search import INTERRUPTED, Result, Row, Search, SearchEnded
 from ..search.figures import figures, read
@@ -41,7 +42,7 @@ class PPO(Search):
     Args:
         env: a :class:`rledit.MaskWorld` or :class:`rledit.ShiftWorld`, or several of them with observations
             and actions of the same sizes: one policy then learns on all, with advantages normalized per task.
-        seed: of the policy's initialization and of everything random in training.
+        seed: seed of the policy's initialization and of everything random in training.
         config: the numbers of the algorithm.
         policy: "gaussian", a Gaussian whose mean comes from an MLP over the observation; "parameters", one
             whose mean is a plain parameter vector, which is all that one-step episodes of one task need; or
@@ -60,7 +61,7 @@ class PPO(Search):
         env: Any,
         seed: int = 0,
         config: PPOConfig | None = None,
-        policy: str | PolicyFactory = "gaussian",
+        policy: PolicyName | PolicyFactory = "gaussian",
     ) -> None:
         self.config = config or PPOConfig()
         super().__init__(env, seed, self.config.elites)

@@ -13,7 +13,7 @@ from .config import PPOConfig
 from .rollout import Arriving, Rollout, advantages, expected_returns
 
 BLOWN_UP = 100.0
-"""Times the target KL: a policy that has gone further in one update is lost, finite or not."""
+"""Multiple of the target KL: a policy that has gone further in one update is lost, finite or not."""
 
 
 @dataclass(frozen=True)
@@ -112,8 +112,9 @@ def _losses(
 
 
 def value_matters(arriving: Arriving, config: PPOConfig) -> bool:
-    """Not where all candidates saw one observation in their only step: the value function is then one number,
-    which normalizing takes out of the advantages again. Training it would be half of an update's work."""
+    """Whether training the value function can change anything. It cannot where all candidates saw one
+    observation in their only step: its value is then one number, which normalizing takes out of the
+    advantages again. Training it would be half of an update's work."""
     one_observation = len(arriving.observations) == 1 and len(arriving.observations[0]) == 1
     return not (config.norm_adv and one_observation and sum(arriving.sizes) > 1)
 
@@ -121,7 +122,7 @@ def value_matters(arriving: Arriving, config: PPOConfig) -> bool:
 def _minibatches(
     agent: Agent, arriving: Arriving, config: PPOConfig, generator: torch.Generator, with_value: bool
 ) -> Iterator[Minibatch]:
-    """With the advantages under the value function that the batch was sampled with."""
+    """Minibatches, with advantages under the value function that the batch was sampled with."""
     parts = list(arriving.sizes)
     envs = sum(parts)
     number = max(
@@ -146,7 +147,7 @@ def _minibatches(
 
 
 def log_ratios(agent: Agent, rollout: Rollout, index: Tensor | slice) -> Tensor:
-    """Of some candidates' densities, to those under the policy that sampled them. [T, n]"""
+    """Log ratios [T, n] of some candidates' densities to those under the policy that sampled them."""
     log_probs = []
     for t, rows in enumerate(rollout.observations):
         distribution = agent.policy(rows if len(rows) == 1 else rows[index])
@@ -155,14 +156,15 @@ def log_ratios(agent: Agent, rollout: Rollout, index: Tensor | slice) -> Tensor:
 
 
 def values(agent: Agent, rollout: Rollout, index: Tensor) -> Tensor:
-    """What the value function makes of some candidates' observations. [T, n]"""
+    """The value function's values [T, n] of some candidates' observations."""
     rows = [seen if len(seen) == 1 else seen[index] for seen in rollout.observations]
     return torch.stack([agent.value(seen).expand(len(index)) for seen in rows])
 
 
 @torch.no_grad()
 def kl_estimate(log_ratio: Tensor) -> Tensor:
-    """Nats, a scalar; the low-variance estimator k3 of J. Schulman, "Approximating KL divergence" (2020)."""
+    """The KL divergence in nats, a scalar, by the low-variance estimator k3 of J. Schulman, "Approximating KL
+    divergence" (2020)."""
     return (log_ratio.expm1() - log_ratio).mean()
 
 

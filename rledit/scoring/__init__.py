@@ -1,4 +1,4 @@
-"""Scoring: what a batch of candidates makes of the samples.
+"""Scoring: what a batch of candidates gets right on the samples.
 
 ``evaluator``       candidates' weights in, counts out: the protocol, and black boxes
 ``ways``            the evaluators of torch networks: tail, suffix, whole
@@ -18,7 +18,7 @@
 ``population``      runs a target for all candidates at once
 ``differentiable``  logits and features as differentiable functions of the targets' weights
 ``logits``          what a network's logits are counted as
-``collected``       what hangs on all samples at once: probes of features, ranks of losses
+``collected``       what depends on all samples at once: probes of features, ranks of losses
 ``tail``            recognizes suffixes that the fused op can run
 ``simplify``        takes work out of a suffix
 """

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 BLOCK_BYTES = 1 << 20
-"""Of a weight; one of up to two blocks stays whole."""
+"""Bytes of a block of a weight; a weight of up to two blocks stays whole."""
 ROWS = 64
 
 
@@ -37,7 +37,7 @@ def by_blocks(blocks: list[slice], dim: int, outputs: Callable[[slice], Tensor])
 
 
 def bias_rows(bias: Tensor | None, rows: slice) -> Tensor | None:
-    """Of a bias [O] or none, the rows."""
+    """The rows of a bias [O]; None without a bias."""
     return None if bias is None else bias[rows]
 
 
@@ -48,7 +48,7 @@ def convolve(
     padding modes.
 
     Args:
-        weight: of the shape of these weights.
+        weight: a weight of the shape of these.
         rows_of: rows -> some of the weights.
     """
     blocks = row_blocks(weight) if layer.groups == 1 else [slice(None)]

@@ -23,7 +23,7 @@ from .random_edits import RandomEdits
 from .tracing import targets_that_reach
 
 SIZES = (1.0, 8.0, 64.0, 512.0, 1 / 8, 1 / 64)
-"""Of the random edits, relative to the weights; the first that shows is taken."""
+"""Sizes of the random edits, relative to the weights; the first that shows is taken."""
 SHOWS = 0.01  # of the logits' variation: what an edit must move to be a good test
 MOST_SAMPLES = 1024  # that are tried before a target is said to have no effect
 ACCURACY = 1e-4  # far above the rounding of a deep float32 network, far below what a wrong value does
@@ -43,7 +43,7 @@ class Probe:
         model: a private copy, in eval mode.
         targets: its targets.
         inputs: [s, ...], at least 2 samples.
-        sizes: of the random edit of each target; 1 if not given.
+        sizes: sizes of the random edit of each target; 1 if not given.
         source: modules with the same weights. With them the model itself is edited and put right from them,
             else a twin with a second copy of the targets' weights is.
     """
@@ -70,7 +70,7 @@ class Probe:
     # -------------------------------------------------------------------------------- the model alone
 
     def check_model(self) -> None:
-        """Raise ValueError for logits that are no numbers, that change from pass to pass, or that depend on
+        """Raise ValueError for logits that are not numbers, that change from pass to pass, or that depend on
         the other samples of the batch."""
         if bool((bad := unsound(self.unedited)).any()):
             sample = int(bad.any(1).nonzero()[0, 0])
@@ -200,8 +200,8 @@ class Probe:
     # ------------------------------------------------------------------------------------ populations
 
     def keep(self) -> Probe:
-        """Know the logits that :meth:`check_population` compares with; nothing is edited from now on, and the
-        source may go."""
+        """Keep the logits that :meth:`check_population` compares with; nothing is edited afterwards, so the
+        source is released."""
         self._kept = self.edited(self.sizes)
         self._edits.let_the_source_go()
         return self
@@ -246,7 +246,7 @@ class Probe:
                 )
 
     def _tolerance(self, *logits: Tensor, accuracy: float = ACCURACY) -> Tensor:
-        """By class [C]."""
+        """The tolerance of each class, [C]."""
         size = torch.stack([_finite(values).abs().amax(0) for values in logits]).amax(0)
         varies = _variation(self.unedited)
         if len(logits) > 1:
@@ -262,7 +262,7 @@ def _no_effect(name: str, why: str) -> str:
 
 
 def _finite(logits: Tensor) -> Tensor:
-    """With zeros in the place of infinities and NaN."""
+    """The logits with zeros in the place of infinities and NaN."""
     return logits.masked_fill(~logits.isfinite(), 0)
 
 
@@ -273,7 +273,7 @@ def _variation(logits: Tensor) -> float:
 
 
 def _change(logits: Tensor, before: Tensor) -> float:
-    """How far a logit has moved, at most; 0 for logits that are no numbers any more."""
+    """How far a logit has moved, at most; 0 for logits that are no longer numbers."""
     if bool((logits.isnan() | (logits.isinf() != before.isinf())).any()):
         return 0.0
     return float((_finite(logits) - _finite(before)).abs().max())

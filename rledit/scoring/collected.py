@@ -1,6 +1,6 @@
-"""What hangs on all samples at once: probes of the features, and how losses rank.
+"""What depends on all samples at once: probes of the features, and how losses rank.
 
-Networks that run for some samples at a time hand over what they made of each; it is counted in the end.
+Networks that run for some samples at a time hand over their results for each; these are counted in the end.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from ..ops import PROBE_PARTS, Backend, Counts, PreparedTally, Probe, Wanted
 from .logits import ruled_out
 
 COLLECTED_BYTES = 64 << 20
-"""Of logits and features that are kept at a time, or one candidate's."""
+"""Bytes of logits and features kept at a time (or those of one candidate)."""
 
 
 def hangs_on_all(wanted: Wanted) -> bool:
@@ -31,7 +31,7 @@ class FeatureReader:
 
     Args:
         head: what reads them.
-        labels, masks, classes: of the samples.
+        labels, masks, classes: labels, groups' masks and number of classes of the samples.
         probe: what it learns from.
     """
 
@@ -51,7 +51,7 @@ class Collected:
         self._features: Tensor | None = None
 
     def add(self, candidates: slice, rows: slice, logits: Tensor, features: Tensor | None) -> None:
-        """What some candidates make of some samples, [n, s, ...]."""
+        """Add the logits and features of some candidates for some samples, [n, s, ...]."""
         self._logits = self._put(self._logits, candidates, rows, ruled_out(logits))
         if features is not None:
             self._features = self._put(self._features, candidates, rows, features)

@@ -33,8 +33,8 @@ def upstream(nodes: Iterable[fx.Node]) -> set[fx.Node]:
 def clone_before_inplace(model: nn.Module, graph: fx.Graph) -> set[fx.Node]:
     """Make the graph's values immutable as far as the graph can tell, so that it may be cut anywhere.
 
-    Whoever reads a value after an in-place call on it reads the call's result instead; where somebody read
-    it before, the call works on a copy. Returns the copies. Views of a value are not followed.
+    What reads a value after an in-place call on it reads the call's result instead; where it was read
+    before, the call works on a copy. Returns the copies. Views of a value are not followed.
     """
     clones = set()
     seen: set[fx.Node] = set()

@@ -61,7 +61,7 @@ class DifferentiableNetwork:
         """Logits [N, s, C] and features [N, s, D] (None where they are not wanted) of N candidates.
 
         Args:
-            weights: of all targets, [N, O, I].
+            weights: weights of all targets, [N, O, I].
             rows: int64 [s], which samples.
         """
         size = len(next(iter(weights.values())))

@@ -17,14 +17,14 @@ from ..targets import check_rank
 from .evaluator import Evaluator, FunctionEvaluator
 
 Factors = Mapping[str, tuple[Tensor, Tensor]]
-"""Per target: left [N, O, R] and right [N, R, I], float32 or float64."""
+"""Factors per target: left [N, O, R] and right [N, R, I], float32 or float64."""
 
 
 class Editable(ABC):
     """Weights that can be edited, and the way to an evaluator of their candidates.
 
     Attributes:
-        dtype, device: of the weights.
+        dtype, device: dtype and device of the weights.
         classes: C of the logits.
     """
 
@@ -41,10 +41,10 @@ class Editable(ABC):
     def evaluator(
         self, samples: Samples, backend: Backend, precision: str, probe: Probe | None = None
     ) -> Evaluator:
-        """Of these samples.
+        """The evaluator of these samples.
 
         Args:
-            probe: of the features, where that is to be counted.
+            probe: probe of the features, where that is to be counted.
 
         Raises:
             ValueError: for a probe where there are no features that an edit can change.
@@ -105,7 +105,8 @@ class EditableFunction(Editable):
         weights: the unedited weights by name, matrices [O, I], tensors or arrays. Copied.
 
     Raises:
-        ValueError: for no weights, or such that are no matrices or not finite; logits that are not [S, C].
+        ValueError: for no weights, weights that are not matrices or not finite, or logits not
+            [S, C].
     """
 
     def __init__(self, function: Callable[[dict[str, Tensor]], Any], weights: Mapping[str, Any]) -> None:

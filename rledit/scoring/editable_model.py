@@ -39,7 +39,7 @@ BATCH = 256
 
 
 class _Features(NamedTuple):
-    """What is asked of the features, and what reads them."""
+    """What is counted of the features, and what reads them."""
 
     probe: FeatureProbe
     head: Head
@@ -51,7 +51,7 @@ class EditableModel(Editable):
     Attributes:
         model: the copy, in eval mode; it computes in float32 where the original is in half precision.
         targets: the modules whose weights may be edited, by name.
-        fingerprint: of the original's target weights.
+        fingerprint: fingerprint of the original's target weights.
         network: how to run it for many candidates at once; None where it must be run whole.
         tail: what follows the cut, where the fused op can run it.
 
@@ -120,7 +120,7 @@ class EditableModel(Editable):
                 few = self.as_input(split.head(CHECKED_SAMPLES))
                 if not any(known.knows(few) for known in self._probes):
                     self._probes.append(Probe(self.model, self.targets, few, self._sizes, originals).keep())
-            except Exception:  # of samples or the model on them: said by whoever scores them
+            except Exception:  # of samples, or of the model on them: scoring them reports it
                 continue
 
     def _probe(self, samples: Samples) -> Probe:
@@ -185,7 +185,7 @@ class EditableModel(Editable):
     def evaluator(
         self, samples: Samples, backend: Backend, precision: str, probe: FeatureProbe | None = None
     ) -> Evaluator:
-        """Of these samples: what does not depend on an edit is computed here and kept.
+        """The evaluator of these samples: what does not depend on an edit is computed here and kept.
 
         Raises:
             ValueError: for a model that fails on these samples, or whose logits cannot be reproduced; for a
@@ -276,7 +276,7 @@ class EditableModel(Editable):
             raise ValueError(f"inputs: the activations and logits of sample {sample} are not finite")
 
     def inputs(self, samples: Samples) -> Tensor:
-        """All of a split, on the private copy's device; ValueError for those that the network fails on."""
+        """All inputs of a split, on the private copy's device; ValueError if the network fails on them."""
         inputs: Tensor | None = None
         start = 0
         for batch in samples.batches(BATCH):

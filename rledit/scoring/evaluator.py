@@ -21,7 +21,7 @@ from .logits import ruled_out
 from .population import Population
 
 HISTOGRAM_BINS = 4096
-"""Of the margins, in whatever a scorer asks for."""
+"""Bins of the margins in all that a scorer asks for."""
 WEIGHT_BYTES = 32 << 20  # of edited weights that are made at once
 FEW_SAMPLES = 256  # so few that counting a candidate by itself takes longer to call than to do
 COUNTED_TOGETHER = 16
@@ -29,7 +29,7 @@ COUNTED_TOGETHER = 16
 
 @runtime_checkable
 class Evaluator(Protocol):
-    """Counts what candidates make of one split's samples.
+    """Counts the results of candidates on one split's samples.
 
     Attributes:
         way: how, in a word: "tail", "suffix" and "whole" are those of torch networks.
@@ -74,10 +74,10 @@ class OneByOne(ABC):
     Args:
         weights: the unedited weights of the targets, as matrices [O, I].
         labels: int64 [S].
-        masks: of the groups, bool [G, S].
+        masks: masks of the groups, bool [G, S].
         classes: C of the logits.
         backend: makes the edits and counts.
-        reader: of the features, where probes of them will be wanted.
+        reader: reads the features, where probes of them will be wanted.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class OneByOne(ABC):
 
         Args:
             weights: [O, I] of the targets that are edited; the others have their unedited weights.
-            precision: of the products, "float32" or "bfloat16"; the weights are rounded already.
+            precision: precision of the products, "float32" or "bfloat16"; the weights are rounded already.
         """
         ...
 
@@ -140,7 +140,7 @@ class OneByOne(ABC):
         return Counts(*(torch.cat(column) for column in zip(*rows, strict=True)))
 
     def _count_all(self, candidates: list[dict[str, Tensor]], precision: str, wanted: Wanted) -> Counts:
-        """What hangs on all samples at once."""
+        """Count what depends on all samples at once."""
         reader = self._reader if wanted.probes else None
         collected = Collected(len(candidates), self._samples)
         for n, weights in enumerate(candidates):

@@ -1,7 +1,7 @@
 """Half-precision weights that are computed with in float32 and stay in half precision at rest.
 
 Held in float32, a model in half precision would take twice its bytes. Instead its large weights stay as they
-are, and whoever reads ``layer.weight`` gets a float32 copy, which is gone when the layer is done: the same
+are, and reading ``layer.weight`` gives a float32 copy, which is gone when the layer is done: the same
 numbers, so the same results. Targets and the layers of a fused tail are really widened.
 """
 
@@ -33,7 +33,7 @@ def weight_rows(layer: nn.Module, rows: slice = slice(None)) -> Tensor:
     weight = held_weight(layer)
     if weight.dtype not in HALF:
         return weight[rows]
-    with torch._C.DisableTorchFunction():  # whoever looks for arithmetic in half precision: this is none
+    with torch._C.DisableTorchFunction():  # not half-precision arithmetic, for those who look for it
         return weight[rows].float()
 
 
@@ -69,7 +69,7 @@ def _of_plain(plain: type[nn.Module]) -> nn.Module:
 
 
 def _reduced(self: nn.Module, protocol: Any) -> tuple[Any, ...]:
-    """For pickle, which does not find these classes by their names: they are torch's."""
+    """Helps pickle, which does not find these classes by their names, which are torch's."""
     return _of_plain, (plain_type(self),), self.__dict__
 
 
@@ -88,7 +88,7 @@ for _plain, _wide in _WIDENING.items():
 
 
 def plain_type(module: nn.Module) -> type[nn.Module]:
-    """The class of a module, of one that computes in float32 that of torch."""
+    """The class of a module; torch's own class for one that :func:`widen_lazily` has changed."""
     return next((plain for plain, wide in _WIDENING.items() if type(module) is wide), type(module))
 
 
@@ -129,7 +129,7 @@ def widen_layers(modules: Iterable[nn.Module]) -> None:
 
 
 def _converts_itself(module: nn.Module) -> bool:
-    """Whether a module converts more than its parameters and buffers, which nobody else can."""
+    """Whether a module converts more than its parameters and buffers, which cannot be done from outside."""
     return type(module)._apply is not nn.Module._apply and not isinstance(module, nn.RNNBase)
 
 
@@ -150,7 +150,7 @@ def _holdable(model: nn.Module) -> set[int]:
 
 @torch.no_grad()
 def _widen(model: nn.Module, held: Collection[int]) -> None:
-    """As ``model.float()`` does, but for some parameters."""
+    """Widen parameters as ``model.float()`` does, except for some."""
     for module in model.modules():
         for parameter in module._parameters.values():
             if parameter is not None and parameter.is_floating_point() and id(parameter) not in held:

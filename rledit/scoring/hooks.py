@@ -28,8 +28,8 @@ def detach_functions(model: nn.Module, memo: dict[int, Any]) -> None:
 
     Args:
         model: a copy.
-        memo: of the deepcopy that made it, so that a function that knows the original's modules gets those of
-            the copy.
+        memo: the memo of the deepcopy that made it, so that a function that knows the original's modules gets
+            those of the copy.
     """
     for module in model.modules():
         module._backward_hooks.clear()  # a copy never runs backward
@@ -82,7 +82,7 @@ class _Watched:
         self._acts = False
 
     def only_watches(self) -> bool:
-        """One that was never called is not known to."""
+        """Whether the hook only watches; false for one that was never called, of which this is not known."""
         return self._calls > 0 and not self._acts
 
     def __call__(self, module: nn.Module, *arguments: Any) -> Any:
@@ -126,7 +126,7 @@ def _contents(cell: CellType) -> list[Any]:
 
 
 def _names(code: CodeType) -> set[str]:
-    """Of globals, also in the functions that stand inside."""
+    """Names of the globals that a function reads, those of functions inside it included."""
     inner: Iterable[Any] = (constant for constant in code.co_consts if isinstance(constant, CodeType))
     return set(code.co_names).union(*(_names(constant) for constant in inner))
 

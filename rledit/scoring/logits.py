@@ -20,5 +20,5 @@ def ruled_out(logits: Tensor) -> Tensor:
 
 
 def unsound(logits: Tensor) -> Tensor:
-    """Which logits are no use, bool in their shape: NaN, or overflowed to +inf; -inf rules a class out."""
+    """Which logits are unusable, bool in their shape: NaN, or overflowed to +inf; -inf rules a class out."""
     return logits.isnan() | logits.isposinf()

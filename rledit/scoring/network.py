@@ -30,7 +30,7 @@ class CutNetwork:
     """A network that :func:`rledit.scoring.tracing.cut` has cut.
 
     Attributes:
-        row_bytes: of the widest activation of one sample in the suffix.
+        row_bytes: bytes of the widest activation of one sample in the suffix.
     """
 
     def __init__(self, cut: Cut, inputs: Tensor) -> None:
@@ -177,7 +177,7 @@ class _Interpreter(_ByBlocks):
         return own
 
     def watch(self, module: nn.Module, read: list[Any]) -> None:
-        """From now on what the module is called with is kept."""
+        """Keep what the module is called with from now on."""
         self._watched, self._read = module, read
 
     def run_node(self, n: fx.Node) -> Any:
@@ -230,7 +230,7 @@ _RUNNING = Lock()
 
 @contextmanager
 def calling_modules() -> Iterator[None]:
-    """Within it a network calls its modules: torch's fused TransformerEncoderLayer would read their weights
+    """Make a network call its modules inside: torch's fused TransformerEncoderLayer would read their weights
     instead. One thread at a time, since worlds score on threads and this is a flag of torch itself."""
     with _RUNNING:
         fused = mha.get_fastpath_enabled()

@@ -27,8 +27,9 @@ class Population:
         factors: per target (left [n, O, R], right [n, R, I]); a target may be missing.
         weights: per target [n, O, I], where each candidate has weights of its own already.
         whole: candidates of the population that this one is a part of; 0 stands for its own size.
-        block_bytes: of edited weights that are formed at a time on the CPU, for some candidates or some rows.
-        outputs: what targets make of shared values unedited, kept while parts of a population run on the
+        block_bytes: bytes of edited weights that are formed at a time on the CPU, for some candidates or some
+            rows.
+        outputs: unedited outputs of targets for shared values, kept while parts of a population run on the
             same samples.
     """
 
@@ -112,7 +113,7 @@ class Population:
         return self.edited(name, as_matrix(target.weight).detach(), rows)
 
     def _called(self, name: str, target: Target, x: Tensor, shared: bool) -> Tensor:
-        """Of a target that is no plain Linear or Conv2d: it is called with each candidate's weight."""
+        """Output of a target that is not a plain Linear or Conv2d, called with each candidate's weight."""
         if self.size > (some := self._at_once(target.weight)):
             return self._parts(some, "_called", name, target, x, shared)
         weights = self._edited(name, target).view(self.size, *target.weight.shape)

@@ -41,7 +41,7 @@ class RandomEdits:
         self.factors = {name: _random_factors(target.weight, generator) for name, target in targets.items()}
 
     def let_the_source_go(self) -> None:
-        """When nothing is edited from now on."""
+        """Release the source, when nothing is edited from now on."""
         self._source = self._originals
 
     def logits(self, sizes: Mapping[str, float], inputs: Tensor) -> Tensor:
@@ -79,7 +79,8 @@ class RandomEdits:
 
     @contextmanager
     def _taken_back(self, names: Iterable[str]) -> Iterator[None]:
-        """However it ends: a forward may leave a target by an exception, and even catch it."""
+        """Take the edits back however the block ends: a forward may leave a target by an exception, and even
+        catch it."""
         try:
             yield
         finally:

@@ -131,7 +131,8 @@ class Scorer:
         Args:
             factors: per target (left [N, O, R], right [N, R, I]). Targets that are missing are not edited;
                 with no target at all the unedited model is scored, N = 1.
-            world: "shift", W' = W + scale * (left @ right), or "mask", W' = W * (1 + scale * (left @ right)).
+            world: a kind of :data:`rledit.ops.rules.KINDS`: "shift", W' = W + scale * (left @ right), "mask",
+                W' = W * (1 + scale * (left @ right)), or one of your own.
             weights: per target [N, O, I], weights that take the place of the model's, edited before.
             wanted: parts of the tally; by default those that the objective needs, and `correct`.
 
@@ -183,7 +184,7 @@ class Scorer:
         """The bins of histograms divide the margins logit[1] - logit[0] in [-margin_limit, margin_limit].
 
         The least power of two that holds 98% of the unedited model's margins. The others fall into the
-        outermost bins, where a sample is so surely of a class that few of the other class are beside it.
+        outermost bins, where a sample is so clearly of one class that few of the other class are there.
         """
         if self._margin_limit == 0.0:
             self._margin_limit = self._find_margin_limit()

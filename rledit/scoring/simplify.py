@@ -83,7 +83,7 @@ def _fold(suffix: fx.GraphModule, node: fx.Node, targets: Collection[str]) -> No
 
 
 def _in_place(suffix: fx.GraphModule, node: fx.Node) -> None:
-    """A ReLU on memory that nobody else reads. Cached values and views of them are somebody else's."""
+    """Make a ReLU in-place if nothing else reads its input; a cached value or a view of one may be read."""
     called = node.op == "call_function" and node.target in (F.relu, torch.relu)
     if not called and type(_module(suffix, node)) is not nn.ReLU:
         return

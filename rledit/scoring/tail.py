@@ -20,7 +20,8 @@ class Tail:
     """The layers after the cut, first the first target.
 
     Attributes:
-        names: of each layer, as targets are called; a layer that is no target has the name of its module.
+        names: names of each layer, as targets are called; a layer that is not a target has the name of its
+            module.
         layers: the modules.
         nonlinearities: what follows each, keys of :data:`rledit.ops.NONLINEARITIES`.
     """

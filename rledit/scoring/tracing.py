@@ -4,8 +4,8 @@ The network is traced with torch.fx (Reed et al. 2022, arXiv:2112.08429), so fun
 and reshapes are seen as they are. A node is *dynamic* if a target's output reaches it. The *prefix* is the
 part that is not dynamic; the values that dynamic nodes read from it are the *boundary*.
 
-A trace can miss things (views that are changed in place, a forward that counts its calls): whoever uses a cut
-compares it with the network first.
+A trace can miss things (views that are changed in place, a forward that counts its calls): a cut is
+compared with the network before it is used.
 """
 
 from __future__ import annotations
@@ -249,7 +249,7 @@ def _kinds(
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Of two extras."""
+    """Whether two extras are the same."""
     if isinstance(one, (tuple, list)) and isinstance(other, (tuple, list)):
         return len(one) == len(other) and all(map(_same, one, other))
     if isinstance(one, Tensor):

@@ -82,7 +82,7 @@ class TailWay:
 
 
 def tail_logits(tail: Tail, activations: Tensor, population: Population) -> Tensor:
-    """What the op makes of a tail: its tensors, whatever calling the modules would do. [n*s, C]"""
+    """Logits [n*s, C] that the op computes from a tail's tensors, whatever calling its modules would do."""
     x, shared = activations, True
     for name, layer, function in zip(tail.names, tail.layers, tail.nonlinearities, strict=True):
         if population.touches(name):
@@ -153,7 +153,8 @@ class SuffixWay:
         return self._tally.count(logits, rows, wanted)
 
     def _count_all(self, population: Population, wanted: Wanted) -> Counts:
-        """What hangs on all samples at once: for as many candidates as their logits and features may take."""
+        """Count what depends on all samples at once, for as many candidates as memory for logits and features
+        allows."""
         reader = self._reader if wanted.probes else None
         at_once = candidates_at_once(self._samples, self._classes, reader)
         return _in_parts(population, at_once, partial(self._count_some, wanted, reader))
@@ -190,7 +191,7 @@ _EDITING = Lock()  # worlds score on threads; not a scorer's own, since a lock c
 
 
 def _after_fork() -> None:
-    """In a child: a thread that was editing is not here to finish it."""
+    """Start afresh in a forked child, where a thread that was editing cannot finish."""
     global _EDITING
     _EDITING = Lock()
 

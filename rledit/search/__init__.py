@@ -13,10 +13,10 @@
 ``cma``            CMA-ES, full and separable
 ``tpe``            the tree-structured Parzen estimator
 ``ablations``      its space: directions and strengths
-``random_search``  luck
+``random_search``  random candidates, the least that others must beat
 ``hill_climbing``  the best of a few steps
 
-PPO has a room of its own, ``rledit.ppo``.
+PPO is a package of its own, ``rledit.ppo``.
 """
 
 from .black_box import BlackBoxSearch

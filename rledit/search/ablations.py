@@ -12,7 +12,7 @@ from ..engine.directions import find_directions
 from .perturbations import Part, parts_of
 
 STRENGTHS = (-0.5, 2.0)
-"""Of an ablation: 1 takes the direction out, beyond it is turned round, below 0 it is made stronger."""
+"""Range of an ablation's strength: 1 takes the direction out, more reverses it, below 0 it is amplified."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class _Target:
 
 
 class Ablations:
-    """From few numbers in 0..1 to actions of one-step episodes.
+    """Maps a few numbers in 0..1 to actions of one-step episodes.
 
     Directional ablation (A. Arditi et al., "Refusal in Language Models Is Mediated by a Single Direction",
     arXiv:2406.11717) projects weight matrices so that a direction v is gone, a difference of mean
@@ -105,7 +105,7 @@ class Ablations:
                 left = (direction / length) @ target.weight.T
             left = -strength * left / (rule.scale * target.gain)
             right = mixed @ target.coefficients / length
-            # Factors of like size keep within the engine's bounds.
+            # Factors of similar size keep within the engine's bounds.
             ratio = (right.norm(dim=1, keepdim=True) / left.norm(dim=1, keepdim=True).clamp(min=1e-12)).sqrt()
             ratio = ratio.clamp(1e-3, 1e3)
             part = target.part

@@ -25,7 +25,7 @@ class BlackBoxSearch(Search):
     """A search that asks for a population of vectors and is told what each is worth.
 
     A subclass implements :meth:`ask`, :meth:`tell`, :meth:`proposals` and what of its state is learned; the
-    scoring, elites and figures are here. There is no learner beside the engine, so a candidate costs little
+    scoring, elites and figures are here. There is no learner besides the engine, so a candidate costs little
     more than its score.
 
     Several tasks are searched with one vector, which all of them score; its fitness is then the mean of its
@@ -109,7 +109,7 @@ class BlackBoxSearch(Search):
         with one_thread():
             vectors = self.ask()
             if not bool((vectors.abs() < LARGEST).all()):  # nor NaN
-                self.stopped = f"{type(self).__name__} blew up: its vectors are not finite, or next to it"
+                self.stopped = f"{type(self).__name__} blew up: its vectors are not finite, or nearly so"
                 raise SearchEnded(self.stopped)
         actions = vectors.view(self.population, self.engine.episode_length, self.engine.layout.size)
         asked = time.perf_counter()

@@ -16,10 +16,10 @@ from ..storage.files import Json
 from .black_box import BlackBoxSearch
 
 MOST_DIMENSIONS = 2_000
-"""Of the full covariance matrix, which is decomposed in every update and learned from few candidates."""
+"""The largest full covariance matrix, which is decomposed in every update and learned from few candidates."""
 
 MOST_NUMBERS = 2**28
-"""N * D * D: the package forms every candidate's outer product, 2 GiB of them at this number."""
+"""The largest N * D * D: the package forms every candidate's outer product, 2 GiB of them at this number."""
 
 _ARRAYS = ("_mean", "_C", "_p_sigma", "_pc")
 _NUMBERS = ("_sigma", "_g")
@@ -34,7 +34,7 @@ class CovarianceAdaptation(BlackBoxSearch):
     Args:
         env: a :class:`rledit.MaskWorld` or :class:`rledit.ShiftWorld`, an engine, or several with actions of
             one size; at least 4 candidates at a time, which are the population.
-        seed: of the start and the candidates.
+        seed: seed of the start and the candidates.
         sigma: step size at the start.
         initial_right: standard deviation of the right factors at the start.
         elites: best candidates that are remembered for the choice on the validation split.

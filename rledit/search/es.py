@@ -45,15 +45,15 @@ class ES(BlackBoxSearch):
     Args:
         env: a :class:`rledit.MaskWorld` or :class:`rledit.ShiftWorld`, an engine, or several with actions of
             one size; at least 2 candidates at a time.
-        seed: of the start and the noise.
+        seed: seed of the start and the noise.
         sigma: standard deviation of the noise, of each entry of the factors, or of the product; by default
             0.3, with low rank 0.6.
         learning_rate: step size of the optimizer; by default 0.05, with low rank 0.1. The defaults are for
             Adam; SGD's steps are of the gradient's size and want a larger one.
         optimizer: "adam", or "sgd" with momentum.
-        momentum: of SGD, 0 to below 1; Adam's is 0.9.
+        momentum: momentum of SGD, 0 to below 1; Adam's is 0.9.
         low_rank: rank of the noise, or 0 for noise on the factors.
-        initial_right: standard deviation of the right factors at the start; no part of low rank.
+        initial_right: standard deviation of the right factors at the start; not used with low rank.
         elites: best candidates that are remembered for the choice on the validation split.
 
     Attributes:

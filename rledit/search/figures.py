@@ -14,8 +14,8 @@ def figures(returns: Sequence[Tensor], metrics: Mapping[str, Tensor], elite: Ten
     """Rewards and metrics, the means over all candidates, and those of the best one of the first task.
 
     Args:
-        returns: of every task's candidates, each float64 [N].
-        metrics: of the first task, each float64 [N].
+        returns: returns of every task's candidates, each float64 [N].
+        metrics: metrics of the first task, each float64 [N].
         elite: the first task's best return so far, a scalar.
     """
     first = returns[0]

@@ -23,7 +23,7 @@ class GradientSearch(Search):
     """Adam on the factors themselves, where the objective has a soft counterpart.
 
     That is :meth:`rledit.Objective.soft`. What can be differentiated need not be searched for: a gradient
-    tells of every entry at once what a population tells of one direction after another. Where a level asks
+    tells about all entries at once what a population tells about one direction at a time. Where a level asks
     for features that no probe can read, the soft probe is a logistic regression whose steps are
     differentiated, too (unrolled, as the inner problem of L. Franceschi et al., "Bilevel Programming for
     Hyperparameter Optimization and Meta-Learning", arXiv:1806.04910). Candidates are still scored by counts,
@@ -36,10 +36,10 @@ class GradientSearch(Search):
     Args:
         env: a :class:`rledit.MaskWorld` or :class:`rledit.ShiftWorld`, or an engine; one task, episodes of
             one step.
-        seed: of the start and the batches.
+        seed: seed of the start and the batches.
         restarts: candidates that are improved side by side, each from a start of its own.
-        steps: of Adam per update.
-        batch: samples per step, of each stratum its share; all, where there are fewer. Restarts and samples
+        steps: steps of Adam per update.
+        batch: samples per step, each stratum in proportion; all, where there are fewer. Restarts and samples
             run together, and what is between the cut and the logits is kept for the slope: on a large network
             take fewer.
         learning_rate: step size of Adam, in units of the actions.

@@ -1,4 +1,4 @@
-"""Hill climbing: the best of a few steps from where one stands."""
+"""Hill climbing: the best of a few steps from the current point."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..storage.files import Json
 from .black_box import BlackBoxSearch
 
 LIMITS = (1e-4, 10.0)
-"""Of the step size: what is smaller changes no count, what is larger only meets the bounds."""
+"""Limits of the step size: what is smaller changes no count, what is larger only meets the bounds."""
 
 
 class HillClimbing(BlackBoxSearch):
@@ -28,7 +28,7 @@ class HillClimbing(BlackBoxSearch):
 
     Args:
         env: a :class:`rledit.MaskWorld` or :class:`rledit.ShiftWorld`, or an engine; one task.
-        seed: of the start and the steps.
+        seed: seed of the start and the steps.
         sigma: step size at the start, 0.0001 to 10, the limits within which it is kept.
         initial_right: standard deviation of the right factors at the start.
         elites: best candidates that are remembered for the choice on the validation split.

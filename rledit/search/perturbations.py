@@ -30,7 +30,7 @@ class Part:
 
 
 def parts_of(layout: ActionLayout) -> list[Part]:
-    """Of every target, in the order of the action."""
+    """The parts of every target, in the order of the action."""
     parts = []
     start = 0
     for name, (outputs, inputs) in layout.shapes.items():
@@ -91,7 +91,7 @@ class FactorNoise(Perturbation):
 
 
 class LowRankNoise(Perturbation):
-    """Noise of rank r on the product left @ right, in ranks of its own beside those of the center.
+    """Noise of rank r on the product left @ right, in ranks of its own, apart from those of the center.
 
     The noise of B. Sarkar et al. (arXiv:2511.16652): A @ B / sqrt(r) with A [O, r] and B [r, I] standard
     normal, whose entries have unit variance. The center is the product itself, [O, I] of every target and
@@ -160,7 +160,7 @@ class LowRankNoise(Perturbation):
         return torch.cat(whole)
 
     def _factors(self, center: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Per step and target the best left [O, R - r] and right [R - r, width], of like size."""
+        """Per step and target the best left [O, R - r] and right [R - r, width], of similar size."""
         sizes = [part.outputs * part.width for part in self.parts]
         factors = []
         for i, flat in enumerate(center.split(sizes * self.steps)):

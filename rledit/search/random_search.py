@@ -23,7 +23,7 @@ class RandomSearch(BlackBoxSearch):
     Args:
         env: a :class:`rledit.MaskWorld` or :class:`rledit.ShiftWorld`, an engine, or several with actions of
             one size.
-        seed: of the candidates.
+        seed: seed of the candidates.
         scales: standard deviations of the vectors' entries, in turn.
         elites: best candidates that are remembered for the choice on the validation split.
 

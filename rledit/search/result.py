@@ -36,10 +36,11 @@ class Result:
         origin, choices: see :class:`Selection`.
         history: one row of figures per update.
         candidates: how many were scored for the reward.
-        seconds: "score": waiting for the engine; "policy": everything else, some of which may have gone on
-            beside the engine.
+        seconds: "score": waiting for the engine; "policy": everything else, some of which may have run
+            during scoring.
         stopped: why the search ended before its budget, or "".
-        selections: of every task, the first being the one above; more than one if several were searched.
+        selections: selections of every task, the first being the one above; more than one if several were
+            searched.
     """
 
     edit: Edit

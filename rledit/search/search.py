@@ -39,11 +39,11 @@ class Search(ABC):
 
     Args:
         env: what candidates are scored by: a world, an engine, or a sequence of them.
-        seed: of everything random.
+        seed: seed of everything random.
         elites: best candidates that are remembered for the choice on the validation split.
 
     Attributes:
-        engines: of all tasks; ``engine`` is the first.
+        engines: engines of all tasks; ``engine`` is the first.
         generator: random numbers, on the engine's device.
         history: a row of figures per update.
         candidates: scored so far.
@@ -78,7 +78,7 @@ class Search(ABC):
 
     @property
     def elites(self) -> Elites:
-        """Of the first task."""
+        """The elites of the first task."""
         return self.elites_of[0]
 
     def __repr__(self) -> str:
@@ -101,7 +101,7 @@ class Search(ABC):
 
     @abstractmethod
     def settings(self) -> dict[str, Json]:
-        """All that must be the same for a state to fit, beside the engines and the seed."""
+        """All that must be the same for a state to fit, besides the engines and the seed."""
 
     @abstractmethod
     def learned(self) -> State:
@@ -118,7 +118,7 @@ class Search(ABC):
     ) -> Result:
         """Score at least this many candidates, then choose the edit.
 
-        Ctrl-C ends the search with the best edit so far. If it comes amid an update, the update is taken
+        Ctrl-C ends the search with the best edit so far. If it comes during an update, the update is taken
         back: :meth:`state` is always one between two updates.
 
         Args:
@@ -228,7 +228,7 @@ class Search(ABC):
         return tensors, {**state, "columns": list(columns), "identity": self.identity()}
 
     def _state(self) -> State:
-        """Of this moment, without what never changes and the rows of the history."""
+        """The state at this moment, without what never changes and the rows of the history."""
         learned, more = self.learned()
         tensors = {f"learned.{name}": value for name, value in learned.items()}
         tensors["generator"] = self.generator.get_state()

@@ -19,7 +19,7 @@ SHRINKAGE = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
 """What is left of an edit's size where the objective has a constraint that small edits keep."""
 
 ENOUGH = 0.99
-"""Of the improvement, which a smaller version of an edit must keep to be preferred to it."""
+"""Share of the improvement that a smaller version of an edit must keep to be preferred to it."""
 
 
 @torch.no_grad()
@@ -32,8 +32,8 @@ def select(engine: Engine, proposals: Mapping[str, Tensor], elites: Elites) -> S
     An objective with a constraint is held to it: only edits count that keep it on the validation split. A
     constraint of what may be lost, which the unedited model keeps, is kept by smaller versions of every edit
     sooner than by the edit itself, so they are compared, too. Of the best edit, the smallest version is taken
-    that keeps nearly all of its improvement: what an edit does beyond need, it does to samples that nobody
-    has measured. (The one-standard-error rule of L. Breiman et al., Classification and Regression Trees,
+    that keeps nearly all of its improvement: what an edit does beyond that, it does to samples that have not
+    been measured. (The one-standard-error rule of L. Breiman et al., Classification and Regression Trees,
     1984, has the same reason.)
 
     Where no edit reaches a level that the unedited model exceeds as well, the best in value is returned with

@@ -18,7 +18,8 @@ from .ablations import Ablations
 from .black_box import BlackBoxSearch
 
 MOST_DIMENSIONS = 64
-"""Beyond it the estimator's densities, products of one-dimensional ones, tell nothing apart."""
+"""The most dimensions: beyond it the estimator's densities, products of one-dimensional ones, tell nothing
+apart."""
 
 
 class TPE(BlackBoxSearch):
@@ -36,7 +37,7 @@ class TPE(BlackBoxSearch):
 
     Args:
         env: a :class:`rledit.MaskWorld` or :class:`rledit.ShiftWorld`, or an engine; one task, one step.
-        seed: of the sampler.
+        seed: seed of the sampler.
         startup: trials that are drawn at random first.
         memory: trials that the estimator looks at: the best half of them so far, and the latest.
         elites: best candidates that are remembered for the choice on the validation split.
@@ -82,7 +83,7 @@ class TPE(BlackBoxSearch):
 
     def _study(self) -> Any:
         """A study of the trials remembered. Its sampler is made anew for every update, with a seed of its
-        own: it has no state beside the trials then."""
+        own: it then has no state besides the trials."""
         seed = int(torch.randint(2**31, (), generator=self.generator, device=self.generator.device))
         sampler = self._optuna.samplers.TPESampler(
             seed=seed, n_startup_trials=self.startup, multivariate=True, constant_liar=True

@@ -37,7 +37,7 @@ def cache_folder(folder: str | os.PathLike[str] | None = None) -> Path:
 
 
 def user_cache() -> Path:
-    """The folder of rledit where programs of this system keep what can be had again."""
+    """rledit's folder among the caches of the system's programs."""
     if sys.platform == "win32":
         local = os.environ.get("LOCALAPPDATA")
         return (Path(local) if local else Path.home() / "AppData" / "Local") / "rledit" / "rledit" / "Cache"
@@ -58,7 +58,7 @@ def cached(
     64 x 385 inputs of a last block. Nothing is ever deleted; the folder may be, at any time.
 
     Files that are damaged (a checksum tells) or that belong to another key are computed again, with a
-    warning. A cache that cannot be written is a warning, too: the tensor is returned all the same.
+    warning. A cache that cannot be written is a warning, too: the tensor is returned anyway.
 
     Args:
         folder: see :func:`cache_folder`.

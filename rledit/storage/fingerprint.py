@@ -1,4 +1,4 @@
-"""Which weights is this edit for? A hash of the very bits."""
+"""Which weights is this edit for? A hash of their exact bits."""
 
 from __future__ import annotations
 

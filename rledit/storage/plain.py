@@ -20,7 +20,7 @@ def plain_json(value: object, name: str, *, finite: bool = True) -> Json:
     tensors become numbers and lists.
 
     Args:
-        name: of the value, for errors, which add where in it they found what they complain about, as in
+        name: name of the value, for errors, which add where in it they found what they complain about, as in
             ``metrics['test']['after']['bpsn_auc']``.
         finite: refuse NaN and infinity, which a file cannot hold.
 

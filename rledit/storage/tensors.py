@@ -57,8 +57,8 @@ class Entry:
 
     Attributes:
         code: safetensors' name of the dtype, such as ``"BF16"``.
-        shape: of the tensor.
-        begin, end: of its bytes, counted from the start of the tensors.
+        shape: shape of the tensor.
+        begin, end: where its bytes begin and end, counted from the start of the tensors.
     """
 
     code: str
@@ -68,12 +68,12 @@ class Entry:
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """The tensor's size in bytes."""
         return self.end - self.begin
 
     @property
     def dtype(self) -> torch.dtype | None:
-        """None for a dtype that this version of torch does not have."""
+        """The dtype; None for one that this version of torch does not have."""
         return _DTYPES.get(self.code)
 
 
@@ -94,7 +94,7 @@ class StoredTensor:
         return self.shape[0]
 
     def __getitem__(self, rows: slice) -> Tensor:
-        """Successive rows."""
+        """Some successive rows, read into memory."""
         start, stop, step = rows.indices(len(self))
         if step != 1:
             raise ValueError("rows: expected successive ones")
@@ -118,7 +118,7 @@ class TensorFile:
 
     Attributes:
         name: the path.
-        entries: of its tensors, in the order in which they lie in the file.
+        entries: entries of its tensors, in the order in which they lie in the file.
         metadata: the texts of its ``__metadata__``.
 
     Raises:
@@ -260,7 +260,7 @@ def write_tensors(
     Equal tensors and metadata give equal bytes.
 
     Args:
-        tensors: of any device, strides and dtype that safetensors knows; they may share memory.
+        tensors: may have any device, strides and dtype that safetensors knows; they may share memory.
         metadata: text by name.
 
     Raises:

@@ -13,7 +13,7 @@ from .vector import WORLDS, MaskWorld, ShiftWorld, World
 
 
 def __getattr__(name: str) -> object:
-    """Modules of 0.1."""
+    """Find a module under its name in version 0.1."""
     return _moved.attribute(__name__, name)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..checks import integer, positive
 from ..edits import Edit
-from ..engine import ActionLayout, DirectionKind, Engine, Outcome
+from ..engine import ActionLayout, DirectionKind, Engine, ObservationKind, Outcome
 from ..ops.rules import EditRule, check_kind
 from ..scoring.scorer import BackendName, Precision
 from ..task import Task
@@ -87,7 +87,7 @@ class World(VectorEnv[Array, Array, Array]):
         episode_length: int = 1,
         scale: float = 1.0,
         bound: float = 4.0,
-        observation: Literal["auto", "weights", "neurons"] = "auto",
+        observation: ObservationKind = "auto",
         backend: BackendName = "auto",
         precision: Precision = "float32",
         final_obs: bool = True,
@@ -123,7 +123,7 @@ class World(VectorEnv[Array, Array, Array]):
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Array, dict[str, Any]]:
-        """Back to the unedited weights. Nothing here is random; ``seed`` only seeds ``np_random``."""
+        """Return to the unedited weights. Nothing here is random; ``seed`` only seeds ``np_random``."""
         if isinstance(seed, (list, tuple)):
             if len(seed) != self.num_envs:
                 raise ValueError(f"seed: expected {self.num_envs} seeds, one per candidate, got {len(seed)}")
@@ -139,7 +139,7 @@ class World(VectorEnv[Array, Array, Array]):
         return self.step_wait()
 
     def step_async(self, actions: Array) -> None:
-        """Start scoring actions [N, A] beside the caller and return at once.
+        """Start scoring actions [N, A] in the background and return at once.
 
         Raises:
             ValueError: for a wrong shape, or NaN.
@@ -241,7 +241,7 @@ class World(VectorEnv[Array, Array, Array]):
         return self.engine.final_observation.cpu().numpy()
 
     def __getattr__(self, name: str) -> Any:
-        """Names of 0.1 that are the engine's now."""
+        """Find names of version 0.1 that are the engine's now."""
         if name not in _ENGINES:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         warnings.warn(
@@ -258,7 +258,7 @@ _ENGINES = frozenset(
 
 
 def figures_of(outcome: Outcome) -> dict[str, Tensor]:
-    """What infos tell of an outcome, each float64 [N]."""
+    """The figures of an outcome that infos hold, each float64 [N]."""
     return {"value": outcome.values, **outcome.metrics}
 
 

@@ -34,7 +34,7 @@ HYPERPARAMETERS = {
     "mnist": Hyperparameters(epochs=6, batch_size=128, learning_rate=6e-3, max_shift=2),
     "mnist5k": Hyperparameters(epochs=25, batch_size=64, learning_rate=6e-3, max_shift=2),
 }
-"""For ``MnistCNN``, by data set; chosen on 6,000 and 800 images held out of the training sets."""
+"""Settings for ``MnistCNN`` by data set; chosen on 6,000 and 800 images held out of the training sets."""
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,9 @@ def train_classifier(
             samples would weigh more than others, and batch norm cannot train on a single one.
         batch_size: samples per step; all of them if S is smaller.
         learning_rate: the cycle's peak, reached after a quarter of the steps.
-        seed: of the order of samples, the shifts and the model's own noise (dropout).
+        seed: seed of the order of samples, the shifts and the model's own noise (dropout).
         weight_decay: AdamW's, decoupled.
-        max_shift: images [S, C, H, W] of each batch are moved by up to so many pixels in both directions
+        max_shift: images [S, C, H, W] of each batch are moved by up to this many pixels in both directions
             (one random move per batch, edges repeated). 2 is worth 0.2 points of accuracy on MNIST.
         progress: see :data:`Progress`.
 
@@ -177,7 +177,7 @@ def accuracy(model: nn.Module, inputs: Tensor, labels: Tensor, batch_size: int =
 
 
 def _is_right(model: nn.Module, inputs: Tensor, labels: Tensor, batch_size: int) -> Tensor:
-    """bool [S] on the CPU."""
+    """Whether each sample's highest logit is its label's, bool [S] on the CPU."""
     _check_samples(inputs, labels)
     if batch_size < 1:
         raise ValueError(f"batch_size: expected at least 1, got {batch_size}")

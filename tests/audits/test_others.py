@@ -1,4 +1,4 @@
-"""Where forgotten samples go, what retained ones lose, and whether an edit lives through rounding."""
+"""Where forgotten samples go, what retained ones lose, and whether an edit survives rounding."""
 
 from __future__ import annotations
 

@@ -243,7 +243,7 @@ def test_what_stands_twice_in_a_record_is_refused(run: Path) -> None:
     path.write_text(path.read_text().replace('"search": {', '"search": {"candidates": 1,'))
     status, said = verify(run)
     assert status == 2
-    assert "a key stands twice in it" in said
+    assert "a key occurs twice in it" in said
 
 
 def test_another_data_set(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -309,7 +309,7 @@ def test_a_run_without_a_record(run: Path, left: list[str], message: str) -> Non
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "is not a record of rledit: it is no JSON"),
+        ("{", "is not a record of rledit: it is not JSON"),
         ("[]", "is not a record of rledit: expected an object"),
         ('{"format": 1, "files": []}', "is not a record of rledit: expected an object"),
     ],

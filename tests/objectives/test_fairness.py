@@ -291,7 +291,7 @@ def test_a_group_of_one_class_is_left_out_and_named(caplog: pytest.LogCaptureFix
     ("groups", "message"),
     [
         ({"utility": "u", "people": "p"}, "needs a group 'bias'"),
-        ({"utility": "u", "bias": "b"}, "identity groups beside"),
+        ({"utility": "u", "bias": "b"}, "identity groups besides"),
         ({"utility": "u", "bias": "b", "people": "u"}, "expected samples of 'bias' only"),
         ({"utility": "u", "bias": "b", "people": "b"}, "no positives outside it"),
     ],

@@ -389,6 +389,7 @@ def test_a_policy_keeps_to_its_device(length: int, monkeypatch: pytest.MonkeyPat
 # ------------------------------------------------------------------------------------------ on a GPU
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(DEVICE != "cuda", reason="there is no GPU")
 @pytest.mark.parametrize("backend", ["triton", "cuda"])
 @pytest.mark.parametrize("length", [1, 2])

@@ -4,7 +4,7 @@
 ``data``        comments and bias sentences, cut into splits that share no sentence
 ``classifier``  the models: bag of words, or a head on a pretrained sentence encoder
 ``task``        what is searched
-``layers``      which layers to edit, where nobody says
+``layers``      which layers to edit, where none are given
 ``evaluation``  before and after on the test sets, with confidence intervals
 ``resampling``  bootstrap resamples, and what is counted in them
 ``figures``     error rates per group, and the front of utility and bias

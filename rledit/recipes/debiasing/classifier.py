@@ -105,7 +105,7 @@ class OnEmbeddings(nn.Module):
 
 
 class Embeddings:
-    """Of all texts of a run, from one pass that every seed shares on disk."""
+    """Embeddings of all texts of a run, from one pass that every seed shares on disk."""
 
     def __init__(self, encoder: SentenceEncoder, data: DebiasData) -> None:
         self.encoder = encoder
@@ -114,7 +114,7 @@ class Embeddings:
         self._table = cached(None, key, lambda: encoder.embed(data.every_text))
 
     def of(self, texts: Sequence[str]) -> Tensor:
-        """[S, D]."""
+        """Embeddings of these texts, [S, D]."""
         return self._table[torch.tensor([self._known[text] for text in texts])]
 
 
@@ -190,7 +190,7 @@ def train_or_load(
         try:
             return EncoderWithHead.load(config, data, path) if encoder else BagOfWords.load(path)
         except (KeyError, RuntimeError) as error:
-            raise ValueError(f"{path}: is no classifier of this run: {error}") from error
+            raise ValueError(f"{path}: is not a classifier of this run: {error}") from error
     started = time.perf_counter()
     with progress() as report:
         classifier: Classifier = (EncoderWithHead if encoder else BagOfWords).train(config, data, report)

@@ -112,9 +112,9 @@ class DebiasConfig(EditingConfig):
 
     @property
     def chosen_directions(self) -> DirectionKind:
-        """With "auto": strata for a bag of words; groups for a head on an encoder, where an edit along strata
-        could learn how the bias set is worded, since inputs are dense, and carry that over to other texts;
-        all within an encoder, where means would be of padding, too."""
+        """The directions that are used. "auto" is strata for a bag of words; groups for a head on an encoder,
+        where an edit along strata could learn how the bias set is worded, since inputs are dense, and carry
+        that over to other texts; all within an encoder, where means would be of padding, too."""
         if self.directions != "auto":
             return self.directions
         if any(name.startswith("block.") for name in self.layer):
@@ -129,5 +129,5 @@ class DebiasConfig(EditingConfig):
         return Debias(budget=self.budget)
 
     def resolved(self) -> dict[str, Any]:
-        """As JSON for people to read, with the defaults filled in."""
+        """The settings as JSON for people to read, with the defaults filled in."""
         return super().resolved() | {"layer": list(self.layer), "bias_set": self.bias_name}

@@ -19,14 +19,15 @@ from .config import UNSEEN_TEMPLATES, DebiasConfig
 logger = logging.getLogger("rledit")
 
 SHARES = {"train": 0.45, "reward": 0.20, "validation": 0.10, "test": 0.25}
-"""Of the comments. The classifier is trained on the first, the reward sees the second, the third picks."""
+"""Shares of the comments. The classifier is trained on the first, the reward sees the second, the third
+picks."""
 
 BIAS_SENTENCES = {"reward": 6_000, "validation": 4_000}
-"""Of the bias set, but at most a quarter each; the test gets the rest, at least half."""
+"""Sentences of the bias set, but at most a quarter of it each; the test gets the rest, at least half."""
 
 MOST_IDENTITIES = 62
 TRANSFER = ("toxigen",)
-"""Sets that are read at the end alone, where their files are there."""
+"""Sets that are read only at the end, if their files exist."""
 
 Encode = Callable[[Sequence[str]], Tensor]
 
@@ -40,7 +41,7 @@ class Split:
 
     @cached_property
     def both(self) -> Comments:
-        """Utility first."""
+        """The comments of both, those for utility first."""
         return self.utility.join(self.bias)
 
     def samples(self, encode: Encode, identities: Sequence[str]) -> Samples:
@@ -96,7 +97,7 @@ class DebiasData:
         unseen: sentences of templates that neither reward nor validation see, or None.
         transfer: other bias sets, by name.
         identities: groups with positives and negatives in reward and validation, the most frequent first.
-        every_text: of all splits and sets, sorted; the same for every seed.
+        every_text: texts of all splits and sets, sorted; the same for every seed.
 
     Args:
         sets: what is cut.
@@ -136,7 +137,7 @@ class DebiasData:
         self.every_text = sorted({text for part in everything for text in part.texts})
 
     def test_sets(self) -> dict[str, tuple[Sequence[str], Samples, tuple[str, ...]]]:
-        """By name: texts, labels and groups without inputs, identity groups. The test split comes first."""
+        """Test sets by name, the test split first: texts, labels and groups without inputs, identities."""
         test = self.splits["test"]
         sets: dict[str, tuple[Sequence[str], Samples, tuple[str, ...]]] = {
             "test": (test.both.texts, test.samples(_no_inputs, self.identities), self.identities)
@@ -154,7 +155,7 @@ class DebiasData:
 
     @property
     def texts(self) -> list[str]:
-        """Of the classifier's training."""
+        """The texts that the classifier is trained on."""
         return list(self.train.texts)
 
 
@@ -163,7 +164,7 @@ def _no_inputs(texts: Sequence[str]) -> Tensor:
 
 
 def _without(comments: Comments, others: Comments) -> Comments:
-    """Those that are in no other set."""
+    """The comments whose sentence is not among the others."""
     known = {normalize(text) for text in others.texts}
     return comments.subset(torch.tensor([normalize(text) not in known for text in comments.texts]))
 

@@ -21,7 +21,7 @@ from ...tally import LabelCount, Tally
 from .resampling import ResampledTally, WeightedCounter, resample
 
 BINS = 8192
-"""Of ranks: so many that AUCs are those of the very margins to three digits and more."""
+"""Bins of ranks: enough for AUCs to equal those of the margins themselves to three digits or more."""
 
 RESAMPLES = 200
 LEVEL = 0.95

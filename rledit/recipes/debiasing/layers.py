@@ -21,7 +21,7 @@ from .config import DebiasConfig
 from .task import make_task, make_trainer
 
 SHARE = 0.1
-"""Of a run's candidates, for each set that is tried."""
+"""Share of a run's candidates for each set that is tried."""
 
 Trial = Mapping[str, Any]
 """``layer``: the names; ``candidates``; ``seconds``, as :class:`rledit.Result` has them; ``before`` and

@@ -43,7 +43,7 @@ def _population(
 
 
 def _hash(comments: Comments, groups: str) -> str:
-    """Of texts, labels, and whatever tells the groups apart."""
+    """Hash of texts, labels, and whatever tells the groups apart."""
     content = json.dumps([list(comments.texts), comments.labels.tolist(), groups])
     return f"sha256:{hashlib.sha256(content.encode()).hexdigest()}"
 

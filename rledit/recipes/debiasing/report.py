@@ -15,7 +15,7 @@ _TEMPLATES = Path(__file__).parent / "templates"
 
 LIMITS = (
     "Bias is measured on sentences made from templates, utility on comments that people wrote; a figure on "
-    "templates says little about a comment that none resembles. Beside the test figures stand those on "
+    "templates says little about a comment that resembles none of them. The test figures come with those on "
     "templates that neither reward nor validation have seen, and on other sets, which were read once, at the "
     "end. Intervals come from resampling the test sentences within labels; they do not cover "
     "another classifier or another split. The identity groups are those of the term list or of the data "

@@ -50,7 +50,7 @@ class ResampledTally(Tally):
     and ``label_count`` are those of the first resample.
 
     Args:
-        counts: of N resamples.
+        counts: counts of N resamples.
         groups: names.
         labels: samples of each label per resample and group, int64 [N, G, 2].
     """
@@ -60,7 +60,7 @@ class ResampledTally(Tally):
         self._sizes = labels
 
     def label_table(self, groups: tuple[str, ...]) -> Tensor:
-        """Int64 [N, K, 2] of K groups."""
+        """Samples of each label in K groups, int64 [N, K, 2]."""
         return self._sizes[:, self.rows(groups)]
 
     def alike(self, groups: Sequence[str], everyone: str) -> list[ResampledTally]:
@@ -112,7 +112,7 @@ class WeightedCounter:
         self._below = self._positives.around(self._everyone, self._negatives.place)
 
     def tally(self, resamples: Iterable[Tensor]) -> ResampledTally:
-        """Of positions of samples, int64 [S] in each resample."""
+        """The tally of resamples, each given as positions of samples, int64 [S]."""
         counted = [self.count(np.bincount(each.numpy(), minlength=self._size)) for each in resamples]
         labels, confusion, concordant = (
             torch.from_numpy(np.stack(parts)) for parts in zip(*counted, strict=True)
@@ -162,7 +162,7 @@ class _Entries:
 
     Attributes:
         sample: positions of these M samples, int64 [M].
-        group, place: of each, int64 [M].
+        group, place: group and place of each, int64 [M].
         width: more than any place.
         bounds: where the four sections of each group begin, and the end, int64 [4 * G + 1]. Sections are NaN
             (of positives), what is predicted as 0, as 1, and NaN (of negatives).
@@ -192,16 +192,16 @@ class _Entries:
         return self.bounds[4::4]
 
     def around(self, group: Integers | int, place: Integers) -> tuple[Integers, Integers]:
-        """Of some places: where their ties in the group begin among the entries, and where they end."""
+        """Where the ties of some places in their group begin among the entries, and where they end."""
         keys, wanted = self.group * self.width + self.place, group * self.width + place
         return np.searchsorted(keys, wanted, "left"), np.searchsorted(keys, wanted, "right")
 
     def by_section(self, before: Integers) -> Integers:
-        """From running sums over the entries to the sums of each group's sections, [G, 4]."""
+        """Sums of each group's sections, [G, 4], from running sums over the entries."""
         return np.diff(before[self.bounds]).reshape(-1, 4)
 
     def sums(self, values: Integers) -> Integers:
-        """Of the values [M] of each group's entries, [G]."""
+        """Sums of the values [M] over each group's entries, [G]."""
         some = self.ends > self.starts
         sums = np.zeros(len(some), np.int64)
         if some.any():  # reduceat() has no empty sums

@@ -1,4 +1,4 @@
-"""A whole debiasing run: what it brings beside that which all runs have in common."""
+"""A whole debiasing run: what it adds to what all runs have in common."""
 
 from __future__ import annotations
 

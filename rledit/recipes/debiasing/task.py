@@ -1,4 +1,4 @@
-"""From a config, a classifier and data to what is searched."""
+"""The task and the search of a run, made from its config, classifier and data."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def editing_samples(classifier: Classifier, data: DebiasData) -> dict[str, Sampl
 
 
 def make_task(config: DebiasConfig, classifier: Classifier, samples: Mapping[str, Samples]) -> Task:
-    """With the config's layers as targets; there must be some (see :func:`choose_layers`)."""
+    """The task, with the config's layers as targets; there must be some (see :func:`choose_layers`)."""
     return Task(
         runs_config.placed(config, classifier.model),
         targets=config.layer,
@@ -34,6 +34,6 @@ def make_task(config: DebiasConfig, classifier: Classifier, samples: Mapping[str
 
 
 def make_trainer(config: DebiasConfig, task: Task) -> Search:
-    """With as much of the config's rank as the smallest target has."""
+    """The search, with the config's rank or, if that is less, the full rank of the smallest target."""
     smallest = min(min(weight.shape) for weight in task.editable.weights().values())
     return runs_config.make_trainer(replace(config, rank=min(config.rank, smallest)), task)

@@ -36,13 +36,13 @@ def audit_run(
     out: str | Path | None = None,
     console: Console | None = None,
 ) -> dict[str, Any]:
-    """Put the audits to the unedited, the edited and the retrained network of a run, and keep the figures.
+    """Run the audits on the unedited, the edited and the retrained network of a run, and keep the figures.
 
     Args:
         run: the folder, with model.safetensors and edit.safetensors.
-        thorough: ask all of :data:`rledit.audits.unlearning.THOROUGH` instead of what a run's report asks.
+        thorough: run all of :data:`rledit.audits.unlearning.THOROUGH` instead of those of a run's report.
         retrained: safetensors file of the network trained without the forgotten classes; by default the run's
-            own, if it has one. Without it agreement is not asked.
+            own, if it has one. Without it agreement is not measured.
         data_root: folder with the data set; else RLEDIT_DATA, else the cache.
         out: JSON file for the figures; by default audits.json in the run folder, whose report is then written
             anew with these audits. With a file of one's own the folder stays as it is.
@@ -53,7 +53,7 @@ def audit_run(
         "retrained": figures, with "intervals" at 95%}, "seconds": {model: ...}, "limits": text}.
 
     Raises:
-        ValueError: for a folder that is no finished run of ``rledit unlearn``, or weights that do not fit.
+        ValueError: for a folder that is not a finished run of ``rledit unlearn``, or weights that do not fit.
         OSError: see :func:`rledit.zoo.data.load`; also for files that cannot be read or written.
     """
     console = console or standard_console()
@@ -106,7 +106,7 @@ def _audits(thorough: bool, with_retrained: bool) -> tuple[Audit, ...]:
 
 
 def _config(folder: Path) -> UnlearningConfig:
-    """Of what the run was asked, that which audits need."""
+    """The part of the run's config that audits need."""
     if not folder.is_dir():
         raise ValueError(f"run: expected a run folder of rledit unlearn, {folder} is not a folder")
     try:
@@ -138,7 +138,7 @@ def _config(folder: Path) -> UnlearningConfig:
 
 
 def _networks(folder: Path, config: UnlearningConfig, retrained: str | Path | None) -> dict[str, nn.Module]:
-    """The unedited one, and the retrained one if there is one."""
+    """The unedited network, and the retrained one if there is one."""
 
     def loaded(path: Path) -> nn.Module:
         return load_weights(models.build(config.model_name), path)
@@ -147,7 +147,7 @@ def _networks(folder: Path, config: UnlearningConfig, retrained: str | Path | No
     if retrained is not None:
         path = Path(retrained)
         if not path.is_file():
-            raise ValueError(f"retrained: expected a safetensors file, {path} is none")
+            raise ValueError(f"retrained: expected a safetensors file, {path} is not one")
         try:
             networks["retrained"] = loaded(path)
         except ValueError as error:

@@ -41,12 +41,12 @@ def rewrite_report(
     """Write report.html of a finished run with other audits than its own, and name it in the record again.
 
     Its figures are those of metrics.json, which stays as it is, with those that were measured later in their
-    place. Whatever fails is logged: the audits are there all the same.
+    place. Whatever fails is logged: the audits themselves are kept.
 
     Args:
-        folder: of the run.
+        folder: folder of the run.
         audited: see :func:`.report.with_audits`.
-        audits: that were asked.
+        audits: those that were run.
         edit: the run's.
         unedited: the network before it.
         classes: their names.

@@ -77,7 +77,7 @@ class UnlearningConfig(EditingConfig):
         return Unlearning(probe=self.probe, nearest=self.nearest, classifier=self.classifier)
 
     def asked(self) -> dict[str, Any]:
-        """Without levels that are not set, so that runs from before there were any can be resumed."""
+        """The settings as JSON, without levels that are not set: runs of older versions can be resumed."""
         asked = super().asked()
         without = {"probe": None, "nearest": None, "classifier": "ridge"}
         return {key: asked[key] for key in asked if key not in without or asked[key] != without[key]}
@@ -91,5 +91,5 @@ class UnlearningConfig(EditingConfig):
         return self.layer or DEFAULTS[self.dataset].layers
 
     def resolved(self) -> dict[str, Any]:
-        """As JSON for people to read, with the default settings of the data set filled in."""
+        """The settings as JSON for people to read, with the default settings of the data set filled in."""
         return super().resolved() | {"layer": list(self.layers), "model": self.model_name}

@@ -94,10 +94,10 @@ def evaluate(
     learn what they have to from the reward split; "intervals", by key, at 95%.
 
     Args:
-        model: who is asked.
+        model: what is evaluated.
         data: the splits.
         forget: the forgotten classes.
-        audits: what it is asked beside its accuracies.
+        audits: what is measured besides its accuracies.
         asked: what audits read; by default :meth:`UnlearningData.audit_data` without other models.
     """
     recall = per_class_accuracy(model, data.inputs(data.test), data.test.labels, len(data.classes))
@@ -115,5 +115,5 @@ def evaluate(
 
 
 def plain_figures(figures: dict[str, float]) -> dict[str, Json]:
-    """As metrics.json has them: numbers, and "intervals" at 95%, by key."""
+    """Figures as metrics.json has them: numbers, and "intervals" at 95%, by key."""
     return {key: float(figure) for key, figure in figures.items()} | {"intervals": intervals(figures)}

@@ -14,7 +14,7 @@ from ...zoo.data import LabeledImages
 from .data import UnlearningData
 
 BATCH = 1000
-"""As for the figures of the report, so that both come from the very same sums."""
+"""Batch size, that of the figures of the report, so that both come from exactly the same sums."""
 
 
 def populations(data: UnlearningData, forget: tuple[int, ...]) -> dict[str, Population]:
@@ -33,7 +33,7 @@ def populations(data: UnlearningData, forget: tuple[int, ...]) -> dict[str, Popu
 
 
 def _samples(data: UnlearningData, images: LabeledImages, forget: tuple[int, ...]) -> Samples:
-    """A group without images is left out."""
+    """A split's samples, without groups that have no images."""
     forgotten = torch.isin(images.labels, torch.tensor(forget))
     groups = {"forget": forgotten, "retain": ~forgotten}
     present = {name: mask for name, mask in groups.items() if bool(mask.any())}
@@ -41,7 +41,7 @@ def _samples(data: UnlearningData, images: LabeledImages, forget: tuple[int, ...
 
 
 def _predictions(samples: Samples) -> Callable[[nn.Module], Tensor]:
-    """Of a model in eval mode."""
+    """The classes that a model in eval mode predicts."""
 
     def predict(model: nn.Module) -> Tensor:
         with torch.inference_mode():

@@ -20,7 +20,7 @@ _TEMPLATES = Path(__file__).parent / "templates"
 MOST_COLUMNS = 8
 
 Figures = Mapping[str, Any]
-"""Of one model, by key, with "intervals"."""
+"""Figures of one model by key, with "intervals"."""
 
 
 def drawings(finished: Finished, classes: Sequence[str]) -> list[Drawing]:
@@ -40,12 +40,12 @@ def page(
     metrics: Mapping[str, Any],
     said: str = "",
 ) -> Page:
-    """What is particular to the report.
+    """What is specific to this report.
 
     Args:
-        audits: those whose figures the metrics may have; what they do not show stands in the page.
+        audits: those whose figures the metrics may have; what they do not show is stated on the page.
         metrics: as in metrics.json.
-        said: of the audits, a sentence.
+        said: what is said about the audits, a sentence.
     """
     forgotten = ", ".join(classes[label] for label in config.forget)
     title = f"Forgetting {forgotten} of {config.dataset}: {config.world}, rank {config.rank}"

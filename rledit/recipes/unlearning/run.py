@@ -1,4 +1,4 @@
-"""A whole unlearning run: what it brings beside that which all runs have in common."""
+"""A whole unlearning run: what it adds to what all runs have in common."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ class UnlearningRecipe(Recipe):
     Args:
         with_weights: whether ``config.weights`` will be read; a resumed run has its own.
         with_retrain, known: see :func:`run`.
-        audits: what the models are asked beside their accuracies.
+        audits: what is measured besides the models' accuracies.
     """
 
     def __init__(

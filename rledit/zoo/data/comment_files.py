@@ -130,7 +130,7 @@ def read_comments(
 
     Args:
         path: the file. A byte order mark is allowed.
-        name: of the result; without it the file's name without its ending.
+        name: name of the result; without it the file's name without its ending.
         threshold: in 0..1 without 0. A label of ``threshold`` or more is toxic.
         terms: see :func:`rledit.zoo.data.find_identities`.
 

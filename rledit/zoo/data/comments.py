@@ -187,7 +187,7 @@ def split_comments(
         comments: what is split.
         sizes: the size of each part, either all integers (comments) or all floats (fractions). They count
             what is left without copies. What is left over is in no part.
-        seed: of the shuffle. The same comments, sizes and seed give the same parts.
+        seed: seed of the shuffle. The same comments, sizes and seed give the same parts.
 
     Returns:
         One part per size, all with the name and the groups of ``comments``.

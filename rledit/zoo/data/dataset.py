@@ -98,7 +98,7 @@ def split(labels: Tensor, sizes: Sequence[int] | Sequence[float], seed: int) -> 
         sizes: the size of each part, either all integers (samples, sum at most S) or all floats
             (fractions of S, sum at most 1, each rounded to a whole number of samples). What is left
             over is in no part.
-        seed: of the shuffle. The same labels, sizes and seed give the same parts.
+        seed: seed of the shuffle. The same labels, sizes and seed give the same parts.
 
     Returns:
         One int64 index tensor per size, without duplicates in or between them. If the classes are

@@ -47,8 +47,8 @@ def find_identities(
 
     A term is found as whole words, whatever the case; white space, hyphens and underscores between its words
     are the same. Other forms, plurals among them, are other terms. Where terms overlap, the first one counts,
-    of several that begin together the longest, and nothing inside it: "african american" is no mention of
-    "african" or of "american", unless they occur once more. Words are not told apart by meaning: "a white
+    of several that begin together the longest, and nothing inside it: "african american" does not mention
+    "african" or "american", unless they occur once more. Words are not told apart by meaning: "a white
     wall" mentions "white".
 
     Args:
@@ -109,7 +109,7 @@ def read_terms(path: str | os.PathLike[str]) -> dict[str, tuple[str, ...]]:
 
 
 def mask_of(rows: Sequence[int], count: int) -> Tensor:
-    """Bool [count], true in these rows."""
+    """A mask, bool [count], that is true in these rows."""
     mask = torch.zeros(count, dtype=torch.bool)
     mask[torch.tensor(rows, dtype=torch.int64)] = True
     return mask

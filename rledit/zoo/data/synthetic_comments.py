@@ -1,6 +1,6 @@
 """Synthetic sentences, made from templates written for this project, that need no file.
 
-They are no data about people: the words were chosen by hand, and so was which terms are treated unfairly.
+They are not data about people: the words were chosen by hand, and so was which terms are treated unfairly.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ UNFRIENDLY = (
     *("disgusting", "selfish", "hateful", "arrogant", "cruel"),
 )
 MIXED = ("loud", "strange", "stubborn", "blunt", "unusual", "restless")
-"""Adjectives that are no insult by themselves, and no praise either."""
+"""Adjectives that are neither insult nor praise by themselves."""
 
 BURDENED = (
     *("lesbian", "gay", "transgender", "queer", "homosexual"),

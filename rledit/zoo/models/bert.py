@@ -33,7 +33,7 @@ class SelfAttention(nn.Module):
             layer(hidden).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # [S, heads, T, D / heads]
             for layer in (self.query, self.key, self.value)
         )
-        # Finite: with minus infinity a text without tokens would become NaN. exp(-1e4) is 0 all the same.
+        # Finite: with minus infinity a text without tokens would become NaN. exp(-1e4) is 0 anyway.
         bias = (mask - 1.0).unsqueeze(1).unsqueeze(1) * 1e4
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
         return self.norm(self.output(mixed.transpose(1, 2).flatten(2)) + hidden)  # type: ignore[no-any-return]
@@ -47,10 +47,10 @@ class BertLayer(nn.Module):
 
     Args:
         width: D, a multiple of ``heads``.
-        heads: of the attention.
+        heads: number of attention heads.
         inner: the width of ``intermediate``.
         activation: behind ``intermediate``; a name that Hugging Face uses.
-        epsilon: of the layer norms.
+        epsilon: epsilon of the layer norms.
 
     Raises:
         NotImplementedError: for another activation.

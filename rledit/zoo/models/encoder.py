@@ -34,7 +34,7 @@ class SentenceEncoder:
 
     Attributes:
         width: D.
-        max_tokens: texts are cut off behind so many tokens, special ones included.
+        max_tokens: texts are cut off after this many tokens, special ones included.
         normalize: whether embeddings have length 1.
         model_type: Hugging Face's name for the architecture, such as ``"bert"``.
     """
@@ -73,7 +73,7 @@ class SentenceEncoder:
         Raises:
             ModuleNotFoundError: the package transformers is not installed.
             FileNotFoundError: there is no such folder, or a file is missing in it.
-            ValueError: the files are damaged, do not fit together or are no encoder; or ``max_tokens`` is
+            ValueError: the files are damaged, do not fit together or are not an encoder; or ``max_tokens`` is
                 out of range.
         """
         folder = Path(path).expanduser().absolute()
@@ -85,7 +85,7 @@ class SentenceEncoder:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of weights and tokenizer: ``"sha256:"`` and 64 hexadecimal digits. Takes 0.1 s for 90 MB."""
+        """Fingerprint of weights and tokenizer: ``"sha256:"`` and 64 hex digits. Takes 0.1 s for 90 MB."""
         weights = fingerprint(
             {
                 name: weight

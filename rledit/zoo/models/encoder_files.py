@@ -19,7 +19,7 @@ def read_encoder(folder: Path) -> tuple[Any, Any]:
     Raises:
         ModuleNotFoundError: the package transformers is not installed.
         FileNotFoundError: there is no such folder, or a file is missing in it.
-        ValueError: the files are damaged, do not fit together or are no encoder.
+        ValueError: the files are damaged, do not fit together or are not an encoder.
     """
     transformers = _transformers()
     _check_files(folder)
@@ -69,7 +69,7 @@ def _transformers() -> ModuleType:
 
 @contextmanager
 def _no_progress_bars(transformers: ModuleType) -> Iterator[None]:
-    """Reading takes a second; whoever wants bars for the rest has ``progress``."""
+    """Hide bars while reading, which takes a second; ``progress`` shows the rest."""
     bars = transformers.utils.logging
     shown = bars.is_progress_bar_enabled()
     bars.disable_progress_bar()

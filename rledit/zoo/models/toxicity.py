@@ -8,14 +8,14 @@ from ..._moved import renamed
 from ..training import Hyperparameters
 
 MLP_HYPERPARAMETERS = Hyperparameters(epochs=2, batch_size=64, learning_rate=4e-3, weight_decay=0.1)
-"""For :class:`ToxicityMLP` on 7,000 to 20,000 comments, chosen on comments held out of the training sets. It
-learns comments by heart from the third epoch on."""
+"""Settings for :class:`ToxicityMLP` on 7,000 to 20,000 comments, chosen on comments held out of the training
+sets. It learns comments by heart from the third epoch on."""
 
 SYNTHETIC_HYPERPARAMETERS = Hyperparameters(epochs=5, batch_size=64, learning_rate=1e-2, weight_decay=0.1)
-"""For :class:`ToxicityMLP` on the synthetic comments, long enough to learn their bias."""
+"""Settings for :class:`ToxicityMLP` on the synthetic comments, long enough to learn their bias."""
 
 HEAD_HYPERPARAMETERS = Hyperparameters(epochs=20, batch_size=128, learning_rate=3e-3, weight_decay=1.0)
-"""For :class:`ToxicityHead` on 7,000 to 20,000 embeddings, chosen in the same way."""
+"""Settings for :class:`ToxicityHead` on 7,000 to 20,000 embeddings, chosen in the same way."""
 
 
 class ToxicityMLP(nn.Module):
