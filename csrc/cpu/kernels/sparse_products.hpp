@@ -79,6 +79,8 @@ void multiply_sparse_columns(const SparseProduct& product) {
     for (int v = 0; v < Vecs; ++v) store(sums + s * kWidth + v * kLanes, sum[v]);
   }
   if (product.infinite_count > 0) add_zeros_of_infinite(product, sums);
+  if (product.nonlinearity == Nonlinearity::relu)
+    for (int i = 0; i < kTile * kWidth; i += kLanes) store(sums + i, relu(load(sums + i)));
   int c = 0;
   for (; c + 4 <= product.rows; c += 4)
     for (int s = 0; s < kTile; s += 4)
@@ -93,9 +95,6 @@ void multiply_sparse(const SparseProduct& product) {
     multiply_sparse_columns<kSparseColumns / kLanes>(product);
   else
     multiply_sparse_columns<kMostSparseColumns / kLanes>(product);
-  if (product.nonlinearity == Nonlinearity::relu)
-    for (int64_t i = 0; i < int64_t{product.rows} * kTile; i += kLanes)
-      store(product.out + i, relu(load(product.out + i)));
   activate(product.out, product.rows, product.nonlinearity);
 }
 
