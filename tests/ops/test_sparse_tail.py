@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -115,7 +116,7 @@ def bags(
     activations = np.zeros((samples, sizes[0]), np.float32)
     for row in activations:
         row[random.integers(0, sizes[0], random.integers(0, 12))] = random.integers(-2, 4)
-    shapes = [(o, i) for i, o in zip(sizes, sizes[1:], strict=False)]
+    shapes = [(o, i) for i, o in itertools.pairwise(sizes)]
     return {
         "activations": activations,
         "weights": [whole(4, *(candidates,) * (k in own), *shapes[k]) for k in layers],
@@ -223,9 +224,7 @@ def test_what_is_not_finite_spoils_what_it_would_in_a_dense_product(
     arguments = bags(own=(0,) if where == "weights" else ()) | {"world": world}
     array = arguments[where] if where == "activations" else arguments[where][0]
     array[(2, 1, 0)[-array.ndim :]] = bad  # of one candidate, or of one sample
-    # The corrected product sees factors one by one, where infinities may meet that never meet in a weight.
-    assert_reference(arguments, ["formed", "formed_once"])
-    counts, expected = (f(arguments) for f in (lambda given: score_tail(**given), reference))
-    others = [n for n in range(arguments["candidates"]) if n != 2]
-    assert_bits(counts[0][others], expected.correct.numpy()[others])
-    assert (counts[0][2] <= expected.correct.numpy()[2]).all()
+    # Of a shift an infinite left factor meets X right^T, in which a sample's zeros do not show any more, whether or
+    # not they were skipped.
+    corrected = where == "lefts" and world == "shift"
+    assert_reference(arguments, ["formed", "formed_once"] if corrected else ALGEBRAS)
