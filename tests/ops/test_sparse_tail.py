@@ -224,7 +224,7 @@ def test_what_is_not_finite_spoils_what_it_would_in_a_dense_product(
     arguments = bags(own=(0,) if where == "weights" else ()) | {"world": world}
     array = arguments[where] if where == "activations" else arguments[where][0]
     array[(2, 1, 0)[-array.ndim :]] = bad  # of one candidate, or of one sample
-    # Of a shift an infinite left factor meets X right^T, in which a sample's zeros do not show any more, skipped
+    # Of a shift an infinite left factor meets X right^T, where zeros do not show any more, skipped
     # or not.
     corrected = where == "lefts" and world == "shift"
     assert_reference(arguments, ["formed", "formed_once"] if corrected else ALGEBRAS)
