@@ -10,6 +10,9 @@
 //                                               the product, and its share of forming W' for each chunk
 //   formed_once     the same with the tiles of a span; but then a candidate streams all activations of the
 //                                               span, where formed candidates share a chunk in cache.
+// Where activations are mostly zeros, z of a sample's inputs are not and each counts for kFromAnywhere:
+//   shared_product  kFromAnywhere*R*z + R*O + kCorrection*O
+//   formed_once     kFromAnywhere*O*z + O*I*(R + kForming) / (64 * tiles of a span)
 // For mask, sum_r ((X * right_r) W^T) * left_r takes R products where forming W' takes one: at R = 1 it saves
 // only the forming, 4 / (64 * tiles of a chunk) of the product, under 1%, and pays scaled copies of X. It is
 // therefore never chosen, and not built.
@@ -19,8 +22,10 @@
 
 namespace rledit::cpu {
 
-constexpr double kCorrection = 6.0;   // loading the unedited output and storing the edited one
-constexpr double kForming = 4.0;      // loading, editing, converting and storing one weight
+constexpr double kCorrection = 6.0;  // loading the unedited output and storing the edited one
+constexpr double kForming = 4.0;     // loading, editing, converting and storing one weight
+constexpr double kFromAnywhere =
+    4.0;  // a multiply-add with weights that lie anywhere, in those one after the other
 constexpr double kFormOnce = 0.0625;  // share of the product beyond which forming per chunk is too dear
 
 inline double cost_of_correction(int64_t outputs, int64_t inputs, int64_t rank) {
@@ -32,6 +37,17 @@ inline double cost_of_correction(int64_t outputs, int64_t inputs, int64_t rank) 
 inline double cost_of_forming(int64_t outputs, int64_t inputs, int64_t rank, int64_t tiles) {
   const double weights = static_cast<double>(outputs) * static_cast<double>(inputs);
   return weights + weights * (static_cast<double>(rank) + kForming) / static_cast<double>(64 * tiles);
+}
+
+// The algebra of a candidate whose first layer has factors and meets `nonzero` values of a sample that are not
+// zero.
+inline Algebra choose_sparse_algebra(EditKind kind, int64_t outputs, int64_t inputs, int64_t rank,
+                                     double nonzero, int64_t all_tiles) {
+  const double each = kFromAnywhere * nonzero;
+  const double once = cost_of_forming(outputs, inputs, rank, all_tiles) -
+                      static_cast<double>(outputs) * (static_cast<double>(inputs) - each);
+  const double correction = cost_of_correction(outputs, 0, rank) + each * static_cast<double>(rank);
+  return kind == EditKind::shift && correction < once ? Algebra::shared_product : Algebra::formed_once;
 }
 
 // The algebra of a candidate whose first layer has factors, for chunks of `tiles` out of `all_tiles`.

@@ -38,6 +38,9 @@ struct Plan {
   Plan(const PreparedTail::State& tail, const Candidates& candidates, bool keeps_features);
 
   Route route;
+  // Activations are mostly zeros, and only what is not zero is multiplied with the first layer's formed
+  // weights, which are formed once for all chunks: Route::stacked or formed_once.
+  bool skips_zeros;
   int threads;
   // Candidates that share a product with a tile: that of their right factors with X, or of their edited rows.
   int64_t stack;

@@ -57,18 +57,27 @@ struct Product {
   Operands operands;
 };
 
-// out[columns][kTile] = table^T @ tile, of a tile that is given by what is not zero in it: values[k] of input
-// inputs[k] for k from starts[s] to starts[s + 1], sample s.
+// out[rows][kTile] = nonlinearity(start + table^T @ tile), start being the bias, else 0, of a tile that is
+// given by what is not zero in it: values[k] of input inputs[k] for k from starts[s] to starts[s + 1], sample
+// s.
 struct SparseProduct {
   const int64_t* starts;  // [kTile + 1]
-  const int32_t* inputs;
+  const int32_t* inputs;  // kSparseAhead more may be read behind the last
   const float* values;
-  const float* table;  // [all inputs][columns]
-  float* out;
-  int64_t columns;  // a multiple of kSparseColumns
+  const float* table;       // [all inputs][columns]
+  const float* tile;        // the same tile with its zeros, [all inputs][kTile]
+  const int32_t* infinite;  // inputs whose row of the table is not all finite: times zero that is NaN
+  int64_t infinite_count;
+  const float* bias;  // [rows] or nullptr
+  float* out;         // [rows][kTile]
+  int columns;        // a multiple of kSparseColumns, at most kMostSparseColumns
+  int rows;           // at most so many as columns
+  Nonlinearity nonlinearity;
 };
 
-constexpr int64_t kSparseColumns = 16;  // the most lanes of a vector
+constexpr int64_t kSparseAhead = 16;    // rows of a table from the one in use to the one that is asked for
+constexpr int kSparseColumns = 16;      // the most lanes of a vector
+constexpr int kMostSparseColumns = 32;  // of one table: with a few thousand inputs it stays in the L2 cache
 
 // Two layers of which the second has few outputs:
 // out[rows][kTile] = nonlinearity(bias + panel @ first(initial + left @ reduced)).
@@ -154,6 +163,8 @@ struct Kernels {
   void (*to_tile)(const float* values, int64_t depth, Operands operands, void* tile);
   void (*pack_panel)(const PanelSource& source, void* panel);
   void (*multiply)(const Product& product);
+  // The rows of a source as the first columns of a table [depth][columns] of float32.
+  void (*pack_table)(const PanelSource& source, int64_t columns, float* table);
   void (*multiply_sparse)(const SparseProduct& product);
   bool (*corrects)(Operands operands);  // whether correct() takes them
   void (*correct)(const Correction& correction);

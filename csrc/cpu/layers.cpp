@@ -7,7 +7,7 @@ namespace rledit::cpu {
 
 Layers::Layers(const PreparedTail::State& tail, const Candidates& candidates, const Plan& plan)
     : tail_(tail), candidates_(candidates), plan_(plan), kernels_(tail.kernels) {
-  for (size_t l = 0; l < layers(); ++l)
+  for (size_t l = plan.skips_zeros ? 1 : 0; l < layers(); ++l)
     if (keeps_packed(tail, candidates, l)) tail.unedited(l);  // before threads want it
 }
 
@@ -39,6 +39,9 @@ const float* Layers::logits_of_chunk(Range stack, int64_t i, Range tiles, Scratc
   if (plan_.corrects())
     for (int64_t t = tiles.first; t < tiles.last; ++t)
       correct(t, t - tiles.first, i, out + (t - tiles.first) * layer(0).outputs * kTile, scratch);
+  else if (plan_.skips_zeros)
+    scratch.formed_table->multiply(nonzero(tiles.first, tiles.count()), layer(0).bias, layer(0).nonlinearity,
+                                   layer(0).outputs, out, layer(0).outputs * kTile);
   else
     forward(stack.first + i, 0, input(tiles.first), tiles.count(), out, scratch);
   for (size_t l = 1; l < layers(); ++l) {
@@ -97,13 +100,23 @@ PanelSource Layers::edited(int64_t n, size_t l) const {
   return source;
 }
 
+// Edited weights of a stack for activations of which only what is not zero is multiplied.
+void Layers::form_table(Range stack, Scratch& scratch) const {
+  const int64_t outputs = layer(0).outputs;
+  for (int64_t i = 0; i < stack.count(); ++i)
+    scratch.formed_table->pack(edited(stack.first + i, 0), i * outputs, outputs);
+  scratch.formed_table->find_infinite();
+}
+
 void Layers::form_whole(int64_t n, Scratch& scratch) const {
+  if (plan_.skips_zeros) form_table({n, n + 1}, scratch);
   for (size_t l = 0; l < layers(); ++l)
     if (scratch.formed[l] != nullptr) scratch.formed[l]->pack(edited(n, l));
 }
 
 // Edited weights of a stack as the rows of one panel, and their outputs on a tile, [count * outputs][kTile].
 void Layers::form_stack(Range stack, Scratch& scratch) const {
+  if (plan_.skips_zeros) return form_table(stack, scratch);
   const Operands operands = tail_.operands[0];
   const int64_t outputs = layer(0).outputs;
   for (int64_t i = 0; i < stack.count(); ++i) {
@@ -115,10 +128,14 @@ void Layers::form_stack(Range stack, Scratch& scratch) const {
 }
 
 void Layers::multiply_stack(int64_t tile, int64_t count, Scratch& scratch) const {
+  const float* bias = scratch.bias.empty() ? nullptr : scratch.bias.data();
+  if (plan_.skips_zeros)
+    return scratch.formed_table->multiply(nonzero(tile, 1), bias, layer(0).nonlinearity,
+                                          count * layer(0).outputs, floats(scratch.stacked), 0);
   Product product{};
   product.tile = input(tile);
   product.panel = scratch.panel.get();
-  product.bias = scratch.bias.empty() ? nullptr : scratch.bias.data();
+  product.bias = bias;
   product.out = floats(scratch.stacked);
   product.rows = static_cast<int>(count * layer(0).outputs);
   product.nonlinearity = layer(0).nonlinearity;

@@ -40,12 +40,14 @@ class Layers {
   const Layer& layer(size_t l) const { return tail_.layers[l]; }
   const LayerEdit& edit(size_t l) const { return candidates_.edits[l]; }
   const char* input(int64_t tile) const { return inputs_ + tile * tail_.tile_bytes(); }
+  SparseTable::Tiles nonzero(int64_t tile, int64_t count) const {
+    return {tail_.sparse, reinterpret_cast<const float*>(input(tile)), first_tile_ + tile, count};
+  }
   const float* unedited_output(int64_t tile) const { return products_ + tile * layer(0).outputs * kTile; }
   const char* as_operands(const float* values, size_t l, int64_t tiles, Scratch& scratch) const;
 
   // layers_corrected.cpp
   void pack_factors(Range stack, Scratch& scratch) const;
-  void tabulate_rights(const float* rights, int64_t rows, Scratch& scratch) const;
   void pack_plain_left(const float* left, float* out, int64_t size) const;
   void reduce(int64_t tile, int64_t slot, int64_t count, Scratch& scratch) const;
   char* reduced(int64_t slot, int64_t i, const Scratch& scratch) const;
@@ -55,6 +57,7 @@ class Layers {
   // layers.cpp
   PanelSource edited(int64_t n, size_t l) const;
   void form_whole(int64_t n, Scratch& scratch) const;
+  void form_table(Range stack, Scratch& scratch) const;
   void form_stack(Range stack, Scratch& scratch) const;
   void multiply_stack(int64_t tile, int64_t count, Scratch& scratch) const;
   float* follow(size_t l, float* values, Scratch& scratch) const;

@@ -11,10 +11,12 @@ void Layers::pack_factors(Range stack, Scratch& scratch) const {
   PanelSource source{};
   source.weight = factors.right + stack.first * factors.rank * layer(0).inputs;
   source.factor = 1.0F;
-  if (scratch.rights == nullptr)
-    tabulate_rights(source.weight, stack.count() * factors.rank, scratch);
-  else
+  if (scratch.rights == nullptr) {
+    scratch.rights_table->pack(source, 0, stack.count() * factors.rank);
+    scratch.rights_table->find_infinite();
+  } else {
     scratch.rights->pack(source, stack.count() * factors.rank);
+  }
   source.factor = candidates_.rule.scale;
   for (int64_t i = 0; i < stack.count(); ++i) {
     source.weight = factors.left + (stack.first + i) * layer(0).outputs * factors.rank;
@@ -23,16 +25,6 @@ void Layers::pack_factors(Range stack, Scratch& scratch) const {
                       scratch.plain_left_size);
     else
       scratch.lefts[i]->pack(source);
-  }
-}
-
-// Right factors [rows, inputs] side by side.
-void Layers::tabulate_rights(const float* rights, int64_t rows, Scratch& scratch) const {
-  const int64_t inputs = layer(0).inputs;
-  float* table = floats(scratch.table);
-  for (int64_t i = 0; i < inputs; ++i, table += scratch.columns) {
-    for (int64_t row = 0; row < rows; ++row) table[row] = rights[row * inputs + i];
-    std::fill(table + rows, table + scratch.columns, 0.0F);
   }
 }
 
@@ -47,13 +39,9 @@ void Layers::pack_plain_left(const float* left, float* out, int64_t size) const 
 // X right^T of `count` candidates, as products with left factors take them, in one of the slots.
 void Layers::reduce(int64_t tile, int64_t slot, int64_t count, Scratch& scratch) const {
   const int64_t rank = edit(0).factors.rank;
-  float* out = floats(scratch.stacked) + slot * scratch.columns * kTile;
+  float* out = floats(scratch.stacked) + slot * plan_.stack * rank * kTile;
   if (scratch.rights == nullptr) {
-    SparseProduct product = tail_.sparse.tile(first_tile_ + tile);
-    product.table = floats(scratch.table);
-    product.out = out;
-    product.columns = scratch.columns;
-    kernels_.multiply_sparse(product);
+    scratch.rights_table->multiply(nonzero(tile, 1), nullptr, Nonlinearity::identity, count * rank, out, 0);
   } else {
     Product product{};
     product.tile = input(tile);
@@ -68,7 +56,7 @@ void Layers::reduce(int64_t tile, int64_t slot, int64_t count, Scratch& scratch)
 char* Layers::reduced(int64_t slot, int64_t i, const Scratch& scratch) const {
   const int64_t bytes = tile_bytes(plan_.left_operands, edit(0).factors.rank);
   if (is_paired(plan_.left_operands)) return scratch.reduced.get() + (slot * plan_.stack + i) * bytes;
-  return scratch.stacked.get() + slot * scratch.columns * kTile * int64_t{sizeof(float)} + i * bytes;
+  return scratch.stacked.get() + (slot * plan_.stack + i) * bytes;
 }
 
 // The edited output of the first layer, [outputs][kTile], of the i-th candidate of the stack.

@@ -29,7 +29,10 @@ Scratch::Scratch(const Plan& plan, const PreparedTail::State& tail, const Candid
     const Operands kind = tail.operands[l];
     most_outputs[l % 2] = std::max(most_outputs[l % 2], layer.outputs);
     if (l > 0) operand_bytes = std::max(operand_bytes, tail.chunk_tiles * tile_bytes(kind, layer.inputs));
-    if (keeps_packed(tail, candidates, l) || (l == 0 && plan.corrects())) continue;
+    if (l == 0 && plan.skips_zeros)
+      formed_table = std::make_unique<SparseTable>(kernels, plan.stack * layer.outputs, layer.inputs);
+    if (l == 0 && (plan.corrects() || plan.skips_zeros)) continue;
+    if (keeps_packed(tail, candidates, l)) continue;
     const int64_t bytes = panel_bytes(kernels, kind, kernels.panel_rows, layer.inputs);
     most_panel_bytes = std::max(most_panel_bytes, bytes * panels_formed_together(kernels, kind, layer));
     if (plan.forms_once() && candidates.edits[l].touches())
@@ -48,16 +51,14 @@ Scratch::Scratch(const Plan& plan, const PreparedTail::State& tail, const Candid
 void Scratch::allocate_corrected(const Plan& plan, const PreparedTail::State& tail, int64_t rank) {
   const Layer& first = tail.first();
   const int64_t slots = plan.by_tile() ? 1 : tail.chunk_tiles;
-  const bool sparse = !tail.sparse.empty();
-  columns = plan.stack * rank;
-  if (sparse) columns = (columns + kSparseColumns - 1) / kSparseColumns * kSparseColumns;
-  stacked = allocate(slots * columns * kFloatsOfTile);
+  const int64_t rows = plan.stack * rank;
+  stacked = allocate(slots * rows * kFloatsOfTile);
   if (is_paired(plan.left_operands))
     reduced = allocate(slots * plan.stack * tile_bytes(plan.left_operands, rank));
-  if (sparse)
-    table = allocate(columns * first.inputs * int64_t{sizeof(float)});
+  if (!tail.sparse.empty())
+    rights_table = std::make_unique<SparseTable>(tail.kernels, rows, first.inputs);
   else
-    rights = std::make_unique<Panels>(tail.kernels, tail.operands.front(), columns, first.inputs);
+    rights = std::make_unique<Panels>(tail.kernels, tail.operands.front(), rows, first.inputs);
   if (plan.route == Route::fused) {
     plain_left_size = (first.outputs * rank + kTile - 1) / kTile * kTile;
     plain_lefts = allocate(plan.stack * plain_left_size * int64_t{sizeof(float)});

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "call_plan.hpp"
+#include "sparse_table.hpp"
 
 namespace rledit::cpu {
 
@@ -20,13 +21,15 @@ struct Scratch {
   std::vector<std::unique_ptr<Panels>> formed;  // per layer, of one candidate that is formed once
   Buffer stacked;  // of a stack: the outputs of their edited rows, or X right^T for all tiles of a chunk
 
+  // Where a formed first layer skips zeros: of a stack, one candidate below the other
+  std::unique_ptr<SparseTable> formed_table;
+
   // Route::stacked
   std::vector<float> bias;  // of the first layer, repeated
 
   // The corrected routes
   std::unique_ptr<Panels> rights;              // of a stack, one below the other
-  Buffer table;                                // or, for sparse activations, side by side: [inputs][columns]
-  int64_t columns = 0;                         // of the table, or rows of `rights`
+  std::unique_ptr<SparseTable> rights_table;   // or, for sparse activations, side by side
   Buffer reduced;                              // X right^T in pairs, if products with left factors take it so
   std::vector<std::unique_ptr<Panels>> lefts;  // of each of a stack
   Buffer plain_lefts;                          // or for Kernels::correct: [stack][plain_left_size]

@@ -22,7 +22,7 @@ SparseRows::SparseRows(const float* activations, const PackedSamples& samples, i
   for (int64_t k = 0; k < all && count <= most; ++k)
     if (activations[k] != 0.0F) ++count;  // as is NaN
   if (count > most) return;
-  inputs_.reserve(count);
+  inputs_.reserve(count + kSparseAhead);
   values_.reserve(count);
   starts_.reserve(samples.slots() + 1);
   starts_.push_back(0);
@@ -36,6 +36,7 @@ SparseRows::SparseRows(const float* activations, const PackedSamples& samples, i
     }
     starts_.push_back(static_cast<int64_t>(values_.size()));
   }
+  inputs_.insert(inputs_.end(), kSparseAhead, 0);
 }
 
 int64_t SparseRows::bytes() const {

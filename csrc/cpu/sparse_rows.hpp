@@ -16,8 +16,9 @@ class SparseRows {
   SparseRows(const float* activations, const PackedSamples& samples, int64_t inputs);
 
   bool empty() const { return starts_.empty(); }
+  int64_t count() const { return static_cast<int64_t>(values_.size()); }  // of all that is not zero
   int64_t bytes() const;
-  // Of a tile; the caller fills in the table and the output.
+  // Of a tile; the caller fills in all else.
   SparseProduct tile(int64_t index) const;
 
  private:

@@ -7,12 +7,18 @@
 namespace rledit::cpu::RLEDIT_ISA {
 namespace {
 
-inline float edited(float weight, float delta, EditRule rule) {
-  return rule.kind == EditKind::shift ? weight + rule.scale * delta : weight * (1.0F + rule.scale * delta);
+// weight + s * delta, or weight * (1 + s * delta). One sum for both rules, picked lane by lane: of one sum in
+// each branch compilers make the product s * delta ahead of the branch at some places and not at others, and
+// only where they do not is it fused with the sum. But a weight must have the same bits in panels and tables of
+// any height.
+inline vfloat edited(vfloat weight, vfloat delta, EditRule rule) {
+  const vint shift = vint{} - static_cast<int32_t>(rule.kind == EditKind::shift);
+  const vfloat one = broadcast(1.0F);
+  return (select(shift, weight, one) + rule.scale * delta) * select(shift, one, weight);
 }
 
-inline vfloat edited(vfloat weight, vfloat delta, EditRule rule) {
-  return rule.kind == EditKind::shift ? weight + rule.scale * delta : weight * (1.0F + rule.scale * delta);
+inline float edited(float weight, float delta, EditRule rule) {
+  return edited(broadcast(weight), broadcast(delta), rule)[0];
 }
 
 // One value of left@right: the scalar twin of the vector loops below, same order of additions.

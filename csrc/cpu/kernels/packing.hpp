@@ -12,8 +12,8 @@ constexpr int kMaxRows = RLEDIT_ROWS;
 
 typedef float vfloat4 __attribute__((vector_size(16)));
 
-// tile[c][r] = rows[r][c] for a 4x4 block.
-inline void transpose4(const float* rows, int64_t stride, float* tile) {
+// out[c][r] = rows[r][c] for a 4x4 block.
+inline void transpose4(const float* rows, int64_t stride, float* to, int64_t to_stride) {
   vfloat4 a, b, c, d;
   std::memcpy(&a, rows, 16);
   std::memcpy(&b, rows + stride, 16);
@@ -25,7 +25,7 @@ inline void transpose4(const float* rows, int64_t stride, float* tile) {
                           {ab0[2], ab0[3], cd0[2], cd0[3]},
                           {ab1[0], ab1[1], cd1[0], cd1[1]},
                           {ab1[2], ab1[3], cd1[2], cd1[3]}};
-  for (int i = 0; i < 4; ++i) std::memcpy(tile + i * kTile, &out[i], 16);
+  for (int i = 0; i < 4; ++i) std::memcpy(to + i * to_stride, &out[i], 16);
 }
 
 // `tile` may be `values`.
@@ -42,7 +42,8 @@ inline void pack_tile_part(const float* rows, int64_t stride, int valid, int64_t
   const int64_t whole_count = count / 4 * 4;
   // Four inputs at a time over all samples: the stores stay within four rows of the tile.
   for (int64_t k = 0; k < whole_count; k += 4)
-    for (int i = 0; i < whole_rows; i += 4) transpose4(rows + i * stride + k, stride, tile + k * kTile + i);
+    for (int i = 0; i < whole_rows; i += 4)
+      transpose4(rows + i * stride + k, stride, tile + k * kTile + i, kTile);
   for (int64_t k = 0; k < count; ++k) {
     const int done = k < whole_count ? whole_rows : 0;
     for (int i = done; i < valid; ++i) tile[k * kTile + i] = rows[i * stride + k];
@@ -82,8 +83,9 @@ inline void edit_block(const PanelSource& source, int64_t k, float* out) {
 }
 
 // The same of the inputs from k on, fewer than 16 or none: one value at a time, because a vector would reach
-// beyond the last row. Zeros behind the depth.
-inline void edit_rest(const PanelSource& source, int64_t k, float* out) {
+// beyond the last row. Zeros behind the depth. Never inlined, for the same bits
+// at each place, see activate().
+__attribute__((noinline)) void edit_rest(const PanelSource& source, int64_t k, float* out) {
   const int64_t depth = source.depth;
   for (int j = 0; j < source.rows; ++j)
     for (int i = 0; i < kPanelDepth; ++i) {

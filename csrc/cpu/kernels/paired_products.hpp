@@ -64,7 +64,7 @@ void multiply_paired_dispatch(const Product& product) {
 
 void multiply_paired(const Product& product) {
   multiply_paired_dispatch<kMaxRows>(product);
-  activate(product);
+  activate(product.out, product.rows, product.nonlinearity);
 }
 
 }  // namespace

@@ -65,16 +65,16 @@ void multiply_dispatch(const Product& product) {
     multiply_dispatch<Rows - 1>(product);
 }
 
-// The functions that no register tile applies by itself.
-inline void activate(const Product& product) {
-  if (product.nonlinearity == Nonlinearity::relu || product.nonlinearity == Nonlinearity::identity) return;
-  for (int64_t i = 0; i < int64_t{product.rows} * kTile; i += kLanes)
-    store(product.out + i, activated(load(product.out + i), product.nonlinearity));
+// The functions that no register tile applies by itself. Never inlined: which products and sums a compiler
+// makes one operation of may be another at each place, and dense and sparse products must give the same bits.
+__attribute__((noinline)) void activate(float* out, int64_t rows, Nonlinearity nonlinearity) {
+  if (nonlinearity == Nonlinearity::relu || nonlinearity == Nonlinearity::identity) return;
+  for (int64_t i = 0; i < rows * kTile; i += kLanes) store(out + i, activated(load(out + i), nonlinearity));
 }
 
 void multiply(const Product& product) {
   multiply_dispatch<kMaxRows>(product);
-  activate(product);
+  activate(product.out, product.rows, product.nonlinearity);
 }
 
 }  // namespace
