@@ -6,6 +6,7 @@ import csv
 import json
 import logging
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,11 @@ def labeled(*pairs: tuple[str, int]) -> Comments:
             "templates: expected none, or one for each of the 2 texts, got 1",
         ),
         ({"templates": ["t", "t"]}, TypeError, "templates: expected a tuple of strings, got list"),
+        ({"weights": torch.ones(2)}, TypeError, "weights: expected dtype float64, got torch.float32"),
+        ({"weights": torch.ones(3).double()}, ValueError, r"weights: expected shape \[2\].*got \[3\]"),
+        ({"weights": torch.tensor([1, -1.0]).double()}, ValueError, "of at least 0, got -1.0 in row 1"),
+        ({"weights": torch.tensor([torch.nan, 1]).double()}, ValueError, "got nan in row 0"),
+        ({"weights": torch.tensor([torch.inf, 1]).double()}, ValueError, "got inf in row 0"),
     ],
 )
 def test_comments_are_checked(change: dict[str, object], error: type[Exception], message: str) -> None:
@@ -123,6 +129,19 @@ def test_join_keeps_order_and_unites_groups() -> None:
     again = Comments.join(*(whole.subset(torch.tensor([i])) for i in range(7)))
     assert again.texts == whole.texts
     assert torch.equal(again.identities["first"], whole.identities["first"])
+
+
+def test_weights_go_along() -> None:
+    plain = toy(3)
+    weighted = replace(plain, weights=torch.tensor([0.5, 2, 3], dtype=torch.float64))
+    part = weighted.subset(torch.tensor([2, 0]))
+    assert part.weights is not None
+    assert part.weights.tolist() == [3, 0.5]
+    both = plain.join(weighted)
+    assert both.weights is not None
+    assert both.weights.tolist() == [1, 1, 1, 0.5, 2, 3]
+    assert plain.join(plain).weights is None
+    assert plain.subset(torch.tensor([1])).weights is None
 
 
 # --- copies ---
