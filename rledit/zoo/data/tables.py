@@ -104,7 +104,7 @@ def _chunks(
     messages and labels, what is known of the row's origin."""
     for path in paths:
         table = open_table(path, columns.separator if isinstance(columns, Columns) else "")
-        asked = columns if isinstance(columns, Columns) else columns(table.names)
+        asked = columns if isinstance(columns, Columns) else _chosen(columns, table.names, path)
         places = find_columns(asked, table.names, str(path), with_groups)
         first = 1
         for frame in table.read(places.columns):
@@ -123,6 +123,13 @@ def _chunks(
             made["origin"] = [_Origin(path, asked, places.single["label"][0])] * len(frame)
             first += len(frame)
             yield made
+
+
+def _chosen(choose: Callable[[Sequence[str]], Columns], names: Sequence[str], path: Path) -> Columns:
+    try:
+        return choose(names)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 class _Origin:
