@@ -17,6 +17,7 @@ import rledit
 from rledit.experiments.console import PlainConsole
 from rledit.experiments.verification import config_of, verify
 from rledit.recipes.debiasing import DebiasConfig, run
+from rledit.recipes.debiasing import data as debiasing_data
 from rledit.recipes.debiasing.classifier import BagOfWords
 from rledit.recipes.debiasing.data import CommentSets, DebiasData, Split, load_sets
 from rledit.recipes.debiasing.group_names import without_reserved_names
@@ -194,6 +195,32 @@ def test_a_file_that_was_moved_into_the_data_root(files: dict[str, str], tmp_pat
     assert len(load_sets(moved, Path(files["train"]).parent).comments) == 1500
     with pytest.raises(FileNotFoundError, match=r"there is no file nowhere/train\.csv or .*train\.csv"):
         load_sets(moved, tmp_path)
+
+
+def test_a_large_set_is_named_with_the_memory_that_it_takes(
+    files: dict[str, str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    load_sets(own(files), None)
+    assert "memory" not in caplog.text
+    monkeypatch.setattr("rledit.recipes.debiasing.data.MANY_GIGABYTES", 0.001)
+    load_sets(own(files), None)
+    assert "to train on 1,500 comments takes up to 0 GB of memory; --sample" in caplog.text
+
+
+def test_files_beside_named_sets_leave_these_as_they_are(
+    files: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = debiasing_data.load_comments
+    monkeypatch.setattr(
+        debiasing_data,
+        "load_comments",
+        lambda name, root=None: grouped("a") if name == "toxigen" else load(name, root),
+    )
+    config = DebiasConfig(**QUICK, **COLUMNS, transfer=(files["bias"],))
+    sets = load_sets(config, None)
+    assert (sets.comments.name, sets.bias.name) == ("synthetic", "synthetic-templates")
+    assert list(sets.transfer) == ["toxigen", "bias"]
+    assert list(load_sets(replace(config, train=(files["train"],)), None).transfer) == ["bias"]
 
 
 # --- options ---

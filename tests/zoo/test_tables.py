@@ -246,6 +246,8 @@ def test_rows_that_repeat_an_id_or_have_no_text(tmp_path: Path, caplog: pytest.L
     assert comments.texts == ("a", "b", "d", "e")
     assert comments.templates == ("u", "v", "x", "")
     assert "1 rows repeat the id" in caplog.text
+    other = write(tmp_path, "id,text,label,t\n1,f,1,u\n", "other.csv")
+    assert read_table([path, other], Columns(id="id")).texts[-1] == "f"  # its rows have numbers of their own
     assert "1 of 5 comments are empty" in caplog.text
 
 

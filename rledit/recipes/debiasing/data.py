@@ -27,6 +27,7 @@ SHARES = {"train": 0.45, "reward": 0.20, "validation": 0.10, "test": 0.25}
 BIAS_SENTENCES = {"reward": 6_000, "validation": 4_000}
 """Of the bias set, but at most a quarter each; the test gets the rest, at least half."""
 
+MANY_GIGABYTES = 4.0
 PARTS = ("reward", "validation", "test")
 MOST_IDENTITIES = 62
 GROUP_OPTIONS = "--group-columns, --group-column or --terms say which groups there are"
@@ -95,12 +96,16 @@ def load_sets(config: DebiasConfig, data_root: str | os.PathLike[str] | None) ->
         Comments.join(*[load_comments(name, data_root) for name in config.dataset]),
         load_comments(config.bias_name, data_root),
         UNSEEN_TEMPLATES.get(config.bias_name, ()),
-        {
-            name: found
-            for name in TRANSFER
-            if name != config.bias_name and (found := _optional(name, data_root)) is not None
-        },
+        _named_transfer(config, data_root),
     )
+
+
+def _named_transfer(config: DebiasConfig, data_root: str | os.PathLike[str] | None) -> dict[str, Comments]:
+    return {
+        name: found
+        for name in TRANSFER
+        if name != config.bias_name and (found := _optional(name, data_root)) is not None
+    }
 
 
 def _sets_of_files(config: DebiasConfig, data_root: str | os.PathLike[str] | None) -> CommentSets:
@@ -121,13 +126,28 @@ def _sets_of_files(config: DebiasConfig, data_root: str | os.PathLike[str] | Non
     else:
         bias = read_set(config.bias, config, terms, data_root) if config.bias else comments
     unseen = UNSEEN_TEMPLATES.get(config.bias_name) or some_templates(bias)
-    transfer: dict[str, Comments] = {}
+    if config.model == "bag-of-words":
+        _warn_of_size(comments, config.vocabulary)
+    # Who brings comments of their own names the sets that go with them.
+    transfer = {} if config.train else _named_transfer(config, data_root)
     for file in config.transfer:
         found = read_set([file], config, terms, data_root)
         name = found.name if found.name not in transfer else free_name(found.name, "set", tuple(transfer))
         if (usable := _usable(name, found)) is not None:
             transfer[name] = usable
     return CommentSets(comments, bias, unseen, transfer, tuple(dict.fromkeys((*known, *CommentSets.terms))))
+
+
+def _warn_of_size(comments: Comments, vocabulary: int) -> None:
+    """Of the words of the training comments, which are encoded as a whole."""
+    gigabytes = 4 * SHARES["train"] * len(comments) * vocabulary / 1e9
+    if gigabytes > MANY_GIGABYTES:
+        logger.warning(
+            "%s: to train on %s comments takes up to %.0f GB of memory; --sample 100000 draws fewer.",
+            comments.name,
+            f"{len(comments):,}",
+            gigabytes,
+        )
 
 
 class DebiasData:

@@ -33,7 +33,7 @@ class Columns:
             annotators, of whom half are enough. An empty cell is no member.
         group: one column that names the groups of each comment, several separated by ``|``, a comma or a
             semicolon, or as a list. Goes without ``groups``.
-        id: the column that tells comments apart; of several rows with one id the first counts.
+        id: the column that tells comments apart; of several rows of a file with one id the first counts.
         weight: that of weights, finite and at least 0.
         template: that of the names of templates.
         separator: of the fields of a CSV file, one character. Default: the one of , ; tab and | that makes

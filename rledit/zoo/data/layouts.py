@@ -93,7 +93,7 @@ LAYOUTS: Mapping[LayoutName, Layout] = MappingProxyType(
             "H. Kirk et al., SemEval 2023, arXiv:2303.04222",
         ),
         "ethos": Layout(
-            Columns(text="comment", label="isHate", separator=";"),
+            Columns(text="comment", label="isHate"),
             "Ethos_Dataset_Binary.csv",
             "I. Mollas et al. 2022, arXiv:2006.08328",
         ),

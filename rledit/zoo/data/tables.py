@@ -157,16 +157,19 @@ def _drawn(chunks: Iterator[Frame], sample: int, seed: int) -> tuple[Frame, int]
     pandas = require("pandas", "data", PURPOSE)
     generator = np.random.default_rng(seed)
     kept: list[Frame] = []
-    total = 0
+    total, most = 0, math.inf  # the largest key that stays
     for chunk in chunks:
         chunk["place"] = np.arange(total, total + len(chunk))
         total += len(chunk)
-        if sample:
-            chunk["key"] = generator.random(len(chunk))
-            both = pandas.concat([*kept, chunk], ignore_index=True)
-            kept = [both.iloc[np.argsort(both["key"].to_numpy(), kind="stable")[:sample]]]
-        else:
+        if not sample:
             kept.append(chunk)
+            continue
+        chunk["key"] = generator.random(len(chunk))
+        both = pandas.concat([*kept, chunk[chunk["key"] < most]], ignore_index=True)
+        if len(both) > sample:
+            both = both.iloc[np.argsort(both["key"].to_numpy(), kind="stable")[:sample]]
+            most = float(both["key"].iloc[-1])
+        kept = [both]
     if not kept:
         return pandas.DataFrame({"text": [], "label": [], "row": [], "origin": []}), 0
     rows = pandas.concat(kept, ignore_index=True)
@@ -176,7 +179,13 @@ def _drawn(chunks: Iterator[Frame], sample: int, seed: int) -> tuple[Frame, int]
 def _without_repeats(rows: Frame, name: str) -> Frame:
     if "id" not in rows:
         return rows
-    again = rows["id"].map(str).duplicated() & ~rows["id"].map(cells.is_empty).astype(bool)
+    # Files may each number their rows from 1.
+    known: set[tuple[int, str]] = set()
+    keys = [(id(origin), str(cell)) for origin, cell in zip(rows["origin"], rows["id"], strict=True)]
+    again = np.zeros(len(rows), dtype=bool)
+    for at, (key, cell) in enumerate(zip(keys, rows["id"], strict=True)):
+        again[at] = key in known and not cells.is_empty(cell)
+        known.add(key)
     if bool(again.any()):
         logger.warning("%s: %d rows repeat the id of another one and were dropped.", name, int(again.sum()))
     return rows[~again].reset_index(drop=True)
