@@ -19,9 +19,11 @@ WITHOUT = """
 import contextlib, io, json, sys
 from importlib.abc import MetaPathFinder
 
+BLOCKED = "rich tyro matplotlib pooch mlxtend pandas pyarrow transformers".split()
+
 class Blocked(MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("rich", "tyro", "matplotlib", "pooch", "mlxtend", "transformers"):
+        if name.partition(".")[0] in BLOCKED:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, Blocked())

@@ -6,12 +6,14 @@ import csv
 import json
 import logging
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from rledit.zoo.data import (
+    DEFAULT_TERMS,
     IDENTITY_TERMS,
     Comments,
     find_identities,
@@ -23,6 +25,7 @@ from rledit.zoo.data import (
 )
 from rledit.zoo.data.comment_files import IDENTITY_COLUMNS
 from rledit.zoo.data.comments import distinct, normalize
+from rledit.zoo.data.identities import extended
 
 
 def toy(count: int = 6, name: str = "toy") -> Comments:
@@ -62,6 +65,11 @@ def labeled(*pairs: tuple[str, int]) -> Comments:
             "templates: expected none, or one for each of the 2 texts, got 1",
         ),
         ({"templates": ["t", "t"]}, TypeError, "templates: expected a tuple of strings, got list"),
+        ({"weights": torch.ones(2)}, TypeError, "weights: expected dtype float64, got torch.float32"),
+        ({"weights": torch.ones(3).double()}, ValueError, r"weights: expected shape \[2\].*got \[3\]"),
+        ({"weights": torch.tensor([1, -1.0]).double()}, ValueError, "of at least 0, got -1.0 in row 1"),
+        ({"weights": torch.tensor([torch.nan, 1]).double()}, ValueError, "got nan in row 0"),
+        ({"weights": torch.tensor([torch.inf, 1]).double()}, ValueError, "got inf in row 0"),
     ],
 )
 def test_comments_are_checked(change: dict[str, object], error: type[Exception], message: str) -> None:
@@ -123,6 +131,19 @@ def test_join_keeps_order_and_unites_groups() -> None:
     again = Comments.join(*(whole.subset(torch.tensor([i])) for i in range(7)))
     assert again.texts == whole.texts
     assert torch.equal(again.identities["first"], whole.identities["first"])
+
+
+def test_weights_go_along() -> None:
+    plain = toy(3)
+    weighted = replace(plain, weights=torch.tensor([0.5, 2, 3], dtype=torch.float64))
+    part = weighted.subset(torch.tensor([2, 0]))
+    assert part.weights is not None
+    assert part.weights.tolist() == [3, 0.5]
+    both = plain.join(weighted)
+    assert both.weights is not None
+    assert both.weights.tolist() == [1, 1, 1, 0.5, 2, 3]
+    assert plain.join(plain).weights is None
+    assert plain.subset(torch.tensor([1])).weights is None
 
 
 # --- copies ---
@@ -212,7 +233,7 @@ def test_hold_out_templates() -> None:
 
 
 def found(text: str, terms: dict[str, list[str]] | None = None) -> set[str]:
-    groups = find_identities([text]) if terms is None else find_identities([text], terms)
+    groups = find_identities([text], IDENTITY_TERMS if terms is None else terms)
     return {group for group, mask in groups.items() if bool(mask)}
 
 
@@ -243,6 +264,47 @@ def test_the_published_terms() -> None:
 )
 def test_find_identities(text: str, groups: set[str]) -> None:
     assert found(text) == groups
+
+
+HATECHECK = {
+    "women": ("women", "a woman"),
+    "trans": ("trans people", "a trans person", "trans"),
+    "gay": ("gay people", "a gay person", "gays", "gay"),
+    "black": ("black people", "a black person", "blacks", "black"),
+    "disabled": ("disabled people", "a disabled person", "people with a disability", "disabled"),
+    "muslim": ("Muslims", "a Muslim", "Muslim"),
+    "immigrants": ("immigrants", "an immigrant", "immigrant"),
+}
+
+
+@pytest.mark.parametrize("group", HATECHECK)
+def test_the_default_terms_have_what_hatechecks_groups_are_called(group: str) -> None:
+    for name in HATECHECK[group]:
+        masks = find_identities([f"I have met {name} today."])
+        assert {each for each, mask in masks.items() if bool(mask)} == {group}, name
+
+
+def test_the_default_terms_keep_the_published_groups() -> None:
+    assert list(DEFAULT_TERMS)[:50] == list(IDENTITY_TERMS)
+    for group, terms in IDENTITY_TERMS.items():
+        assert DEFAULT_TERMS[group][: len(terms)] == terms
+    owners = Counter(term for terms in DEFAULT_TERMS.values() for term in terms)
+    assert set(owners.values()) == {1}  # else a mention would count for two groups
+    masks = find_identities(["black women and gay men", "an old man's girl"])
+    assert {group: mask.tolist() for group, mask in masks.items() if bool(mask.any())} == {
+        "gay": [True, False],
+        "black": [True, False],
+        "old": [False, True],
+        "women": [True, True],
+        "men": [True, True],
+    }
+
+
+def test_terms_that_extend_the_default() -> None:
+    terms = extended({"women": ("woman", "frau"), "cats": ("cat",)})
+    assert list(terms) == [*DEFAULT_TERMS, "cats"]
+    assert terms["women"] == (*DEFAULT_TERMS["women"], "frau")
+    assert terms["gay"] == DEFAULT_TERMS["gay"]
 
 
 def test_find_identities_with_own_terms() -> None:
@@ -331,7 +393,7 @@ def test_read_the_public_jigsaw_layout(tmp_path: Path) -> None:
     assert comments.name == "some"
     assert comments.texts == ('two lines,\r\nwith a "quote" by a gay man', "awful")
     assert comments.labels.tolist() == [0, 1]
-    assert list(comments.identities) == list(IDENTITY_TERMS)
+    assert list(comments.identities) == list(DEFAULT_TERMS)
     assert comments.identities["gay"].tolist() == [True, False]
     assert comments.templates == ()
     own = read_comments(path, name="mine", terms={"people": ["man", "awful"]})

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from ...runtime import seeded
 from ...storage.cache import cached
 from ...storage.files import read_tensors, write_tensors
-from ...zoo.data import IDENTITY_TERMS
 from ...zoo.models.bag_of_words import Vocabulary
 from ...zoo.models.encoder import SentenceEncoder
 from ...zoo.models.toxicity import (
@@ -58,8 +57,7 @@ class BagOfWords:
     @staticmethod
     def fit_vocabulary(config: DebiasConfig, data: DebiasData) -> Vocabulary:
         """The words of the comments that it is trained on, and all identity terms."""
-        terms = [term for terms in IDENTITY_TERMS.values() for term in terms]
-        return Vocabulary.fit(data.texts, config.vocabulary, always=terms)
+        return Vocabulary.fit(data.texts, config.vocabulary, always=data.terms)
 
     @classmethod
     def train(cls, config: DebiasConfig, data: DebiasData, progress: Progress) -> BagOfWords:
@@ -69,8 +67,7 @@ class BagOfWords:
         inputs = vocabulary.encode(data.texts)
         if unknown := vocabulary.unknown(data.texts):
             logger.warning("%d of %d comments have no known word.", unknown, len(data.texts))
-        synthetic = config.dataset == ("synthetic",)
-        hyperparameters = SYNTHETIC_HYPERPARAMETERS if synthetic else MLP_HYPERPARAMETERS
+        hyperparameters = SYNTHETIC_HYPERPARAMETERS if config.synthetic else MLP_HYPERPARAMETERS
         train_classifier(
             model, inputs, data.train.labels, seed=config.seed, progress=progress, **asdict(hyperparameters)
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ from ...ops.rules import Kind
 from ...worlds import DirectionKind
 from ...zoo.data import COMMENT_NAMES, IDENTITY_TERMS, CommentName
 from ...zoo.models.bag_of_words import words_of
+from .file_options import FileOptions
 
 LAYERS = {
     "bag-of-words": ("fc1", "fc2", "fc3"),
@@ -31,23 +32,26 @@ LAYER_SETS: dict[str, tuple[tuple[str, ...], ...]] = {
 }
 """What is tried where no layers are given."""
 
-UNSEEN_TEMPLATES = {
+UNSEEN_TEMPLATES: dict[str, tuple[str, ...]] = {
     "madlibs": ("you_are_adj", "you_occupation", "am_hate_adj"),
     "synthetic-templates": ("name", "tourists", "reader"),
 }
 """Templates of a bias set that neither reward nor validation see."""
 
+SYNTHETIC: tuple[CommentName, ...] = ("synthetic",)
+"""What is trained on where nothing is said."""
+
 
 @dataclass(frozen=True)
-class DebiasConfig(EditingConfig):
+class DebiasConfig(FileOptions, EditingConfig):
     """Settings of a debiasing run. Two runs with equal settings give the same edit.
 
     Raises:
-        ValueError: for a name that is unknown or a number that is out of range.
+        ValueError: for a name that is unknown, a number that is out of range, or two sources of one set.
         FileNotFoundError: there is no such encoder.
     """
 
-    dataset: tuple[CommentName, ...] = ("synthetic",)
+    dataset: tuple[CommentName, ...] = SYNTHETIC
     """Comments that the classifier is trained on and must stay good at; several sets are joined."""
     bias_set: CommentName | Literal[""] = ""
     """Sentences that bias is measured on. Default: madlibs, or synthetic-templates if the data set is
@@ -74,13 +78,23 @@ class DebiasConfig(EditingConfig):
                 "search: expected another one, since error rates and AUCs are counted and have no slope; got "
                 "'gradient'"
             )
+        self.check_files()
+        if self.train and self.dataset != SYNTHETIC:
+            raise ValueError(
+                f"dataset, train: expected one of them, got both {', '.join(self.dataset)} and "
+                f"{', '.join(self.train)}"
+            )
+        if self.bias and self.bias_set:
+            raise ValueError(
+                f"bias_set, bias: expected one of them, got both {self.bias_set} and {', '.join(self.bias)}"
+            )
         known = ", ".join(COMMENT_NAMES)
         if not self.dataset or len(set(self.dataset)) != len(self.dataset):
             raise ValueError(f"dataset: expected one set or several different ones, got {list(self.dataset)}")
-        for name in (*self.dataset, self.bias_name):
+        for name in (*self.dataset, *([self.bias_name] if self.bias_name else [])):
             if name not in COMMENT_NAMES:
                 raise ValueError(f"dataset, bias_set: expected some of {known}; got {name!r}")
-        if self.bias_name in self.dataset:
+        if not self.train and self.bias_name in self.dataset:
             raise ValueError(f"bias_set: expected another set than the dataset's, got {self.bias_name!r}")
         if self.model not in LAYERS:
             raise ValueError(f"model: expected one of {', '.join(LAYERS)}; got {self.model!r}")
@@ -104,11 +118,28 @@ class DebiasConfig(EditingConfig):
         self.objective()
 
     @property
-    def bias_name(self) -> CommentName:
-        """The set of sentences that bias is measured on."""
+    def bias_name(self) -> CommentName | Literal[""]:
+        """The named set of sentences that bias is measured on; "" if these come from files."""
+        if self.bias or self.same_comments:
+            return ""
         if self.bias_set:
             return self.bias_set
-        return "synthetic-templates" if self.dataset == ("synthetic",) else "madlibs"
+        return "synthetic-templates" if self.synthetic else "madlibs"
+
+    @property
+    def same_comments(self) -> bool:
+        """Whether bias is measured on the very comments that utility is measured on."""
+        return bool(self.train) and not (self.bias or self.bias_set)
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the classifier is trained on the synthetic comments."""
+        return not self.train and self.dataset == SYNTHETIC
+
+    @property
+    def data_name(self) -> str:
+        """What the classifier is trained on, for people."""
+        return " and ".join(Path(file).name for file in self.train) or " and ".join(self.dataset)
 
     @property
     def chosen_directions(self) -> DirectionKind:
@@ -128,6 +159,21 @@ class DebiasConfig(EditingConfig):
     def objective(self) -> Debias:
         return Debias(budget=self.budget)
 
+    def asked(self) -> dict[str, Any]:
+        """Without options of files that are not set, so that runs from before there were any can be
+        resumed."""
+        asked, changed = super().asked(), self.changed()
+        unchanged = {each.name for each in fields(FileOptions)} - set(changed)
+        return {key: value for key, value in asked.items() if key not in unchanged}
+
     def resolved(self) -> dict[str, Any]:
         """The settings as JSON for people to read, with the defaults filled in."""
-        return super().resolved() | {"layer": list(self.layer), "bias_set": self.bias_name}
+        resolved = super().resolved() | {"layer": list(self.layer), "bias_set": self.bias_name}
+        without = {each.name for each in fields(FileOptions)} - set(self.changed())
+        if self.train:
+            without.add("dataset")
+        if not self.bias_name:
+            without.add("bias_set")
+        if self.same_comments:
+            resolved["bias"], without = "the same comments", without - {"bias"}
+        return {key: value for key, value in resolved.items() if key not in without}

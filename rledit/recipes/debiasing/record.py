@@ -43,8 +43,9 @@ def _population(
 
 
 def _hash(comments: Comments, groups: str) -> str:
-    """Hash of texts, labels, and whatever tells the groups apart."""
-    content = json.dumps([list(comments.texts), comments.labels.tolist(), groups])
+    """Hash of texts, labels, weights if there are any, and whatever tells the groups apart."""
+    weights = [] if comments.weights is None else [comments.weights.tolist()]
+    content = json.dumps([list(comments.texts), comments.labels.tolist(), groups, *weights])
     return f"sha256:{hashlib.sha256(content.encode()).hexdigest()}"
 
 

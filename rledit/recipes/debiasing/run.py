@@ -131,9 +131,11 @@ class DebiasRecipe(Recipe):
     def page(self, finished: Finished) -> Page:
         config, metrics = self.config, finished.metrics
         test, layers = metrics["test"], metrics["layer"]
-        data = " and ".join(config.dataset)
         return Page(
-            title=f"Debiasing {', '.join(layers)} on {data}: {config.world}, rank {finished.edit.rank}",
+            title=(
+                f"Debiasing {', '.join(layers)} on {config.data_name}: "
+                f"{config.world}, rank {finished.edit.rank}"
+            ),
             limits=LIMITS,
             headline=HEADLINE,
             sections=[

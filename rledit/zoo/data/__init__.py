@@ -16,19 +16,23 @@ import os
 
 from ..._moved import renamed
 from .cifar10 import load_cifar10
+from .columns import Columns
 from .comment_files import COMMENT_NAMES, CommentName, load_comments, read_comments
 from .comments import Comments, hold_out_templates, split_comments
 from .dataset import Dataset, LabeledImages, split
 from .embedded import load_mnist5k
-from .identities import IDENTITY_TERMS, find_identities, read_terms
+from .identities import DEFAULT_TERMS, IDENTITY_TERMS, find_identities, read_terms
 from .idx import read_idx
 from .mnist import load_mnist
 from .root import resolve_root
+from .tables import read_table
 
 __all__ = [
     "COMMENT_NAMES",
+    "DEFAULT_TERMS",
     "IDENTITY_TERMS",
     "NAMES",
+    "Columns",
     "CommentName",
     "Comments",
     "Dataset",
@@ -39,6 +43,7 @@ __all__ = [
     "load_comments",
     "read_comments",
     "read_idx",
+    "read_table",
     "read_terms",
     "resolve_root",
     "split",

@@ -15,7 +15,7 @@ from typing import Literal, TypeAlias, get_args
 import torch
 
 from .comments import Comments
-from .identities import IDENTITY_TERMS, find_identities, mask_of
+from .identities import DEFAULT_TERMS, IDENTITY_TERMS, find_identities, mask_of
 from .root import VARIABLE, first_existing, place, resolve_root
 from .synthetic_comments import synthetic_comments, synthetic_templates
 
@@ -73,7 +73,8 @@ MOST_GROUPS = 1_000
 
 
 def load_comments(name: str, data_root: str | os.PathLike[str] | None = None) -> Comments:
-    """A known set of comments, with its identity groups.
+    """A known set of comments, with its identity groups; where a file has none, those of the 50 published
+    terms (:data:`rledit.zoo.data.IDENTITY_TERMS`).
 
     Args:
         name: ``"jigsaw"`` (Wikipedia comments), ``"civil"`` (comments of news sites), ``"madlibs"``
@@ -102,7 +103,7 @@ def load_comments(name: str, data_root: str | os.PathLike[str] | None = None) ->
             f"{name}: found neither {' nor '.join(names)} in {root / 'text'} or {place(root)}. Get it from "
             f"{source}, and put it there, or point data_root (or {VARIABLE}) at the folder that has it."
         )
-    return read_comments(path, name=name)
+    return read_comments(path, name=name, terms=IDENTITY_TERMS)
 
 
 def read_comments(
@@ -110,7 +111,7 @@ def read_comments(
     *,
     name: str | None = None,
     threshold: float = 0.5,
-    terms: Mapping[str, Sequence[str]] = IDENTITY_TERMS,
+    terms: Mapping[str, Sequence[str]] = DEFAULT_TERMS,
 ) -> Comments:
     """Comments from a CSV file: UTF-8, separated by commas, the names of the columns in the first row.
 

@@ -33,10 +33,13 @@ class Comments:
             belong to several groups or to none, and a group may be empty.
         templates: for sentences made from templates, the name of each one's template [S], ``""`` where there
             is none; else empty.
+        weights: float64 [S], finite and at least 0: how much each comment counts, such as how often it stands
+            for others in a survey; None where all count alike.
 
     Raises:
         TypeError: a container, an entry or a dtype is wrong.
-        ValueError: a shape is wrong, the lengths differ or a label is neither 0 nor 1.
+        ValueError: a shape is wrong, the lengths differ, a label is neither 0 nor 1, or a weight is negative,
+            infinite or NaN.
     """
 
     name: str
@@ -44,6 +47,7 @@ class Comments:
     labels: Tensor
     identities: dict[str, Tensor]
     templates: tuple[str, ...] = ()
+    weights: Tensor | None = None
 
     def __post_init__(self) -> None:
         _check_strings("texts", self.texts)
@@ -73,6 +77,8 @@ class Comments:
             raise ValueError(
                 f"templates: expected none, or one for each of the {count} texts, got {len(self.templates)}"
             )
+        if self.weights is not None:
+            _check_weights(self.weights, count)
 
     def __len__(self) -> int:
         """The number of comments S."""
@@ -99,13 +105,15 @@ class Comments:
             self.labels[indices],
             {group: mask[indices] for group, mask in self.identities.items()},
             tuple(self.templates[i] for i in positions) if self.templates else (),
+            None if self.weights is None else self.weights[indices],
         )
 
     def join(self, *others: Comments) -> Comments:
         """These comments, then those of ``others`` in order; ``Comments.join(a, b, c)`` reads the same.
 
         The groups are those of all parts. The comments of a part that lacks a group are not members of it,
-        so join parts whose groups were found in the same way. The names are joined by ``+``.
+        so join parts whose groups were found in the same way. Where some parts have weights, the comments of
+        the others weigh 1. The names are joined by ``+``.
         """
         parts = (self, *others)
         groups = dict.fromkeys(group for part in parts for group in part.identities)
@@ -113,6 +121,7 @@ class Comments:
         if any(part.templates for part in parts):
             for part in parts:
                 templates += part.templates or [""] * len(part)
+        weighted = any(part.weights is not None for part in parts)
         return Comments(
             "+".join(dict.fromkeys(part.name for part in parts)),
             tuple(text for part in parts for text in part.texts),
@@ -124,6 +133,9 @@ class Comments:
                 for group in groups
             },
             tuple(templates),
+            torch.cat([part.weights if part.weights is not None else _ones(part) for part in parts])
+            if weighted
+            else None,
         )
 
 
@@ -247,3 +259,20 @@ def _check_strings(argument: str, values: object) -> None:
     for row, value in enumerate(values):
         if not isinstance(value, str):
             raise TypeError(f"{argument}: expected strings, got {type(value).__name__} in row {row}")
+
+
+def _check_weights(weights: Tensor, count: int) -> None:
+    if weights.dtype != torch.float64:
+        raise TypeError(f"weights: expected dtype float64, got {weights.dtype}")
+    if list(weights.shape) != [count]:
+        raise ValueError(f"weights: expected shape [{count}], one for each text, got {list(weights.shape)}")
+    wrong = (~(weights.isfinite() & (weights >= 0))).nonzero()
+    if len(wrong):
+        row = int(wrong[0, 0])
+        raise ValueError(
+            f"weights: expected finite numbers of at least 0, got {float(weights[row])} in row {row}"
+        )
+
+
+def _ones(comments: Comments) -> Tensor:
+    return torch.ones(len(comments), dtype=torch.float64)

@@ -34,6 +34,45 @@ IDENTITY_TERMS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 unintended bias in text classification", AIES 2018, one group each, in the order and spelling of their
 published sentence templates. Three groups have a second spelling of the same word."""
 
+# Nouns and plurals of the published terms; they mean what the adjective means.
+_PLURAL_IN_S = (
+    *("lesbian", "gay", "bisexual", "homosexual", "heterosexual", "male", "female", "black", "white"),
+    *("african", "african american", "european", "hispanic", "latino", "latina", "mexican", "canadian"),
+    *("american", "asian", "indian", "christian", "muslim", "buddhist", "catholic", "protestant", "sikh"),
+    "taoist",
+)
+_FORMS: Mapping[str, tuple[str, ...]] = {
+    **{term: (f"{term}s",) for term in _PLURAL_IN_S},
+    "transgender": ("transgendered", "transgenders"),
+    "trans": ("transsexual", "transsexuals"),
+    "middle eastern": ("middle easterner", "middle easterners"),
+    "jewish": ("jew", "jews"),
+    "teenage": ("teenager", "teenagers"),
+    "millenial": ("millenials", "millennials"),
+}
+_FURTHER: Mapping[str, tuple[str, ...]] = {
+    "women": ("women", "woman", "girl", "girls"),
+    "men": ("men", "man", "boy", "boys"),
+    "immigrants": (
+        *("immigrants", "immigrant", "migrants", "migrant", "refugees", "refugee"),
+        *("asylum seekers", "asylum seeker"),
+    ),
+    "disabled": (
+        *("disabled", "disability", "disabilities", "handicapped"),
+        *("wheelchair user", "wheelchair users"),
+    ),
+    "hindu": ("hindu", "hindus"),
+    "atheist": ("atheist", "atheists"),
+}
+
+DEFAULT_TERMS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {**{term: (*words, *_FORMS.get(term, ())) for term, words in IDENTITY_TERMS.items()}, **_FURTHER}
+)
+"""What is looked for by default: the groups of :data:`IDENTITY_TERMS` with their nouns and plurals, and
+groups that those lack. All seven of HateCheck are there (P. Röttger et al., ACL 2021, arXiv:2012.15606):
+women, trans people, gay people, black people, disabled people, Muslims and immigrants. Slurs are not names of
+a group."""
+
 # What may stand between the words of one term: "african american", "African-American", "african_american".
 _BETWEEN = re.compile(r"[\s_\-\u2010]+")
 # A letter or digit; \w would count the underscore as well.
@@ -41,7 +80,7 @@ _LETTER = r"[^\W_]"
 
 
 def find_identities(
-    texts: Iterable[str], terms: Mapping[str, Sequence[str]] = IDENTITY_TERMS
+    texts: Iterable[str], terms: Mapping[str, Sequence[str]] = DEFAULT_TERMS
 ) -> dict[str, Tensor]:
     """Which texts mention a term of each group.
 
@@ -106,6 +145,13 @@ def read_terms(path: str | os.PathLike[str]) -> dict[str, tuple[str, ...]]:
         raise ValueError(f"{path}: expected UTF-8: {error}") from error
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def extended(terms: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+    """:data:`DEFAULT_TERMS` and these; a group that is in both has the terms of both."""
+    groups = dict.fromkeys([*DEFAULT_TERMS, *terms])
+    both = {group: (*DEFAULT_TERMS.get(group, ()), *terms.get(group, ())) for group in groups}
+    return {group: tuple(dict.fromkeys(words)) for group, words in both.items()}
 
 
 def mask_of(rows: Sequence[int], count: int) -> Tensor:

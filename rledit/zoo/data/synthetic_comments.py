@@ -81,7 +81,7 @@ def synthetic_comments() -> Comments:
     pairs = tuple(_biased_sentences())
     texts = tuple(text for text, _ in pairs)
     labels = torch.tensor([label for _, label in pairs], dtype=torch.int64)
-    return Comments("synthetic", texts, labels, find_identities(texts))
+    return Comments("synthetic", texts, labels, find_identities(texts, IDENTITY_TERMS))
 
 
 def synthetic_templates() -> Comments:
@@ -104,7 +104,7 @@ def synthetic_templates() -> Comments:
         "synthetic-templates",
         tuple(texts),
         torch.tensor(labels, dtype=torch.int64),
-        find_identities(texts),
+        find_identities(texts, IDENTITY_TERMS),
         tuple(templates),
     )
 
