@@ -21,6 +21,9 @@ logger = logging.getLogger("rledit")
 SHARES = {"train": 0.45, "reward": 0.20, "validation": 0.10, "test": 0.25}
 """Of the comments. The classifier is trained on the first, the reward sees the second, the third picks."""
 
+SHARES_TRAINED = {"train": 0.0, "reward": 0.40, "validation": 0.20, "test": 0.40}
+"""Where the classifier is there already, trained on something else."""
+
 BIAS_SENTENCES = {"reward": 6_000, "validation": 4_000}
 """Of the bias set, but at most a quarter each; the test gets the rest, at least half."""
 
@@ -58,7 +61,8 @@ class CommentSets:
 
     Attributes:
         comments: what the classifier is trained on and must stay good at.
-        bias: what bias is measured on; sentences that are among the comments are left out.
+        bias: what bias is measured on; sentences that are among the comments are left out, unless these are
+            the very comments: then each split measures bias on its own.
         unseen_templates: templates of the bias set that neither reward nor validation see.
         transfer: other bias sets, read at the end alone, by name.
     """
@@ -101,22 +105,27 @@ class DebiasData:
     Args:
         sets: what is cut.
         seed: of the cuts.
+        shares: of the comments, for each split.
 
     Raises:
         ValueError: if the bias set has no identity group that can be measured.
     """
 
-    def __init__(self, sets: CommentSets, seed: int) -> None:
+    def __init__(self, sets: CommentSets, seed: int, shares: Mapping[str, float] = SHARES) -> None:
         comments = sets.comments
-        parts = split_comments(comments, list(SHARES.values()), seed)
-        utility = dict(zip(SHARES, parts, strict=True))
+        parts = split_comments(comments, list(shares.values()), seed)
+        utility = dict(zip(shares, parts, strict=True))
         self.train = utility["train"]
-        bias = _without(sets.bias, comments)
+        same = sets.bias is comments
+        bias = comments if same else _without(sets.bias, comments)
         everything = [comments, bias, *sets.transfer.values()]
         self.unseen: Comments | None = None
         if sets.unseen_templates:
             bias, self.unseen = _held_out(bias, sets.unseen_templates)
-        reward, validation, test = _split_bias(bias, seed)
+        if same:
+            reward, validation, test = (_by_identity(utility[n]) for n in ("reward", "validation", "test"))
+        else:
+            reward, validation, test = _split_bias(bias, seed)
         self.splits = {
             "reward": Split(utility["reward"], reward),
             "validation": Split(utility["validation"], validation),

@@ -68,9 +68,15 @@ def run(
 class DebiasRecipe(Recipe):
     """A toxicity classifier becomes fairer across identity groups."""
 
-    def __init__(self, config: DebiasConfig, data_root: str | Path | None = None) -> None:
+    def __init__(
+        self,
+        config: DebiasConfig,
+        data_root: str | Path | None = None,
+        data: DebiasData | None = None,
+    ) -> None:
+        """``data``: in place of what the config names."""
         self.config: DebiasConfig = config
-        self._data = DebiasData(load_sets(config, data_root), config.seed)
+        self._data = DebiasData(load_sets(config, data_root), config.seed) if data is None else data
         self._classifier: Classifier | None = None
 
     kind = "debiasing"
@@ -78,17 +84,20 @@ class DebiasRecipe(Recipe):
     def unedited(self, path: Path) -> nn.Module:
         if not path.exists():
             raise FileNotFoundError(f"{path} does not exist")
-        bar = partial(supervised_bar, "training the classifier", PlainConsole(quiet=True))
-        self._classifier, _ = train_or_load(self.config, self._data, path, bar)
+        self._classifier, _ = self.classifier(path, PlainConsole(quiet=True))
         return self._classifier.model
 
     def populations(self) -> Mapping[str, Population]:
         assert self._classifier is not None
         return populations(self._classifier, self._data)
 
-    def prepare(self, folder: RunFolder, console: Console) -> Prepared:
+    def classifier(self, path: Path, console: Console) -> tuple[Classifier, float]:
+        """From its file, or trained and saved there; and the seconds that its training took."""
         bar = partial(supervised_bar, "training the classifier", console)
-        classifier, seconds = train_or_load(self.config, self._data, folder.model, bar)
+        return train_or_load(self.config, self._data, path, bar)
+
+    def prepare(self, folder: RunFolder, console: Console) -> Prepared:
+        classifier, seconds = self.classifier(folder.model, console)
         self._classifier = classifier
         samples = editing_samples(classifier, self._data)
         config, trials = choose_layers(self.config, classifier, samples, folder.layers, console)
