@@ -1,9 +1,10 @@
 """Debias a classifier of your own, here a small network on a table of incomes.
 
-The past decisions that it learned from were unfair: of equally able people, women and black people were hired
-less often. Later outcomes are known, too, and there the network errs more for these groups, and most for who
-belongs to both. One call edits its first layer so that error rates of all groups of sex and race, and of their
-intersections, come closer, and prints them before and after on rows that played no part in it. A few seconds.
+The past decisions that it learned from were unfair: of equally able people, women and black people were
+hired less often. Later outcomes are known, too, and there the network errs more for these groups, and most
+for who belongs to both. One call edits its first layer so that error rates of all groups of sex and race,
+and of their intersections, come closer. Prints them before and after, on rows that played no part in it.
+Takes a few seconds.
 """
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""A debiasing run on a classifier that the caller holds: its settings, and what differs from the command's."""
+"""A debiasing run on a classifier that the caller holds: its settings, and what is not as in the command."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .data import DebiasData
 from .evaluation import BATCH
 from .rows import Rows
 from .run import DebiasRecipe
-from .two_logits import OneOfSeveral
+from .two_logits import OneOfSeveral, own_weights
 
 OWN = "own"
 """The model's name in the config of such a run."""
@@ -80,7 +80,7 @@ class OwnClassifier:
         self.encode = rows.encode
 
     def save(self, path: Path, seconds: float) -> None:
-        write_tensors(path, self.model.state_dict(), {"pretrain_seconds": repr(seconds)})
+        write_tensors(path, own_weights(self.model), {"pretrain_seconds": repr(seconds)})
 
 
 class OwnRecipe(DebiasRecipe):

@@ -26,10 +26,10 @@ class _Seen(nn.Module):
         self.train(model.training)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         inner = self.inner
-        for own, theirs in ((self._parameters, inner._parameters), (self._buffers, inner._buffers)):
-            theirs.update({name: own[name] for name in theirs})
+        inner._parameters.update({name: self._parameters[name] for name in inner._parameters})
+        inner._buffers.update({name: self._buffers[name] for name in inner._buffers})
         return self
 
     @property
@@ -102,6 +102,11 @@ class OneOfSeveral(_Seen):
             two: Tensor = self.get_submodule(SEEN)(logits)
             return two
         return torch.stack([logits[:, self._others].logsumexp(1), logits[:, self._column]], 1)
+
+
+def own_weights(model: nn.Module) -> dict[str, Tensor]:
+    """The state dict, without what was added behind a model."""
+    return {name: value for name, value in model.state_dict().items() if not name.startswith(f"{SEEN}.")}
 
 
 def _fixed(weight: Tensor, bias: Tensor, model: nn.Module) -> nn.Linear:
