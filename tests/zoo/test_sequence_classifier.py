@@ -130,7 +130,7 @@ def test_folders_that_are_no_classifiers(folders: dict[str, Path], tmp_path: Pat
     encoder = transformers.AutoModel.from_pretrained(folders["bert"])
     encoder.save_pretrained(tmp_path / "encoder")
     transformers.AutoTokenizer.from_pretrained(folders["bert"]).save_pretrained(tmp_path / "encoder")
-    with pytest.raises(ValueError, match=r"lacks 2 weights of a classifier, such as classifier\.bias"):
+    with pytest.raises(ValueError, match=r"lacks 2 weights, such as classifier\.bias"):
         SequenceClassifier.from_folder(tmp_path / "encoder")
     with pytest.raises(FileNotFoundError, match="expected the folder of a classifier, there is none"):
         SequenceClassifier.from_folder(tmp_path / "nowhere")

@@ -19,12 +19,13 @@ from ...experiments.config import SearchName
 from ...experiments.console import Console, PlainConsole, progress_bar
 from ...experiments.run import Options, carry_out, finite
 from ...experiments.training import seconds_of
-from ...heads import eval_mode
+from ...heads import HEAD_SAMPLES, eval_mode
 from ...objectives import Debias
 from ...ops.rules import Kind
 from ...search import INTERRUPTED
 from ...worlds import DirectionKind
 from .data import SHARES_TRAINED, CommentSets, DebiasData
+from .other_labels import sparing_other_labels
 from .own import OwnClassifier, OwnConfig, OwnRecipe, check_logits
 from .rows import EncodeRows, Given, Rows
 from .task import editing_samples, make_task, make_trainer
@@ -178,7 +179,8 @@ def _in_memory(recipe: OwnRecipe, config: OwnConfig, model: nn.Module, console: 
     """The same steps as in a run folder, without one."""
     started = time.perf_counter()
     classifier, data = recipe.parts
-    task = make_task(config, classifier, editing_samples(classifier, data))
+    samples = editing_samples(classifier, data)
+    task = make_task(config, classifier, samples)
     with closing(make_trainer(config, task)) as search:
         with progress_bar(console, "editing", config.candidates) as show:
             found = search.train(
@@ -186,7 +188,7 @@ def _in_memory(recipe: OwnRecipe, config: OwnConfig, model: nn.Module, console: 
             )
         if found.stopped == INTERRUPTED:
             raise KeyboardInterrupt
-        result = recipe.sparing_other_labels(found)
+        result = sparing_other_labels(found, classifier.model, samples["validation"].head(HEAD_SAMPLES))
         edited = deepcopy(classifier.model)
         result.edit.apply_(edited)
         metrics = {

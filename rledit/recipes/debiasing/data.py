@@ -14,7 +14,7 @@ from torch import Tensor
 from ...samples import Samples
 from ...zoo.data import Comments, hold_out_templates, load_comments, split_comments
 from ...zoo.data.comments import normalize
-from .config import UNSEEN_TEMPLATES, DebiasConfig
+from .config import TRANSFORMER, UNSEEN_TEMPLATES, DebiasConfig
 
 logger = logging.getLogger("rledit")
 
@@ -71,6 +71,11 @@ class CommentSets:
     bias: Comments
     unseen_templates: tuple[str, ...] = ()
     transfer: Mapping[str, Comments] = field(default_factory=dict)
+
+
+def shares_of(config: DebiasConfig) -> Mapping[str, float]:
+    """Of the comments for each split, :data:`SHARES` where the classifier is still to be trained."""
+    return SHARES_TRAINED if config.model == TRANSFORMER else SHARES
 
 
 def load_sets(config: DebiasConfig, data_root: str | os.PathLike[str] | None) -> CommentSets:

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from ...edits import Edit
 from ...experiments.config import EditingConfig
 from ...experiments.console import Console
-from ...experiments.folder import RunFolder
-from ...experiments.run import Prepared
-from ...heads import find_head
 from ...objectives import Debias
-from ...search import Result
 from ...storage.files import write_tensors
 from ...worlds import DirectionKind
 from .classifier import Classifier
@@ -26,7 +21,7 @@ from .data import DebiasData
 from .evaluation import BATCH
 from .rows import Rows
 from .run import DebiasRecipe
-from .two_logits import OneOfSeveral, own_weights
+from .two_logits import own_weights
 
 OWN = "own"
 """The model's name in the config of such a run."""
@@ -97,35 +92,10 @@ class OwnRecipe(DebiasRecipe):
         self._own.save(path, 0.0)
         return self._own, 0.0
 
-    def prepare(self, folder: RunFolder, console: Console) -> Prepared:
-        prepared = super().prepare(folder, console)
-        return replace(prepared, add_costs=self.sparing_other_labels)
-
     @property
     def parts(self) -> tuple[Classifier, DebiasData]:
         """For whoever goes through the steps without a folder."""
         return self._own, self._data
-
-    def sparing_other_labels(self, result: Result) -> Result:
-        """The result with an edit that leaves the rows of other labels alone, where one Linear makes all
-        labels: they play no part in the label's logit, so nothing has told the search not to change them."""
-        model = self._own.model
-        if not isinstance(model, OneOfSeveral) or model.label is None:
-            return result
-        inputs = self._own.encode(self._data.splits["validation"].both.texts[:4])
-        name = find_head(model.inner, inputs).name
-        if name not in result.edit.targets:
-            return result
-        return replace(result, edit=_rows_only(result.edit, name, model.label))
-
-
-def _rows_only(edit: Edit, target: str, row: int) -> Edit:
-    """The edit with a left factor of zeros for all other rows of a target."""
-    left, right = edit.factors[target]
-    kept = torch.zeros_like(left)
-    kept[..., row, :] = left[..., row, :]
-    factors: Mapping[str, tuple[Tensor, Tensor]] = {**edit.factors, target: (kept, right)}
-    return Edit(factors, edit.world, edit.scale, edit.fingerprint, edit.metrics, edit.casts)
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import nn
 
+from ...edits import Edit
 from ...experiments.console import Console, PlainConsole, supervised_bar
 from ...experiments.folder import RunFolder
 from ...experiments.plots import Drawing, curves, heat_maps
@@ -19,15 +20,18 @@ from ...experiments.report import Finished, Page
 from ...experiments.result import RunResult
 from ...experiments.run import Options, Prepared, Recipe, carry_out
 from ...experiments.training import CHECKPOINT_SECONDS
+from ...heads import HEAD_SAMPLES
 from .classifier import Classifier, train_or_load
 from .config import DebiasConfig
-from .data import DebiasData, load_sets
+from .data import DebiasData, load_sets, shares_of
 from .evaluation import evaluate, margins_of
 from .figures import RATES, error_rates, front
 from .layers import choose_layers, with_trials
+from .other_labels import sparing_other_labels
 from .record import populations
 from .report import HEADLINE, LIMITS, other_sets, per_group_table, trials_table
 from .task import editing_samples, make_task, make_trainer
+from .transformer import write_edited
 
 logger = logging.getLogger("rledit")
 
@@ -76,7 +80,9 @@ class DebiasRecipe(Recipe):
     ) -> None:
         """``data``: in place of what the config names."""
         self.config: DebiasConfig = config
-        self._data = DebiasData(load_sets(config, data_root), config.seed) if data is None else data
+        if data is None:
+            data = DebiasData(load_sets(config, data_root), config.seed, shares_of(config))
+        self._data = data
         self._classifier: Classifier | None = None
 
     kind = "debiasing"
@@ -114,8 +120,14 @@ class DebiasRecipe(Recipe):
             ),
             pretrain_seconds=seconds,
             metrics={"layer": list(config.layer), "layers_tried": trials},
-            add_costs=partial(with_trials, trials=trials),
+            add_costs=lambda result: sparing_other_labels(
+                with_trials(result, trials), classifier.model, samples["validation"].head(HEAD_SAMPLES)
+            ),
         )
+
+    def leave(self, folder: RunFolder, edit: Edit) -> None:
+        if self.config.classifier:
+            write_edited(edit, self.config.classifier, folder.edited_model)
 
     def evaluate(self, edited: nn.Module) -> dict[str, Any]:
         assert self._classifier is not None

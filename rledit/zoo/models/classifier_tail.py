@@ -123,7 +123,7 @@ class ClassifierAttention(ClassifierBlock):
 
 @torch.no_grad()
 def pack(states: Tensor, mask: Tensor, tokens: int) -> Tensor:
-    """The input of :class:`ClassifierAttention` from states [B, t, D] and mask [B, t], padded to ``tokens``."""
+    """The input of :class:`ClassifierAttention`, of ``tokens``, from states [B, t, D] and mask [B, t]."""
     kept = mask.to(states).unsqueeze(-1)
     packed = torch.cat([states * kept, kept], dim=-1)
     return F.pad(packed, (0, 0, 0, tokens - packed.shape[1]))

@@ -1,4 +1,4 @@
-"""The folder of a Hugging Face encoder or classifier: read without a network, and checked before anything is computed."""
+"""The folder of a Hugging Face encoder or classifier: read without a network, and checked before it is used."""
 
 from __future__ import annotations
 
@@ -52,9 +52,7 @@ def _read(folder: Path, kind: str, what: str, unused: str) -> tuple[Any, Any]:
         raise ValueError(f"{folder}: cannot be read as {what}: {error}") from error
     absent = sorted(name for name in report["missing_keys"] if not (unused and name.startswith(unused)))
     if absent:
-        raise ValueError(
-            f"{folder}: model.safetensors lacks {len(absent)} weights of {what}, such as {absent[0]}"
-        )
+        raise ValueError(f"{folder}: model.safetensors lacks {len(absent)} weights, such as {absent[0]}")
     _check_model(folder, model, tokenizer, what)
     return model, tokenizer
 
@@ -84,7 +82,7 @@ def _transformers() -> ModuleType:
         import transformers
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            'sentence encoders and transformer classifiers need the package transformers: pip install "rledit[text]"',
+            'sentence encoders and classifiers need the package transformers: pip install "rledit[text]"',
             name="transformers",
         ) from error
     module: ModuleType = transformers
