@@ -14,7 +14,7 @@ import logging
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -110,8 +110,9 @@ class Recipe(ABC):
     def page(self, finished: Finished) -> Page:
         """The rest of the report."""
 
-    def leave(self, folder: RunFolder, edit: Edit) -> None:
-        """Leave further files of a finished run in its folder."""
+    def leave(self, folder: RunFolder, edit: Edit) -> Sequence[Path]:
+        """Leave further files of a finished run in its folder; returns which."""
+        return ()
 
     def kept_with_edit(self, test: Mapping[str, Any]) -> dict[str, Any]:
         """What of the test figures goes into the edit's file."""

@@ -104,14 +104,14 @@ class DebiasConfig(EditingConfig):
             raise ValueError("classifier: expected a folder with --model transformer, and none without")
         if self.label and self.model != TRANSFORMER:
             raise ValueError(f"label: expected none without --model transformer, got {self.label!r}")
-        known = self._layers
-        if not known and not self.layer:
+        offered = self._layers
+        if not offered and not self.layer:
             raise ValueError(
                 f"layer: expected the name of the Linear that makes the logits, since models of the type "
                 f"{self.last_layers.model_type!r} are not known"
             )
-        if known and (unknown := [name for name in self.layer if name not in known]):
-            raise ValueError(f"layer: expected some of {', '.join(known)}; got {', '.join(unknown)}")
+        if offered and (unknown := [name for name in self.layer if name not in offered]):
+            raise ValueError(f"layer: expected some of {', '.join(offered)}; got {', '.join(unknown)}")
         if len(set(self.layer)) != len(self.layer):
             raise ValueError(f"layer: expected different ones, got {', '.join(self.layer)}")
         if self.encoder and not Path(self.encoder).expanduser().is_dir():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -125,9 +125,11 @@ class DebiasRecipe(Recipe):
             ),
         )
 
-    def leave(self, folder: RunFolder, edit: Edit) -> None:
-        if self.config.classifier:
-            write_edited(edit, self.config.classifier, folder.edited_model)
+    def leave(self, folder: RunFolder, edit: Edit) -> Sequence[Path]:
+        if not self.config.classifier:
+            return ()
+        write_edited(edit, self.config.classifier, folder.edited_model)
+        return (folder.edited_model,)
 
     def evaluate(self, edited: nn.Module) -> dict[str, Any]:
         assert self._classifier is not None

@@ -1,4 +1,4 @@
-"""The folder of a Hugging Face encoder or classifier: read without a network, and checked before it is used."""
+"""The folder of a Hugging Face encoder or classifier: read without a network, and checked before use."""
 
 from __future__ import annotations
 

@@ -144,9 +144,10 @@ class SequenceClassifier:
             return LastLinear(self._model, self.layers.head[0]).eval()
         kinds = {"head": ClassifierHead, "block": ClassifierBlock, "attention": ClassifierAttention}
         try:
-            return kinds[stage](self._model, known).eval()
+            tail: nn.Module = kinds[stage](self._model, known)
         except (AttributeError, NotImplementedError) as error:
             raise ValueError(f"model type {self.layers.model_type!r}: cannot be cut: {error}") from error
+        return tail.eval()
 
     def check_cut(self, stage: Stage, texts: list[str]) -> None:
         """Whether the tail gives what the whole model gives.
@@ -189,7 +190,7 @@ class SequenceClassifier:
                 handle.remove()
         for name, output in reversed(seen):
             if isinstance(output, Tensor) and output.shape == logits.shape and torch.equal(output, logits):
-                return name
+                return str(name)
         raise NotImplementedError(
             f"model type {self._model.config.model_type!r}: no Linear makes its logits from one row of "
             f"features for each text; expected such a one, or one of {', '.join(ARCHITECTURES)}"
