@@ -149,6 +149,10 @@ def debias(
         utility if bias is None else rows.comments("bias", bias),
         transfer={name: rows.comments(name, given) for name, given in (transfer or {}).items()},
     )
+    if not sets.bias.identities:
+        raise ValueError(
+            f"{'comments' if bias is None else 'bias'}: expected groups, which bias is measured between; got none"
+        )
     data = DebiasData(sets, seed, SHARES_TRAINED)
     with eval_mode(model):
         copy = deepcopy(model).cpu()

@@ -12,6 +12,8 @@ from torch import nn
 
 from ...experiments.config import EditingConfig
 from ...experiments.console import Console
+from ...experiments.folder import RunFolder
+from ...experiments.run import Prepared
 from ...objectives import Debias
 from ...storage.files import write_tensors
 from ...worlds import DirectionKind
@@ -89,8 +91,12 @@ class OwnRecipe(DebiasRecipe):
         self._classifier = classifier
 
     def classifier(self, path: Path, console: Console) -> tuple[Classifier, float]:
-        self._own.save(path, 0.0)
         return self._own, 0.0
+
+    def prepare(self, folder: RunFolder, console: Console) -> Prepared:
+        prepared = super().prepare(folder, console)
+        self._own.save(folder.model, 0.0)  # now that nothing in it can be refused any more
+        return prepared
 
     @property
     def parts(self) -> tuple[Classifier, DebiasData]:

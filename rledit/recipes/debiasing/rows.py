@@ -128,7 +128,7 @@ def _pick(rows: Any, indices: list[int]) -> Any:
 
 
 def _labels(name: str, labels: Any) -> Tensor:
-    values = torch.as_tensor(labels if isinstance(labels, Tensor) else np.asarray(labels))
+    values = labels if isinstance(labels, Tensor) else torch.tensor(np.asarray(labels))
     if values.dim() != 1:
         raise ValueError(f"{name}: expected labels of shape [S], got {list(values.shape)}")
     known = (values == 0) | (values == 1)
@@ -139,7 +139,7 @@ def _labels(name: str, labels: Any) -> Tensor:
 
 
 def _mask(name: str, mask: Any) -> Tensor:
-    values = mask if isinstance(mask, Tensor) else torch.as_tensor(np.asarray(mask))
+    values = mask if isinstance(mask, Tensor) else torch.tensor(np.asarray(mask))
     if values.dtype != torch.bool:
         raise TypeError(f"{name}: expected a bool mask, got {values.dtype}")
     return values.detach().cpu()
