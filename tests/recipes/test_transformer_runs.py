@@ -1,5 +1,5 @@
-"""Runs on the folder of a fine-tuned classifier: what they leave, and what is refused; and scores of new texts
-by these and other runs."""
+"""Runs on the folder of a fine-tuned classifier: what they leave, and what is refused; and scores of new
+texts by these and other runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rledit.recipes.debiasing import DebiasConfig, run
 from rledit.recipes.debiasing.predict import predict
 from rledit.recipes.debiasing.text_table import TextTable
 from rledit.runtime import one_thread
-from rledit.zoo.data import load_comments
+from rledit.zoo.data import Comments, load_comments
 
 if find_spec("transformers") is None:
     pytest.skip("classifiers of texts need transformers", allow_module_level=True)
@@ -35,17 +35,20 @@ from rledit.zoo.models.sequence_classifier import SequenceClassifier
 QUIET = PlainConsole(quiet=True)
 OUTPUT = "bert.encoder.layer.1.output.dense"
 TEXTS = ["You awful gay person!", "A kind neighbour", "words that nobody knows", ""]
+GROUPS = ("gay", "black", "muslim", "straight", "christian")
 LABELS = ("neutral", "toxic", "spam")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A cache of its own, few texts, and no figures."""
-    comments, templates = load_comments("synthetic"), load_comments("synthetic-templates")
-    few = {
-        "synthetic": comments.subset(torch.arange(0, len(comments), 8)),
-        "synthetic-templates": templates.subset(torch.arange(0, len(templates), 4)),
-    }
+
+    def fewer(name: str, step: int) -> Comments:
+        comments = load_comments(name)
+        part = comments.subset(torch.arange(0, len(comments), step))
+        return replace(part, identities={group: part.identities[group] for group in GROUPS})
+
+    few = {"synthetic": fewer("synthetic", 8), "synthetic-templates": fewer("synthetic-templates", 2)}
     with pytest.MonkeyPatch.context() as patch, one_thread():
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         patch.setattr("rledit.recipes.debiasing.data.load_comments", lambda name, _: few[name])

@@ -150,9 +150,8 @@ def debias(
         transfer={name: rows.comments(name, given) for name, given in (transfer or {}).items()},
     )
     if not sets.bias.identities:
-        raise ValueError(
-            f"{'comments' if bias is None else 'bias'}: expected groups, which bias is measured between; got none"
-        )
+        name = "comments" if bias is None else "bias"
+        raise ValueError(f"{name}: expected groups, between which bias is measured; got none")
     data = DebiasData(sets, seed, SHARES_TRAINED)
     with eval_mode(model):
         copy = deepcopy(model).cpu()
