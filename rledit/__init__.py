@@ -15,6 +15,8 @@ except ImportError as error:  # pragma: no cover - seen only from a source tree
 
 __version__ = "0.2.0.dev0"
 
+from typing import TYPE_CHECKING
+
 from . import _moved
 from ._native import num_threads, set_num_threads
 from .edits import Edit, EditFileError, Ledger, LedgerFileError
@@ -31,10 +33,25 @@ from .tally import Tally
 from .task import Task
 from .worlds import MaskWorld, ShiftWorld, World
 
+if TYPE_CHECKING:
+    from .recipes.debiasing.api import DebiasResult, debias
+    from .recipes.debiasing.intersections import intersections
+
 _moved.install()
+
+_LATE = {
+    "DebiasResult": "recipes.debiasing.api",
+    "debias": "recipes.debiasing.api",
+    "intersections": "recipes.debiasing.intersections",
+}
+"""Whole runs, and all that they need, are imported when they are asked for."""
 
 
 def __getattr__(name: str) -> object:
+    if name in _LATE:
+        from importlib import import_module
+
+        return getattr(import_module(f"{__name__}.{_LATE[name]}"), name)
     return _moved.attribute(__name__, name)
 
 
@@ -45,6 +62,7 @@ __all__ = [
     "TPE",
     "AgentLostError",
     "Debias",
+    "DebiasResult",
     "Edit",
     "EditFileError",
     "EditRule",
@@ -76,7 +94,9 @@ __all__ = [
     "World",
     "__version__",
     "_native",
+    "debias",
     "forget_groups",
+    "intersections",
     "num_threads",
     "set_num_threads",
 ]

@@ -1,4 +1,4 @@
-"""The command ``rledit``: unlearn, debias, audit, compare, apply, ledger, verify, demo.
+"""The command ``rledit``: unlearn, debias, predict, audit, compare, apply, ledger, verify, demo.
 
 The command itself and ``rledit apply`` need nothing but rledit's own dependencies; the others need the extra
 ``cli`` and say so. A command's module is imported when it is asked for.
@@ -20,6 +20,7 @@ from .plain import call, summary
 COMMANDS = {
     "unlearn": "make a network forget a class, and leave a run folder with the edit and a report",
     "debias": "make a toxicity classifier fairer across identity groups, and leave a run folder, too",
+    "predict": "score new texts with the classifier of a debiasing run, unedited and edited",
     "audit": "measure what an edit has left of a class, next to the unedited and the retrained network",
     "compare": "compare methods of unlearning by the same audits",
     "apply": "apply an edit to a model file",

@@ -27,7 +27,7 @@ _OUTPUTS = (
     "audits.json",
     "record.json",
 )
-_FOLDERS = {"tensorboard": "events.out.tfevents.*", "plots": "*.png"}
+_FOLDERS = {"tensorboard": "events.out.tfevents.*", "plots": "*.png", "edited_model": "*.*"}
 _VERSION_KEY = "rledit_version"  # tells our config.json from that of any other program
 
 
@@ -149,7 +149,7 @@ class RunFolder:
         for name, pattern in _FOLDERS.items():
             folder = self.path / name
             if folder.is_dir() and not folder.is_symlink():  # behind a link lies someone else's folder
-                for path in folder.glob(pattern):
+                for path in filter(Path.is_file, folder.glob(pattern)):
                     path.unlink()
                 with contextlib.suppress(OSError):  # not empty: it holds files of the user
                     folder.rmdir()
@@ -215,6 +215,11 @@ class RunFolder:
     def plots(self) -> Path:
         """Folder of the figures as PNG; made by `write_figures`."""
         return self.path / "plots"
+
+    @property
+    def edited_model(self) -> Path:
+        """Folder of the edited model, where the run began with such a folder."""
+        return self.path / "edited_model"
 
     def leave_unused(self) -> None:
         """Take back what only says that there is a run, if nothing of it has been made yet: a command that

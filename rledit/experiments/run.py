@@ -14,7 +14,7 @@ import logging
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import Any
 
 from torch import nn
 
+from ..edits.edit import Edit
 from ..search import Result, Search
 from ..storage.files import Json, write_json
 from ..task import Task
@@ -35,6 +36,9 @@ from .result import Change, RunResult
 from .training import CHECKPOINT_SECONDS, seconds_of, train
 
 logger = logging.getLogger("rledit")
+
+FURTHER = "further files"
+"""What recipes leave beside that which every run leaves, where it is named as missing."""
 
 Baseline = Callable[[], dict[str, Any]]
 """Makes the figures of something that the edit is compared with; {} where it cannot be had."""
@@ -105,6 +109,10 @@ class Recipe(ABC):
     @abstractmethod
     def page(self, finished: Finished) -> Page:
         """The rest of the report."""
+
+    def leave(self, folder: RunFolder, edit: Edit) -> Sequence[Path]:
+        """Leave further files of a finished run in its folder; returns which."""
+        return ()
 
     def kept_with_edit(self, test: Mapping[str, Any]) -> dict[str, Any]:
         """What of the test figures goes into the edit's file."""
@@ -192,7 +200,8 @@ def carry_out(recipe: Recipe, out: str | Path, options: Options) -> RunResult:
             weights = {name: weight.cpu() for name, weight in prepared.task.editable.weights().items()}
             report = _Report(recipe, prepared.config, folder)
             record = _recorder(recipe, prepared, folder, result, edited)
-            missing = report.write(Finished(metrics, history, result.edit, weights)) + record.write()
+            missing = _leave(recipe, folder, result.edit)
+            missing += report.write(Finished(metrics, history, result.edit, weights)) + record.write()
             if not result.stopped:
                 wanted = {
                     name: make
@@ -203,7 +212,8 @@ def carry_out(recipe: Recipe, out: str | Path, options: Options) -> RunResult:
                 if len(lacking) < len(wanted):
                     folder.record.unlink(missing_ok=True)
                     write_json(folder.metrics, metrics)
-                    missing = report.write(Finished(metrics, history, result.edit, weights)) + record.write()
+                    missing = [part for part in missing if part.startswith(FURTHER)]
+                    missing += report.write(Finished(metrics, history, result.edit, weights)) + record.write()
                 missing += lacking
     return RunResult(
         folder=folder.path,
@@ -218,6 +228,16 @@ def carry_out(recipe: Recipe, out: str | Path, options: Options) -> RunResult:
         metrics=metrics,
         missing=tuple(missing),
     )
+
+
+def _leave(recipe: Recipe, folder: RunFolder, edit: Edit) -> list[str]:
+    """Returns what is missing, and why."""
+    try:
+        recipe.leave(folder, edit)
+    except Exception as error:
+        logger.error("Further files could not be written; edit and metrics are saved: %s", reason_of(error))
+        return [f"{FURTHER}: {reason_of(error)}"]
+    return []
 
 
 def finite(value: Any) -> Any:

@@ -44,11 +44,17 @@ def find_tail(cut: Cut, activations: Tensor) -> Tail | None:
     layers: list[nn.Linear] = []
     nonlinearities: list[str] = []
     previous = nodes[0]
+    flat = False  # whether the values are [S], of a layer with one output
     for node in nodes[1:]:
         # A chain: each value is read once, by the next node.
         if list(previous.users) != [node] or node.all_input_nodes != [previous]:
             return None
         previous = node
+        if _axis(node) == ("unsqueeze" if flat else "squeeze") and layers and layers[-1].out_features == 1:
+            flat = not flat
+            continue
+        if flat:
+            return None
         if node.op == "output":
             return Tail(tuple(names), tuple(layers), tuple(nonlinearities)) if layers else None
         module = cut.suffix.get_submodule(str(node.target)) if node.op == "call_module" else None
@@ -113,6 +119,15 @@ def _nonlinearity(node: fx.Node, module: nn.Module | None) -> str | None:
             return _flatten(node.args[1:], node.kwargs)
         return _METHODS.get(str(node.target)) if len(node.args) == 1 else None
     return None
+
+
+def _axis(node: fx.Node) -> str:
+    """ "squeeze" of [S, 1], or "unsqueeze" of [S] to it; else ""."""
+    name = str(node.target) if node.op == "call_method" else getattr(node.target, "__name__", "")
+    if node.op not in ("call_method", "call_function") or name not in ("squeeze", "unsqueeze"):
+        return ""
+    axes = (*node.args[1:], *node.kwargs.values())
+    return name if axes in ((-1,), (1,)) else ""
 
 
 def _flatten(args: Sequence[Any], kwargs: dict[str, Any]) -> str | None:

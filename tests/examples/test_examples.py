@@ -46,6 +46,11 @@ PROMISED = {
         r"accuracy of class 7: \d\.\d+% -> [5-9]\d\.\d+%",
         r"left is what the others give, bit for bit: True",
     ],
+    "11_debias_own_classifier": [
+        r"before: accuracy [78]\d\.\d%, .*female & black (100|[789]\d)%",
+        r" after: accuracy [89]\d\.\d%, .*female & black [1-4]?\d%",
+        r"only layer 0 differs: True",
+    ],
     "10_hidden_from_probes": [
         r"accuracy alone: forget \d\.\d%, retain (100|9\d)\.\d%, a probe recalls (100|9\d)\.\d%",
         r"hidden: forget \d\.\d%, retain (100|9\d)\.\d%, a probe recalls [1-7]\d\.\d%",

@@ -27,8 +27,10 @@ from ...zoo.models.toxicity import (
     ToxicityMLP,
 )
 from ...zoo.training import train_classifier
-from .config import DebiasConfig
+from .config import TRANSFORMER, DebiasConfig
 from .data import DebiasData
+from .text_table import TextTable
+from .transformer import TransformerClassifier
 
 logger = logging.getLogger("rledit")
 
@@ -102,17 +104,21 @@ class OnEmbeddings(nn.Module):
 
 
 class Embeddings:
-    """Embeddings of all texts of a run, from one pass that every seed shares on disk."""
+    """Embeddings of all texts of a run, from one pass that every seed shares on disk; of others as they come.
 
-    def __init__(self, encoder: SentenceEncoder, data: DebiasData) -> None:
+    Args:
+        encoder: which is asked.
+        data: of the run, or None where there are other texts only.
+
+    Attributes:
+        kept: whether what is computed is kept on disk.
+    """
+
+    def __init__(self, encoder: SentenceEncoder, data: DebiasData | None) -> None:
         self.encoder = encoder
-        self._known = {text: row for row, text in enumerate(data.every_text)}
-        key: list[Any] = ["embed", encoder.settings, data.every_text]
-        self._table = cached(None, key, lambda: encoder.embed(data.every_text))
-
-    def of(self, texts: Sequence[str]) -> Tensor:
-        """Embeddings of these texts, [S, D]."""
-        return self._table[torch.tensor([self._known[text] for text in texts])]
+        texts = [] if data is None else data.every_text
+        self.kept = data is not None
+        self.of = TextTable(["embed", encoder.settings], encoder.embed, texts)
 
 
 class EncoderWithHead:
@@ -142,7 +148,7 @@ class EncoderWithHead:
         return cls(head, embeddings, _edits_block(config))
 
     @classmethod
-    def load(cls, config: DebiasConfig, data: DebiasData, path: Path) -> tuple[EncoderWithHead, float]:
+    def load(cls, config: DebiasConfig, data: DebiasData | None, path: Path) -> tuple[EncoderWithHead, float]:
         embeddings = Embeddings(SentenceEncoder.from_folder(config.encoder, max_tokens=MAX_TOKENS), data)
         tensors, metadata = read_tensors(path)
         head = ToxicityHead(embeddings.encoder.width)
@@ -158,7 +164,9 @@ class EncoderWithHead:
 
     def encode(self, texts: Sequence[str]) -> Tensor:
         if not self._edits_block:
-            return self._embeddings.of(texts)
+            return self._embeddings.of(list(texts))
+        if not self._embeddings.kept:
+            return self._encoder.before_last_block(texts)
         key: list[Any] = ["before_last_block", self._encoder.settings, list(texts)]
         return cached(None, key, lambda: self._encoder.before_last_block(texts))
 
@@ -169,6 +177,28 @@ class EncoderWithHead:
 
 def _edits_block(config: DebiasConfig) -> bool:
     return any(not name.startswith("head.") for name in config.layer)
+
+
+def load(config: DebiasConfig, data: DebiasData | None, path: Path) -> tuple[Classifier, float]:
+    """The classifier of a run from its file, and the seconds that its training took.
+
+    Args:
+        config: of the run.
+        data: of the run, whose texts may be known already; None: texts are encoded as they come.
+        path: of the file.
+
+    Raises:
+        ValueError: if the file does not belong to such a classifier.
+        OSError: it cannot be read.
+    """
+    try:
+        if config.model == TRANSFORMER:
+            return TransformerClassifier.load(config, [] if data is None else data.every_text, path)
+        if config.model == "encoder":
+            return EncoderWithHead.load(config, data, path)
+        return BagOfWords.load(path)
+    except (KeyError, RuntimeError) as error:
+        raise ValueError(f"{path}: is no classifier of this run: {error}") from error
 
 
 def train_or_load(
@@ -182,15 +212,17 @@ def train_or_load(
     Raises:
         ValueError: if the file does not belong to such a classifier.
     """
-    encoder = config.model == "encoder"
     if path.exists():
-        try:
-            return EncoderWithHead.load(config, data, path) if encoder else BagOfWords.load(path)
-        except (KeyError, RuntimeError) as error:
-            raise ValueError(f"{path}: is not a classifier of this run: {error}") from error
+        return load(config, data, path)
     started = time.perf_counter()
+    classifier: Classifier
+    if config.model == TRANSFORMER:
+        classifier = TransformerClassifier.open(config, data.every_text)
+        classifier.save(path, 0.0)
+        return classifier, 0.0
     with progress() as report:
-        classifier: Classifier = (EncoderWithHead if encoder else BagOfWords).train(config, data, report)
+        kind = EncoderWithHead if config.model == "encoder" else BagOfWords
+        classifier = kind.train(config, data, report)
     seconds = time.perf_counter() - started
     classifier.save(path, seconds)
     return classifier, seconds

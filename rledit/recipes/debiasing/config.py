@@ -11,6 +11,7 @@ from ...objectives import Debias
 from ...ops.rules import Kind
 from ...worlds import DirectionKind
 from ...zoo.data import COMMENT_NAMES, IDENTITY_TERMS, CommentName
+from ...zoo.models.architectures import LastLayers, last_layers_of
 from ...zoo.models.bag_of_words import words_of
 from .file_options import FileOptions
 
@@ -32,6 +33,9 @@ LAYER_SETS: dict[str, tuple[tuple[str, ...], ...]] = {
 }
 """What is tried where no layers are given."""
 
+TRANSFORMER = "transformer"
+"""The model whose layers have the names of its folder."""
+
 UNSEEN_TEMPLATES: dict[str, tuple[str, ...]] = {
     "madlibs": ("you_are_adj", "you_occupation", "am_hate_adj"),
     "synthetic-templates": ("name", "tourists", "reader"),
@@ -48,7 +52,7 @@ class DebiasConfig(FileOptions, EditingConfig):
 
     Raises:
         ValueError: for a name that is unknown, a number that is out of range, or two sources of one set.
-        FileNotFoundError: there is no such encoder.
+        FileNotFoundError: there is no such encoder or classifier.
     """
 
     dataset: tuple[CommentName, ...] = SYNTHETIC
@@ -56,14 +60,22 @@ class DebiasConfig(FileOptions, EditingConfig):
     bias_set: CommentName | Literal[""] = ""
     """Sentences that bias is measured on. Default: madlibs, or synthetic-templates if the data set is
     synthetic."""
-    model: Literal["bag-of-words", "encoder"] = "bag-of-words"
-    """Architecture: a bag of words with three linear layers, or a head on a pretrained sentence encoder."""
+    model: Literal["bag-of-words", "encoder", "transformer"] = "bag-of-words"
+    """Architecture: a bag of words with three linear layers, or a head on a pretrained sentence encoder,
+    both trained here; or a fine-tuned transformer with a head of its own."""
     encoder: str = ""
     """Folder of a Hugging Face encoder; goes with --model encoder."""
+    classifier: str = ""
+    """Folder of a fine-tuned Hugging Face classifier (AutoModelForSequenceClassification); goes with --model
+    transformer. The edited one is left in the run folder as edited_model."""
+    label: str = ""
+    """Which of the classifier's labels means toxic, by its name in config.json. Default: the only one, or the
+    second of two; of several it must be said."""
     layer: tuple[str, ...] = ()
     """Modules to edit: some of fc1, fc2, fc3 of the bag of words; head.fc1 and head.fc2 of the encoder's
-    head, or modules of its last block, such as block.intermediate. Default: several sets of layers are tried
-    briefly, and the best one is edited."""
+    head, or modules of its last block, such as block.intermediate; of a transformer those of its head and
+    last block by their own names, such as classifier or bert.encoder.layer.11.output.dense. Default: several
+    sets of layers are tried briefly, and the best one is edited."""
     budget: float = 0.005
     """By how much AUC and accuracy on the comments may fall; 0.005 is half a percentage point."""
     vocabulary: int = 5_000
@@ -96,14 +108,24 @@ class DebiasConfig(FileOptions, EditingConfig):
                 raise ValueError(f"dataset, bias_set: expected some of {known}; got {name!r}")
         if not self.train and self.bias_name in self.dataset:
             raise ValueError(f"bias_set: expected another set than the dataset's, got {self.bias_name!r}")
-        if self.model not in LAYERS:
-            raise ValueError(f"model: expected one of {', '.join(LAYERS)}; got {self.model!r}")
+        if self.model not in (*LAYERS, TRANSFORMER):
+            raise ValueError(
+                f"model: expected one of {', '.join((*LAYERS, TRANSFORMER))}; got {self.model!r}"
+            )
         if (self.model == "encoder") != bool(self.encoder):
             raise ValueError("encoder: expected a folder with --model encoder, and none without")
-        if unknown := [name for name in self.layer if name not in LAYERS[self.model]]:
+        if (self.model == TRANSFORMER) != bool(self.classifier):
+            raise ValueError("classifier: expected a folder with --model transformer, and none without")
+        if self.label and self.model != TRANSFORMER:
+            raise ValueError(f"label: expected none without --model transformer, got {self.label!r}")
+        offered = self._layers
+        if not offered and not self.layer:
             raise ValueError(
-                f"layer: expected some of {', '.join(LAYERS[self.model])}; got {', '.join(unknown)}"
+                f"layer: expected the name of the Linear that makes the logits, since models of the type "
+                f"{self.last_layers.model_type!r} are not known"
             )
+        if offered and (unknown := [name for name in self.layer if name not in offered]):
+            raise ValueError(f"layer: expected some of {', '.join(offered)}; got {', '.join(unknown)}")
         if len(set(self.layer)) != len(self.layer):
             raise ValueError(f"layer: expected different ones, got {', '.join(self.layer)}")
         if self.encoder and not Path(self.encoder).expanduser().is_dir():
@@ -116,6 +138,16 @@ class DebiasConfig(FileOptions, EditingConfig):
                 f"vocabulary: expected at least {least}, the words of identity terms; got {self.vocabulary}"
             )
         self.objective()
+
+    @property
+    def last_layers(self) -> LastLayers:
+        """What can be edited in the classifier's folder; with --model transformer only."""
+        return last_layers_of(Path(self.classifier).expanduser())
+
+    @property
+    def _layers(self) -> tuple[str, ...]:
+        """Names of modules that can be edited; none for a transformer of an unknown type."""
+        return self.last_layers.names if self.model == TRANSFORMER else LAYERS[self.model]
 
     @property
     def bias_name(self) -> CommentName | Literal[""]:
@@ -145,25 +177,33 @@ class DebiasConfig(FileOptions, EditingConfig):
     def chosen_directions(self) -> DirectionKind:
         """The directions that are used. "auto" is strata for a bag of words; groups for a head on an encoder,
         where an edit along strata could learn how the bias set is worded, since inputs are dense, and carry
-        that over to other texts; all within an encoder, where means would be of padding, too."""
+        that over to other texts; all within an encoder, or in what reads all tokens of a transformer, where
+        means would be of padding, too."""
         if self.directions != "auto":
             return self.directions
         if any(name.startswith("block.") for name in self.layer):
+            return "all"
+        if self.model == TRANSFORMER and self.last_layers.stage(self.layer) == "attention":
             return "all"
         return "strata" if self.model == "bag-of-words" else "groups"
 
     @property
     def layer_sets(self) -> tuple[tuple[str, ...], ...]:
-        return (self.layer,) if self.layer else LAYER_SETS[self.model]
+        if self.layer:
+            return (self.layer,)
+        if self.model != TRANSFORMER:
+            return LAYER_SETS[self.model]
+        head, output = self.last_layers.head, self.last_layers.block[-1]
+        return tuple(dict.fromkeys([(head[-1],), head, (output,), (output, head[-1])]))
 
     def objective(self) -> Debias:
         return Debias(budget=self.budget)
 
     def asked(self) -> dict[str, Any]:
-        """Without options of files that are not set, so that runs from before there were any can be
-        resumed."""
+        """Without options that folders of older versions lack, where nothing was said."""
         asked, changed = super().asked(), self.changed()
         unchanged = {each.name for each in fields(FileOptions)} - set(changed)
+        unchanged |= {name for name in ("classifier", "label") if not asked[name]}
         return {key: value for key, value in asked.items() if key not in unchanged}
 
     def resolved(self) -> dict[str, Any]:

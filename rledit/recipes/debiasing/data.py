@@ -15,7 +15,7 @@ from ...samples import Samples
 from ...zoo.data import IDENTITY_TERMS, Comments, hold_out_templates, load_comments, split_comments
 from ...zoo.data.comments import normalize
 from ...zoo.models.bag_of_words import words_of
-from .config import UNSEEN_TEMPLATES, DebiasConfig
+from .config import TRANSFORMER, UNSEEN_TEMPLATES, DebiasConfig
 from .files import read_set, some_templates, terms_of
 from .group_names import free_name, without_reserved_names
 
@@ -24,6 +24,9 @@ logger = logging.getLogger("rledit")
 SHARES = {"train": 0.45, "reward": 0.20, "validation": 0.10, "test": 0.25}
 """Shares of the comments. The classifier is trained on the first, the reward sees the second, the third
 picks."""
+
+SHARES_TRAINED = {"train": 0.0, "reward": 0.40, "validation": 0.20, "test": 0.40}
+"""Where the classifier is there already, trained on something else."""
 
 BIAS_SENTENCES = {"reward": 6_000, "validation": 4_000}
 """Sentences of the bias set, but at most a quarter of it each; the test gets the rest, at least half."""
@@ -81,6 +84,11 @@ class CommentSets:
     unseen_templates: tuple[str, ...] = ()
     transfer: Mapping[str, Comments] = field(default_factory=dict)
     terms: tuple[str, ...] = tuple(term for terms in IDENTITY_TERMS.values() for term in terms)
+
+
+def shares_of(config: DebiasConfig) -> Mapping[str, float]:
+    """Shares of the comments for each split: :data:`SHARES` where the classifier is still to be trained."""
+    return SHARES_TRAINED if config.model == TRANSFORMER else SHARES
 
 
 def load_sets(config: DebiasConfig, data_root: str | os.PathLike[str] | None) -> CommentSets:
@@ -166,12 +174,13 @@ class DebiasData:
     Args:
         sets: what is cut.
         seed: of the cuts.
+        shares: of the comments, for each split.
 
     Raises:
         ValueError: if the bias set has no identity group that can be measured.
     """
 
-    def __init__(self, sets: CommentSets, seed: int) -> None:
+    def __init__(self, sets: CommentSets, seed: int, shares: Mapping[str, float] = SHARES) -> None:
         same = sets.bias is sets.comments
         comments = without_reserved_names(sets.comments)
         bias = comments if same else _without(without_reserved_names(sets.bias), comments)
@@ -193,7 +202,7 @@ class DebiasData:
         if sets.unseen_templates:
             bias, self.unseen = _held_out(bias, sets.unseen_templates)
             comments = bias if same else comments
-        utility = dict(zip(SHARES, split_comments(comments, list(SHARES.values()), seed), strict=True))
+        utility = dict(zip(shares, split_comments(comments, list(shares.values()), seed), strict=True))
         self.train = utility["train"]
         if same:
             reward, validation, test = (_by_identity(utility[name]) for name in PARTS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import nn
 
+from ...edits import Edit
 from ...experiments.console import Console, PlainConsole, supervised_bar
 from ...experiments.folder import RunFolder
 from ...experiments.plots import Drawing, curves, heat_maps
@@ -19,15 +20,18 @@ from ...experiments.report import Finished, Page
 from ...experiments.result import RunResult
 from ...experiments.run import Options, Prepared, Recipe, carry_out
 from ...experiments.training import CHECKPOINT_SECONDS
+from ...heads import HEAD_SAMPLES
 from .classifier import Classifier, train_or_load
 from .config import DebiasConfig
-from .data import DebiasData, load_sets
+from .data import DebiasData, load_sets, shares_of
 from .evaluation import evaluate, margins_of
 from .figures import RATES, error_rates, front
 from .layers import choose_layers, with_trials
+from .other_labels import sparing_other_labels
 from .record import populations
 from .report import HEADLINE, LIMITS, other_sets, per_group_table, trials_table
 from .task import editing_samples, make_task, make_trainer
+from .transformer import write_edited
 
 logger = logging.getLogger("rledit")
 
@@ -68,9 +72,17 @@ def run(
 class DebiasRecipe(Recipe):
     """A toxicity classifier becomes fairer across identity groups."""
 
-    def __init__(self, config: DebiasConfig, data_root: str | Path | None = None) -> None:
+    def __init__(
+        self,
+        config: DebiasConfig,
+        data_root: str | Path | None = None,
+        data: DebiasData | None = None,
+    ) -> None:
+        """``data``: in place of what the config names."""
         self.config: DebiasConfig = config
-        self._data = DebiasData(load_sets(config, data_root), config.seed)
+        if data is None:
+            data = DebiasData(load_sets(config, data_root), config.seed, shares_of(config))
+        self._data = data
         self._classifier: Classifier | None = None
 
     kind = "debiasing"
@@ -78,17 +90,20 @@ class DebiasRecipe(Recipe):
     def unedited(self, path: Path) -> nn.Module:
         if not path.exists():
             raise FileNotFoundError(f"{path} does not exist")
-        bar = partial(supervised_bar, "training the classifier", PlainConsole(quiet=True))
-        self._classifier, _ = train_or_load(self.config, self._data, path, bar)
+        self._classifier, _ = self.classifier(path, PlainConsole(quiet=True))
         return self._classifier.model
 
     def populations(self) -> Mapping[str, Population]:
         assert self._classifier is not None
         return populations(self._classifier, self._data)
 
-    def prepare(self, folder: RunFolder, console: Console) -> Prepared:
+    def classifier(self, path: Path, console: Console) -> tuple[Classifier, float]:
+        """From its file, or trained and saved there; and the seconds that its training took."""
         bar = partial(supervised_bar, "training the classifier", console)
-        classifier, seconds = train_or_load(self.config, self._data, folder.model, bar)
+        return train_or_load(self.config, self._data, path, bar)
+
+    def prepare(self, folder: RunFolder, console: Console) -> Prepared:
+        classifier, seconds = self.classifier(folder.model, console)
         self._classifier = classifier
         samples = editing_samples(classifier, self._data)
         config, trials = choose_layers(self.config, classifier, samples, folder.layers, console)
@@ -105,8 +120,16 @@ class DebiasRecipe(Recipe):
             ),
             pretrain_seconds=seconds,
             metrics={"layer": list(config.layer), "layers_tried": trials},
-            add_costs=partial(with_trials, trials=trials),
+            add_costs=lambda result: sparing_other_labels(
+                with_trials(result, trials), classifier.model, samples["validation"].head(HEAD_SAMPLES)
+            ),
         )
+
+    def leave(self, folder: RunFolder, edit: Edit) -> Sequence[Path]:
+        if not self.config.classifier:
+            return ()
+        write_edited(edit, self.config.classifier, folder.edited_model)
+        return (folder.edited_model,)
 
     def evaluate(self, edited: nn.Module) -> dict[str, Any]:
         assert self._classifier is not None

@@ -9,6 +9,7 @@ from .encoder import SentenceEncoder
 from .mnist_cnn import MnistCNN
 from .registry import NAMES, build, normalize
 from .resnet_cifar import ResNetCIFAR
+from .sequence_classifier import SequenceClassifier
 from .toxicity import HEAD_HYPERPARAMETERS, MLP_HYPERPARAMETERS, ToxicityHead, ToxicityMLP
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "MnistCNN",
     "ResNetCIFAR",
     "SentenceEncoder",
+    "SequenceClassifier",
     "ToxicityHead",
     "ToxicityMLP",
     "Vocabulary",

@@ -11,9 +11,22 @@ _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "gelu": nn.GELU,
     "gelu_new": lambda: nn.GELU(approximate="tanh"),
     "gelu_pytorch_tanh": lambda: nn.GELU(approximate="tanh"),
+    "identity": nn.Identity,
     "relu": nn.ReLU,
     "silu": nn.SiLU,
+    "tanh": nn.Tanh,
 }
+
+
+def activation_of(name: str) -> nn.Module:
+    """The activation that Hugging Face calls so.
+
+    Raises:
+        NotImplementedError: for any that is not known.
+    """
+    if name not in _ACTIVATIONS:
+        raise NotImplementedError(f"activation: expected one of {', '.join(_ACTIVATIONS)}, got {name!r}")
+    return _ACTIVATIONS[name]()
 
 
 class SelfAttention(nn.Module):
@@ -60,13 +73,9 @@ class BertLayer(nn.Module):
         self, width: int, heads: int, inner: int, activation: str = "gelu", epsilon: float = 1e-12
     ) -> None:
         super().__init__()
-        if activation not in _ACTIVATIONS:
-            raise NotImplementedError(
-                f"activation: expected one of {', '.join(_ACTIVATIONS)}, got {activation!r}"
-            )
         self.attention = SelfAttention(width, heads, epsilon)
         self.intermediate = nn.Linear(width, inner)
-        self.activation = _ACTIVATIONS[activation]()
+        self.activation = activation_of(activation)
         self.output = nn.Linear(inner, width)
         self.norm = nn.LayerNorm(width, eps=epsilon)
 

@@ -6,9 +6,8 @@ The pooling is that of N. Reimers, I. Gurevych, "Sentence-BERT", EMNLP 2019: the
 from __future__ import annotations
 
 import hashlib
-import inspect
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,7 @@ from ...storage.fingerprint import fingerprint
 from .bag_of_words import check_texts
 from .bert import BertLayer, LastBlock, pool
 from .encoder_files import positions, read_encoder, tokenizer_hash
-
-Progress = Callable[[int, int], None]
-"""Called after every batch with the texts done so far and the texts in all."""
+from .tokens import Progress, token_batches
 
 BERT_LIKE = ("bert", "camembert", "electra", "roberta", "xlm-roberta")
 """Model types whose last layer :meth:`SentenceEncoder.last_block` can take over."""
@@ -199,50 +196,7 @@ class SentenceEncoder:
     def _batches(
         self, texts: list[str], size: int, progress: Progress | None
     ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
-        """Rows int64 [B] and what the model takes, longest texts first, without texts that have no token."""
-        if size < 1:
-            raise ValueError(f"batch_size: expected at least 1, got {size}")
-        if not texts:
-            return  # which tokenizers of some versions refuse
-        # Half a surrogate pair is legal in a str and in JSON, but has no UTF-8 that a tokenizer could read.
-        readable = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
-        tokens = self._tokenizer(
-            readable,
-            truncation=True,
-            max_length=self.max_tokens,
-            padding=False,
-            return_attention_mask=True,
-        )
-        lengths = torch.tensor([len(ids) for ids in tokens["input_ids"]], dtype=torch.int64)
-        order = torch.argsort(lengths, descending=True, stable=True)
-        order = order[lengths[order] > 0]
-        device = next(self._model.parameters()).device
-        done = len(texts) - len(order)
-        columns = self._columns(tokens)
-        for rows in torch.split(order, size) if len(order) else ():
-            width = int(lengths[rows[0]])
-            yield (
-                rows,
-                {
-                    name: _padded([values[row] for row in rows.tolist()], width, padding).to(device)
-                    for name, (values, padding) in columns.items()
-                },
-            )
-            done += len(rows)
-            if progress is not None:
-                progress(done, len(texts))
-
-    def _columns(self, tokens: Mapping[str, list[list[int]]]) -> dict[str, tuple[list[list[int]], int]]:
-        """Per argument of the model: its values per text, and what pads them."""
-        padding = {
-            "input_ids": self._tokenizer.pad_token_id,
-            "token_type_ids": self._tokenizer.pad_token_type_id,
-            "attention_mask": 0,
-        }
-        taken = inspect.signature(self._model.forward).parameters  # not all know token types
-        return {
-            name: (tokens[name], pad) for name, pad in padding.items() if name in tokens and name in taken
-        }
+        return token_batches(self._model, self._tokenizer, texts, self.max_tokens, size, progress)
 
 
 _NAMES = {
@@ -256,7 +210,3 @@ _NAMES = {
     "output.LayerNorm": "norm",
 }
 """Modules of Hugging Face's layer and of ours."""
-
-
-def _padded(values: list[list[int]], width: int, padding: int) -> Tensor:
-    return torch.tensor([row + [padding] * (width - len(row)) for row in values], dtype=torch.int64)
