@@ -19,15 +19,18 @@ from ...experiments.report import Finished, Page
 from ...experiments.result import RunResult
 from ...experiments.run import Options, Prepared, Recipe, carry_out
 from ...experiments.training import CHECKPOINT_SECONDS
+from ...storage.files import Json
 from .classifier import Classifier, train_or_load
 from .config import DebiasConfig
 from .data import DebiasData, load_sets
 from .evaluation import evaluate, margins_of
+from .facts import facts, tell
 from .figures import RATES, error_rates, front
 from .layers import choose_layers, with_trials
 from .record import populations
 from .report import HEADLINE, LIMITS, other_sets, per_group_table, trials_table
 from .task import editing_samples, make_task, make_trainer
+from .words import changed_words
 
 logger = logging.getLogger("rledit")
 
@@ -90,6 +93,8 @@ class DebiasRecipe(Recipe):
         bar = partial(supervised_bar, "training the classifier", console)
         classifier, seconds = train_or_load(self.config, self._data, folder.model, bar)
         self._classifier = classifier
+        known = facts(classifier, self._data)
+        tell(known, console)
         samples = editing_samples(classifier, self._data)
         config, trials = choose_layers(self.config, classifier, samples, folder.layers, console)
         task = make_task(config, classifier, samples)
@@ -104,13 +109,17 @@ class DebiasRecipe(Recipe):
                 f"{len(self._data.identities)} identity groups"
             ),
             pretrain_seconds=seconds,
-            metrics={"layer": list(config.layer), "layers_tried": trials},
+            metrics={"layer": list(config.layer), "layers_tried": trials, "data": known},
             add_costs=partial(with_trials, trials=trials),
         )
 
     def evaluate(self, edited: nn.Module) -> dict[str, Any]:
         assert self._classifier is not None
         return measure(self._classifier, edited, self._data, self.config.seed)
+
+    def about_edit(self, edited: nn.Module) -> Mapping[str, Json]:
+        assert self._classifier is not None
+        return changed_words(self._classifier, edited, self._data)
 
     def kept_with_edit(self, test: Mapping[str, Any]) -> dict[str, Any]:
         return {
