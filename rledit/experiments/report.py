@@ -46,7 +46,7 @@ class Page:
     headline: Sequence[str] = ()
     sections: Sequence[Markup] = ()
     opening: Sequence[Markup] = ()
-    script: Markup = Markup()
+    script: str = ""
 
 
 def write_page(
@@ -91,7 +91,7 @@ def write_report(
     sections: Sequence[str] = (),
     headline: Sequence[str] = (),
     opening: Sequence[Markup] = (),
-    script: Markup = Markup(),
+    script: str = "",
 ) -> None:
     """Writes report.html, atomically.
 
@@ -144,7 +144,7 @@ def write_report(
         figures=[figure for figure in figures if figure.on_page],
         no_figures=no_figures,
         opening=opening,
-        script=script,
+        script=Markup(script),
         policy=_policy(script),
         sections=[_section(section) for section in sections],
         limits=limits,

@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from ..objectives.metric_digits import Interval, change, rounded, with_interval
-from ..objectives.metric_names import axis_label, direction, label, shown
+from ..objectives.metric_names import axis_label, direction, label, short_label, shown
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -19,9 +19,9 @@ TEMPLATES = Path(__file__).parent / "templates"
 def render(template: str, *folders: Path, **context: Any) -> Markup:
     """A template of one of the folders, or of :data:`TEMPLATES`, filled in.
 
-    Templates know the filters ``axis_label``, ``label`` and ``shown`` of metric keys (the latter takes the
-    value, and shows it without its unit), ``rounded``, ``with_interval`` and ``change`` of a key with value
-    and interval (the same without units), ``better``, which way that is, and ``base64`` of bytes.
+    Templates know the filters ``axis_label``, ``label``, ``short`` and ``shown`` of metric keys (the last
+    takes the value, and shows it without its unit), ``rounded``, ``with_interval`` and ``change`` of a key
+    with value and interval (the same without units), ``better``, which way that is, and ``base64`` of bytes.
 
     Raises:
         jinja2.TemplateError: for a template that is missing or wrong, or a value that it lacks.
@@ -37,6 +37,7 @@ def render(template: str, *folders: Path, **context: Any) -> Markup:
     environment.filters |= {
         "axis_label": axis_label,
         "label": label,
+        "short": short_label,
         "shown": lambda key, value, digits=None: shown(key, value, unit=False, digits=digits),
         "rounded": _without_unit(rounded),
         "with_interval": _without_unit(with_interval),
@@ -55,7 +56,7 @@ def better(key: str) -> str:
 def _without_unit(shows: Callable[..., str]) -> Callable[..., str]:
     """For the cells of a table, whose head has the unit; with a real minus sign."""
 
-    def show(key: str, value: float | None, interval: Interval = None) -> str:
-        return shows(key, value, interval, unit=False).replace("-", "\N{MINUS SIGN}")
+    def show(key: str, value: float | None, interval: Interval = None, **more: Interval) -> str:
+        return shows(key, value, interval, unit=False, **more).replace("-", "\N{MINUS SIGN}")
 
     return show

@@ -60,20 +60,27 @@ def with_interval(key: str, value: float | None, interval: Interval, *, unit: bo
     return f"{text} [{low}, {high}]"
 
 
-def amount(key: str, value: float | None, interval: Interval = None, *, unit: bool = True) -> str:
+def amount(
+    key: str, value: float | None, interval: Interval = None, *, like: Interval = None, unit: bool = True
+) -> str:
     """A difference of two values, without a sign if it is positive: of shares in percentage points.
 
     ``amount("accuracy", 0.005)`` is "0.50 points", of an AUC it is "0.0050". With an interval, its ends in
-    brackets.
+    brackets; without one, as many digits as those of an interval ``like``, such as that of one of the values.
     """
-    text = with_interval(key, value, interval, unit=False)
+    if known(interval) is None:
+        text = rounded(key, value, like, unit=False)
+    else:
+        text = with_interval(key, value, interval, unit=False)
     if text == "n/a" or not (unit and display(key).percent):
         return text
     number, bracket, ends = text.partition(" [")
     return f"{number} points{bracket}{ends}"
 
 
-def change(key: str, value: float | None, interval: Interval = None, *, unit: bool = True) -> str:
+def change(
+    key: str, value: float | None, interval: Interval = None, *, like: Interval = None, unit: bool = True
+) -> str:
     """As :func:`amount`, with the sign of a rise, too: "+1.2 points [0.3, 2.1]"."""
-    text = amount(key, value, interval, unit=unit)
+    text = amount(key, value, interval, like=like, unit=unit)
     return text if text == "n/a" or text.startswith("-") else f"+{text}"

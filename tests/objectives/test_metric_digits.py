@@ -48,6 +48,8 @@ def test_units() -> None:
     assert amount("accuracy", 0.005, (-0.005, 0.015)) == "0.5 points [-0.5, 1.5]"
     assert amount("bpsn_auc", 0.005) == "0.0050"
     assert amount("bpsn_auc", None) == "n/a"
+    assert amount("bpsn_auc", 0.2762, like=(0.70, 0.74)) == "0.276"
+    assert amount("bpsn_auc", 0.2762, (0.1762, 0.3762), like=(0.70, 0.74)) == "0.28 [0.18, 0.38]"
 
 
 @pytest.mark.parametrize(

@@ -29,4 +29,5 @@ document.querySelectorAll("table.sortable").forEach((table) => {
     });
   });
   table.classList.add("ready");
+  document.body.classList.add("sorting");
 });

@@ -79,6 +79,13 @@ class Changed:
         return "better" if gained > 0 else "worse" if gained < 0 else ""
 
     @property
+    def wider(self) -> Interval:
+        """Of before or after, whichever is less certain."""
+        ends = {known(interval): interval for interval in (self.before_interval, self.after_interval)}
+        ends.pop(None, None)
+        return ends[max(ends, key=lambda two: two[1] - two[0])] if ends else None
+
+    @property
     def beyond(self) -> bool | None:
         """Whether the interval of the change leaves zero out; None where it is unknown."""
         ends = known(self.interval)

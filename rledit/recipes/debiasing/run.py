@@ -27,8 +27,9 @@ from .evaluation import evaluate, margins_of
 from .facts import facts, tell
 from .figures import RATES, error_rates, front
 from .layers import choose_layers, with_trials
+from .limits import limits
 from .record import populations
-from .report import HEADLINE, LIMITS, other_sets, per_group_table, trials_table
+from .report import as_typed, page
 from .task import editing_samples, make_task, make_trainer
 from .words import changed_words
 
@@ -75,6 +76,7 @@ class DebiasRecipe(Recipe):
         self.config: DebiasConfig = config
         self._data = DebiasData(load_sets(config, data_root), config.seed)
         self._classifier: Classifier | None = None
+        self._folder = Path()
 
     kind = "debiasing"
 
@@ -93,6 +95,7 @@ class DebiasRecipe(Recipe):
         bar = partial(supervised_bar, "training the classifier", console)
         classifier, seconds = train_or_load(self.config, self._data, folder.model, bar)
         self._classifier = classifier
+        self._folder = as_typed(folder.path)
         known = facts(classifier, self._data)
         tell(known, console)
         samples = editing_samples(classifier, self._data)
@@ -130,26 +133,28 @@ class DebiasRecipe(Recipe):
     def drawings(self, finished: Finished) -> list[Drawing]:
         metrics = finished.metrics
         spendable = self.config.objective().spendable
+        sets = {"": metrics["test"], **metrics["test"]["other"]}
         return [
-            *[Drawing(name, partial(error_rates, metrics["test"], name)) for name in RATES],
             Drawing("front", partial(front, metrics["front"], metrics["validation"], spendable)),
             *curves(finished.history, "reward", "AUC"),
             *heat_maps(finished.edit, finished.weights),
+            *[
+                Drawing(f"{name} {where}".strip(), partial(error_rates, test, name, where))
+                for where, test in sets.items()
+                for name in RATES
+            ],
         ]
 
     def page(self, finished: Finished) -> Page:
         config, metrics = self.config, finished.metrics
-        test, layers = metrics["test"], metrics["layer"]
+        layers = metrics["layer"]
         data = " and ".join(config.dataset)
-        return Page(
-            title=f"Debiasing {', '.join(layers)} on {data}: {config.world}, rank {finished.edit.rank}",
-            limits=LIMITS,
-            headline=HEADLINE,
-            sections=[
-                trials_table(metrics["layers_tried"], layers),
-                other_sets(test["other"]),
-                per_group_table("Per group", test["before"], test["after"]),
-            ],
+        return page(
+            finished,
+            f"Debiasing {', '.join(layers)} on {data}: {config.world}, rank {finished.edit.rank}",
+            self._folder,
+            limits(config, metrics, bool(self._data.splits["test"].bias.templates)),
+            layers,
         )
 
 

@@ -112,7 +112,8 @@ def from_to(figure: Changed) -> str:
     """ "BPSN AUC 0.724 to 0.866 (+0.142 [0.120, 0.164])"."""
     before = rounded(figure.key, figure.before, figure.before_interval)
     after = rounded(figure.key, figure.after, figure.after_interval)
-    return f"{label(figure.key)} {before} to {after} ({change(figure.key, figure.change, figure.interval)})"
+    by = change(figure.key, figure.change, figure.interval, like=figure.wider)
+    return f"{label(figure.key)} {before} to {after} ({by})"
 
 
 def _listed(parts: Sequence[str]) -> str:
