@@ -98,9 +98,11 @@ def opening(metrics: Mapping[str, Any]) -> Markup:
         }
         for budget in metrics.get("budgets") or ()
     ]
+    said = summary(metrics)
     return _render(
         "opening.html.j2",
-        summary=str(summary(metrics)),
+        summary=said.parts,
+        held=said.held,
         warning=warning(classifier) if classifier.get("useless") else "",
         budgets=rows,
     )
@@ -146,6 +148,7 @@ def per_group_table(
         keys=keys,
         rows=rows,
         sizes=sizes or {},
+        sure=any(figure.beyond is not None for _, figures in rows for figure in figures),
         left_out=left_out or {},
     )
 
@@ -161,7 +164,9 @@ def worse(test: TestSet) -> Markup:
         others, shown = [*rest, *shown[MOST_RISES:]], shown[:MOST_RISES]
     else:
         others = rest[len(shown) - len(sure) :]
-    return _render("worse.html.j2", rises=found, shown=shown, others=others, said=_said(found))
+    return _render(
+        "worse.html.j2", rises=found, shown=shown, others=others, sure=not unknown, said=_said(found)
+    )
 
 
 def _said(found: Sequence[Rise]) -> str:
@@ -208,12 +213,11 @@ def words(metrics: Mapping[str, Any]) -> Markup:
 
 
 def _word(row: Mapping[str, Any]) -> dict[str, Any]:
-    minus = "\N{MINUS SIGN}"
     before, after = (_chance(row[when]) for when in ("before", "after"))
     return {
         **row,
-        "odds": f"{row['before']:.1f} to {row['after']:.1f}".replace("-", minus),
-        "changed": f"{row['change']:+.1f}".replace("-", minus),
+        "odds": f"{row['before']:.1f} to {row['after']:.1f}",
+        "changed": f"{row['change']:+.1f}",
         "chance": after,
         "chances": f"{100 * before:.0f} to {100 * after:.0f}",
     }

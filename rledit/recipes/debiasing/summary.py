@@ -50,14 +50,19 @@ class Summary:
             return ""
         return "yes" if self.held else f"no ({', '.join(self.broken)})"
 
-    def __str__(self) -> str:
+    @property
+    def parts(self) -> dict[str, str]:
+        """By what they are called, in the order of the sentence, without those that are not known."""
         parts = {
             "asked": self.asked,
             "achieved": self.achieved,
             "spent on test": self.spent,
             "held": self.verdict,
         }
-        sentence = "; ".join(f"{name}: {said}" for name, said in parts.items() if said)
+        return {name: said for name, said in parts.items() if said}
+
+    def __str__(self) -> str:
+        sentence = "; ".join(f"{name}: {said}" for name, said in self.parts.items())
         return f"{sentence[0].upper()}{sentence[1:]}."
 
 
