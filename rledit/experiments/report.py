@@ -113,7 +113,7 @@ def write_report(
         sections: more of the page to stand behind the figures, from
             :func:`rledit.experiments.templating.render`. Plain strings, taken as HTML, are deprecated.
         headline: the metrics of the first table; by default all that are one number.
-        opening: what stands first, in place of that table.
+        opening: what stands first, in place of that table, the most important of it before all else.
         script: JavaScript of the page's own, the only one that a browser will run in it. The page must be
             whole without it.
 

@@ -212,7 +212,7 @@ def test_error_bars() -> None:
     zero = made.rows[LONG]["false_positive_rate"].after
     assert zero is not None
     assert zero.low == zero.at == 0.0
-    nothing = {when: {"per_group": {}} for when in ("before", "after")}
+    nothing: dict[str, Any] = {when: {"per_group": {}} for when in ("before", "after")}
     assert chart("test", nothing) is None
 
 

@@ -81,9 +81,8 @@ class Changed:
     @property
     def wider(self) -> Interval:
         """Of before or after, whichever is less certain."""
-        ends = {known(interval): interval for interval in (self.before_interval, self.after_interval)}
-        ends.pop(None, None)
-        return ends[max(ends, key=lambda two: two[1] - two[0])] if ends else None
+        both = [ends for ends in map(known, (self.before_interval, self.after_interval)) if ends is not None]
+        return max(both, key=lambda ends: ends[1] - ends[0], default=None)
 
     @property
     def beyond(self) -> bool | None:

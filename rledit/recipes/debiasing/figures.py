@@ -100,6 +100,7 @@ def front(
         axes.plot(*place([before]), "s", color="black", markersize=5, label="before")
         axes.axvline(-spent, color=GRAY, linewidth=1, linestyle="--")
         axes.set_xlabel(f"change of {label('utility_auc')} (dashed: what may be spent)")
+        axes.locator_params(axis="x", nbins=6)
         axes.set_ylabel(f"{axis_label('bpsn_auc')}, power mean")
         axes.grid()
         head(figure, axes, "Utility and bias on the validation split")

@@ -55,6 +55,7 @@ def page(finished: Finished, title: str, folder: Path, limits: str, layers: Sequ
         limits=limits,
         opening=[
             opening(metrics),
+            budgets(metrics),
             levels(test),
             per_group_table(
                 "Groups",
@@ -84,8 +85,19 @@ def _render(template: str, **context: Any) -> Markup:
 
 
 def opening(metrics: Mapping[str, Any]) -> Markup:
-    """The run in one sentence, a warning where the classifier is useless, and the budgets."""
+    """The run in one sentence, and a warning where the classifier is useless."""
     classifier = metrics.get("data", {}).get("classifier", {})
+    said = summary(metrics)
+    return _render(
+        "opening.html.j2",
+        summary=said.parts,
+        held=said.held,
+        warning=warning(classifier) if classifier.get("useless") else "",
+    )
+
+
+def budgets(metrics: Mapping[str, Any]) -> Markup:
+    """What was asked and spent of each budget; empty for runs that do not say."""
     rows = [
         {
             "label": budget_label(budget["name"]),
@@ -98,14 +110,7 @@ def opening(metrics: Mapping[str, Any]) -> Markup:
         }
         for budget in metrics.get("budgets") or ()
     ]
-    said = summary(metrics)
-    return _render(
-        "opening.html.j2",
-        summary=said.parts,
-        held=said.held,
-        warning=warning(classifier) if classifier.get("useless") else "",
-        budgets=rows,
-    )
+    return _render("budgets.html.j2", rows=rows) if rows else Markup()
 
 
 def levels(test: TestSet) -> Markup:
