@@ -101,6 +101,11 @@ def test_chance_is_found_out() -> None:
     assert found["useless"]
 
 
+def test_no_comments_are_refused() -> None:
+    with pytest.raises(ValueError, match="expected comments to judge the classifier by"):
+        worth(torch.zeros(0), torch.zeros(0, dtype=torch.int64))
+
+
 def test_comments_of_one_label_have_no_auc() -> None:
     found: Any = worth(torch.ones(5), torch.ones(5, dtype=torch.int64))
     assert found["auc"] is None

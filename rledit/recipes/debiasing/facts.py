@@ -89,7 +89,12 @@ def worth(margins: Tensor, labels: Tensor) -> dict[str, Json]:
     Returns:
         ``accuracy``; ``majority``, that of always giving the more frequent label; ``auc`` with
         ``auc_interval`` at 95%, None where there is one label only; ``useless``, and for which ``reasons``.
+
+    Raises:
+        ValueError: there are no comments.
     """
+    if not len(labels):
+        raise ValueError("validation: expected comments to judge the classifier by, got none")
     negatives, positives = torch.bincount(labels, minlength=2).tolist()
     everyone = {"comments": torch.ones(len(labels), dtype=torch.bool)}
     tally = tally_margins(ranks_of(margins)[None], Samples(torch.zeros(len(labels), 1), labels, everyone))
