@@ -68,6 +68,8 @@ class Plot:
     alt: str
     svg: bytes
     png: bytes
+    on_page: bool = True
+    """Whether a report shows it, or has the same in another form."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,9 @@ def write_figures(folder: str | os.PathLike[str], figures: Sequence[Plot]) -> li
     return paths
 
 
-def render(name: str, alt: str, height: float, draw: Callable[[Figure, Axes], None]) -> Plot:
+def render(
+    name: str, alt: str, height: float, draw: Callable[[Figure, Axes], None], *, on_page: bool = True
+) -> Plot:
     """A figure of the house's style, ``height`` in inches.
 
     Raises:
@@ -171,7 +175,7 @@ def render(name: str, alt: str, height: float, draw: Callable[[Figure, Axes], No
         figure.savefig(svg, format="svg", metadata={"Date": None, "Title": alt})
         FigureCanvasAgg(figure)
         figure.savefig(png, format="png", dpi=200)
-    return Plot(name, alt, svg.getvalue(), png.getvalue())
+    return Plot(name, alt, svg.getvalue(), png.getvalue(), on_page)
 
 
 def head(figure: Figure, axes: Axes, title: str, note: str = "") -> None:

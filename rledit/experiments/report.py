@@ -1,7 +1,9 @@
-"""report.html: one page without a network, a script or a second file."""
+"""report.html: one page without a network or a second file, in which nothing that is data can run."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
 import warnings
 from collections import defaultdict
@@ -43,6 +45,8 @@ class Page:
     limits: str = LIMITS
     headline: Sequence[str] = ()
     sections: Sequence[Markup] = ()
+    opening: Sequence[Markup] = ()
+    script: str = ""
 
 
 def write_page(
@@ -66,6 +70,8 @@ def write_page(
         limits=page.limits,
         headline=page.headline,
         sections=page.sections,
+        opening=page.opening,
+        script=page.script,
     )
 
 
@@ -84,6 +90,8 @@ def write_report(
     limits: str = LIMITS,
     sections: Sequence[str] = (),
     headline: Sequence[str] = (),
+    opening: Sequence[Markup] = (),
+    script: str = "",
 ) -> None:
     """Writes report.html, atomically.
 
@@ -105,6 +113,9 @@ def write_report(
         sections: more of the page to stand behind the figures, from
             :func:`rledit.experiments.templating.render`. Plain strings, taken as HTML, are deprecated.
         headline: the metrics of the first table; by default all that are one number.
+        opening: what stands first, in place of that table, the most important of it before all else.
+        script: JavaScript of the page's own, the only one that a browser will run in it. The page must be
+            whole without it.
 
     Raises:
         OSError: the disk refuses; the previous report is intact.
@@ -130,14 +141,25 @@ def write_report(
         lead=_lead(metrics, edit),
         models={name: defaultdict(lambda: None, row) for name, row in models.items()},
         keys=list(headline) or scalars(models),
-        figures=figures,
+        figures=[figure for figure in figures if figure.on_page],
         no_figures=no_figures,
+        opening=opening,
+        script=Markup(script),
+        policy=_policy(script),
         sections=[_section(section) for section in sections],
         limits=limits,
         tables=[("Configuration", False, _flat(config)), ("Time", True, _times(metrics))],
         footer="No edit was chosen." if edit is None else repr(edit),
     )
     write_text(path, page)
+
+
+def _policy(script: str) -> str:
+    """The page's Content-Security-Policy (https://www.w3.org/TR/CSP3/): no network, images from the page
+    itself, and no script but this one, whatever else may have got into the page."""
+    digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
+    allowed = f"'sha256-{digest}'" if script else "'none'"
+    return f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {allowed}"
 
 
 def _section(section: str | Markup) -> Markup:

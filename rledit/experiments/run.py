@@ -110,6 +110,10 @@ class Recipe(ABC):
     def page(self, finished: Finished) -> Page:
         """The rest of the report."""
 
+    def about_edit(self, edited: nn.Module) -> Mapping[str, Json]:
+        """More entries for metrics.json, which the edited model must be there for."""
+        return {}
+
     def leave(self, folder: RunFolder, edit: Edit) -> Sequence[Path]:
         """Leave further files of a finished run in its folder; returns which."""
         return ()
@@ -194,6 +198,7 @@ def carry_out(recipe: Recipe, out: str | Path, options: Options) -> RunResult:
             edited = deepcopy(prepared.model)
             result.edit.apply_(edited)
             metrics = {"test": finite(recipe.evaluate(edited)), **metrics}
+            metrics |= finite(recipe.about_edit(edited))
             write_json(folder.metrics, metrics)
             result.edit.metrics["test"] = recipe.kept_with_edit(metrics["test"])
             result.edit.save(folder.edit)

@@ -119,6 +119,10 @@ def test_shows_the_numbers(tmp_path: Path) -> None:
 def test_is_self_contained(tmp_path: Path) -> None:
     page = write(tmp_path, figures=drawn())
     assert not page.tags & {"script", "link", "iframe", "object"}
+    policy = next(
+        value for name, value in page.attributes if name == "content" and "default-src" in str(value)
+    )
+    assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'none'"
     assert all(source.startswith("data:image/svg+xml;base64,") for source in page.images)
     assert not re.search(r"url\(|@import|https?:", page.source)
     assert not [name for name, _ in page.attributes if name.startswith("on")]
@@ -157,6 +161,16 @@ def test_sections_are_rendered_ones(tmp_path: Path) -> None:
     with pytest.warns(DeprecationWarning, match="sections of plain text"):
         page = write(tmp_path, figures=(), sections=["<h2>theirs</h2>"])
     assert "theirs" in page.text
+
+
+def test_an_opening_stands_in_place_of_the_table(tmp_path: Path) -> None:
+    opening = [Markup("<p>the most important</p>"), Markup("<p>the rest</p>")]
+    page = write(tmp_path, figures=(), opening=opening, script="document.title < 1")
+    at = [page.text.index(part) for part in ("the most important", "6,400 candidates scored", "the rest")]
+    assert at == sorted(at)
+    assert "Result" not in page.text
+    assert "<script>document.title < 1</script>" in page.source
+    assert "script-src 'sha256-" in str([value for name, value in page.attributes if name == "content"])
 
 
 @pytest.mark.parametrize("rows", [0, 1])

@@ -92,6 +92,9 @@ def test_a_run_improves_bias_within_its_budget(finished: tuple[Path, RunResult])
     low, high = after["interval"]["bpsn_auc"]
     assert low <= after["bpsn_auc"] <= high
     assert "unseen templates" in kept["test"]["other"]
+    assert kept["data"]["classifier"]["useless"] is False
+    assert kept["data"]["sets"]["bias, test"]["groups"].keys() >= kept["test"]["after"]["per_group"].keys()
+    assert {"word", "count", "before", "after", "change"} == set(kept["words"][0])
     assert rledit.Edit.load(out / "edit.safetensors").targets
 
 

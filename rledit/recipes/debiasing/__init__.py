@@ -2,12 +2,19 @@
 
 ``config``      what a run is asked to do
 ``data``        comments and bias sentences, cut into splits that share no sentence
+``facts``       what is known before an edit is trained, and whether the classifier is worth one
 ``classifier``  the models: bag of words, or a head on a pretrained sentence encoder
 ``task``        what is searched
 ``layers``      which layers to edit, where none are given
 ``evaluation``  before and after on the test sets, with confidence intervals
 ``resampling``  bootstrap resamples, and what is counted in them
+``words``       which words an edit acts on
+``changes``     every figure before and after, as page and console show them
+``summary``     a run in one sentence: asked, achieved, spent, held
 ``figures``     error rates per group, and the front of utility and bias
+``charts``      error rates of every group, as text and lines of a page
+``limits``      what a run does not show
+``terms``       the terms of a report, explained
 ``report``      what the general report lacks
 ``run``         a whole run in a folder
 """

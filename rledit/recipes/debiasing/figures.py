@@ -22,10 +22,15 @@ RATES = {
 """The error rates that are drawn, and what they are shares of."""
 
 
-def error_rates(test: Mapping[str, Any], name: str) -> Plot | None:
+def error_rates(test: Mapping[str, Any], name: str, where: str = "") -> Plot | None:
     """A rate of :data:`RATES` per group before and after, with intervals; the groups that changed
-    most, without those where both are zero."""
-    title = f"{label(name).capitalize()} per group"
+    most, without those where both are zero. A file for papers: the page shows the same as text.
+
+    Args:
+        test: a test set of metrics.json.
+        where: its name, unless it is the test split.
+    """
+    title = f"{label(name).capitalize()} per group{f', {where}' if where else ''}"
     first, last = (
         {
             group: figures[name]
@@ -65,7 +70,9 @@ def error_rates(test: Mapping[str, Any], name: str) -> Plot | None:
         head(figure, axes, title)
 
     alt = f"{title} before and after the edit, {len(groups)} identity groups"
-    return render(f"{name}s", alt, 1.3 + 0.31 * len(groups), draw)
+    file = f"{name}s{f'_{where}' if where else ''}"
+    safe = "".join(c if c.isalnum() or c in "-_" else "_" for c in file)
+    return render(safe, alt, 1.3 + 0.31 * len(groups), draw, on_page=False)
 
 
 def front(
@@ -93,6 +100,7 @@ def front(
         axes.plot(*place([before]), "s", color="black", markersize=5, label="before")
         axes.axvline(-spent, color=GRAY, linewidth=1, linestyle="--")
         axes.set_xlabel(f"change of {label('utility_auc')} (dashed: what may be spent)")
+        axes.locator_params(axis="x", nbins=6)
         axes.set_ylabel(f"{axis_label('bpsn_auc')}, power mean")
         axes.grid()
         head(figure, axes, "Utility and bias on the validation split")

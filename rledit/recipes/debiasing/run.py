@@ -21,17 +21,21 @@ from ...experiments.result import RunResult
 from ...experiments.run import Options, Prepared, Recipe, carry_out
 from ...experiments.training import CHECKPOINT_SECONDS
 from ...heads import HEAD_SAMPLES
+from ...storage.files import Json
 from .classifier import Classifier, train_or_load
 from .config import DebiasConfig
 from .data import DebiasData, load_sets, shares_of
 from .evaluation import evaluate, margins_of
+from .facts import facts, tell
 from .figures import RATES, error_rates, front
 from .layers import choose_layers, with_trials
+from .limits import limits
 from .other_labels import sparing_other_labels
 from .record import populations
-from .report import HEADLINE, LIMITS, other_sets, per_group_table, trials_table
+from .report import as_typed, page
 from .task import editing_samples, make_task, make_trainer
 from .transformer import write_edited
+from .words import changed_words
 
 logger = logging.getLogger("rledit")
 
@@ -84,6 +88,7 @@ class DebiasRecipe(Recipe):
             data = DebiasData(load_sets(config, data_root), config.seed, shares_of(config))
         self._data = data
         self._classifier: Classifier | None = None
+        self._folder = Path()
 
     kind = "debiasing"
 
@@ -105,6 +110,9 @@ class DebiasRecipe(Recipe):
     def prepare(self, folder: RunFolder, console: Console) -> Prepared:
         classifier, seconds = self.classifier(folder.model, console)
         self._classifier = classifier
+        self._folder = as_typed(folder.path)
+        known = facts(classifier, self._data)
+        tell(known, console)
         samples = editing_samples(classifier, self._data)
         config, trials = choose_layers(self.config, classifier, samples, folder.layers, console)
         task = make_task(config, classifier, samples)
@@ -119,7 +127,7 @@ class DebiasRecipe(Recipe):
                 f"{len(self._data.identities)} identity groups"
             ),
             pretrain_seconds=seconds,
-            metrics={"layer": list(config.layer), "layers_tried": trials},
+            metrics={"layer": list(config.layer), "layers_tried": trials, "data": known},
             add_costs=lambda result: sparing_other_labels(
                 with_trials(result, trials), classifier.model, samples["validation"].head(HEAD_SAMPLES)
             ),
@@ -135,6 +143,10 @@ class DebiasRecipe(Recipe):
         assert self._classifier is not None
         return measure(self._classifier, edited, self._data, self.config.seed)
 
+    def about_edit(self, edited: nn.Module) -> Mapping[str, Json]:
+        assert self._classifier is not None
+        return changed_words(self._classifier, edited, self._data)
+
     def kept_with_edit(self, test: Mapping[str, Any]) -> dict[str, Any]:
         return {
             when: {key: value for key, value in test[when].items() if isinstance(value, float)}
@@ -144,28 +156,27 @@ class DebiasRecipe(Recipe):
     def drawings(self, finished: Finished) -> list[Drawing]:
         metrics = finished.metrics
         spendable = self.config.objective().spendable
+        sets = {"": metrics["test"], **metrics["test"]["other"]}
         return [
-            *[Drawing(name, partial(error_rates, metrics["test"], name)) for name in RATES],
             Drawing("front", partial(front, metrics["front"], metrics["validation"], spendable)),
             *curves(finished.history, "reward", "AUC"),
             *heat_maps(finished.edit, finished.weights),
+            *[
+                Drawing(f"{name} {where}".strip(), partial(error_rates, test, name, where))
+                for where, test in sets.items()
+                for name in RATES
+            ],
         ]
 
     def page(self, finished: Finished) -> Page:
         config, metrics = self.config, finished.metrics
-        test, layers = metrics["test"], metrics["layer"]
-        return Page(
-            title=(
-                f"Debiasing {', '.join(layers)} on {config.data_name}: "
-                f"{config.world}, rank {finished.edit.rank}"
-            ),
-            limits=LIMITS,
-            headline=HEADLINE,
-            sections=[
-                trials_table(metrics["layers_tried"], layers),
-                other_sets(test["other"]),
-                per_group_table("Per group", test["before"], test["after"]),
-            ],
+        layers = metrics["layer"]
+        return page(
+            finished,
+            f"Debiasing {', '.join(layers)} on {config.data_name}: {config.world}, rank {finished.edit.rank}",
+            self._folder,
+            limits(config, metrics, bool(self._data.splits["test"].bias.templates)),
+            layers,
         )
 
 
