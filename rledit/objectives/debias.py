@@ -13,8 +13,9 @@ from torch import Tensor
 from ..samples import Samples
 from ..tally import Tally
 from .base import Objective
-from .fairness import FIGURES, METRICS, NEEDS, REQUIRED, GroupMetrics, lacking
+from .fairness import METRICS, NEEDS, GroupMetrics
 from .metric_names import label
+from .rates import FIGURES, REQUIRED, lacking
 
 logger = logging.getLogger("rledit")
 
