@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -63,14 +64,14 @@ class GroupMetrics(Rates):
 
     # ------------------------------------------------------------------------------ AUCs, per group
 
-    @cached_property
-    def _concordant(self) -> Tensor:
-        return self.tally.concordant.counts.double()  # [N, G, G]
+    def _pairs(self, positives: int | Tensor, negatives: int | Tensor) -> Tensor:
+        """Those that are ranked right, float64 [N, K]; picked first, since most are never looked at."""
+        return self.tally.concordant.counts[:, positives, negatives].double()
 
     @cached_property
     def _within(self) -> Tensor:
         rows = self._rows("auc")
-        return self._concordant[:, rows, rows]
+        return self._pairs(rows, rows)
 
     @cached_property
     def subgroup_aucs(self) -> Tensor:
@@ -80,14 +81,14 @@ class GroupMetrics(Rates):
 
     @cached_property
     def bpsn_aucs(self) -> Tensor:
-        mixed: Tensor = self._concordant[:, self._all, self._rows("auc")] - self._within
+        mixed = self._pairs(self._all, self._rows("auc")) - self._within
         negatives, positives = self._counts("auc")
         aucs: Tensor = mixed / (2 * (self._all_positives - positives) * negatives)
         return aucs
 
     @cached_property
     def bnsp_aucs(self) -> Tensor:
-        mixed: Tensor = self._concordant[:, self._rows("auc"), self._all] - self._within
+        mixed = self._pairs(self._rows("auc"), self._all) - self._within
         negatives, positives = self._counts("auc")
         aucs: Tensor = mixed / (2 * positives * (self._all_negatives - negatives))
         return aucs
@@ -156,41 +157,56 @@ class Metric:
         direction: 1 where larger is better, -1 where smaller is.
         of: its values, float64 [N].
         figures: what it takes from the groups.
+        whole: "utility" or "bias" for a figure of that set as a whole, "" for one that compares groups.
+        labels: those that the set must have.
     """
 
     direction: int
     of: Callable[[GroupMetrics], Tensor]
     figures: tuple[Figure, ...] = ()
+    whole: Literal["", "utility", "bias"] = ""
+    labels: tuple[int, ...] = ()
 
 
-_BY_NAME: dict[str, tuple[Callable[[GroupMetrics], Tensor], tuple[Figure, ...]]] = {
-    "utility_auc": (lambda m: m.utility_auc, ()),
-    "utility_accuracy": (lambda m: m.utility_accuracy, ()),
-    "utility_precision": (lambda m: m.utility_precision, ()),
-    "utility_recall": (lambda m: m.utility_recall, ()),
-    "utility_f1": (lambda m: m.utility_f1, ()),
-    "subgroup_auc": (lambda m: m.subgroup_auc, ("auc",)),
-    "bpsn_auc": (lambda m: m.bpsn_auc, ("auc",)),
-    "bnsp_auc": (lambda m: m.bnsp_auc, ("auc",)),
-    "bias_auc": (lambda m: m.bias_auc, ()),
-    "bias_accuracy": (lambda m: m.bias_accuracy, ()),
-    "bias_balanced_accuracy": (lambda m: m.bias_balanced_accuracy, ()),
-    "bias_precision": (lambda m: m.bias_precision, ()),
-    "bias_recall": (lambda m: m.bias_recall, ()),
-    "bias_f1": (lambda m: m.bias_f1, ()),
-    "false_positive_rate": (lambda m: m.false_positive_rate, ()),
-    "false_negative_rate": (lambda m: m.false_negative_rate, ()),
-    "jigsaw_score": (lambda m: m.jigsaw_score, ("auc",)),
-    "fped": (lambda m: m.fped, ("false_positive_rate",)),
-    "fned": (lambda m: m.fned, ("false_negative_rate",)),
-    "demographic_parity_difference": (lambda m: m.demographic_parity_difference, ("selection_rate",)),
-    "equalized_odds_difference": (
-        lambda m: m.equalized_odds_difference,
-        ("false_positive_rate", "false_negative_rate"),
+def _utility(of: Callable[[GroupMetrics], Tensor], *labels: int) -> Callable[[str], Metric]:
+    return lambda name: Metric(direction(name), of, (), "utility", labels)
+
+
+def _bias(of: Callable[[GroupMetrics], Tensor], *labels: int) -> Callable[[str], Metric]:
+    return lambda name: Metric(direction(name), of, (), "bias", labels)
+
+
+def _groups(of: Callable[[GroupMetrics], Tensor], *figures: Figure) -> Callable[[str], Metric]:
+    return lambda name: Metric(direction(name), of, figures)
+
+
+_BY_NAME: dict[str, Callable[[str], Metric]] = {
+    "utility_auc": _utility(lambda m: m.utility_auc, 0, 1),
+    "utility_accuracy": _utility(lambda m: m.utility_accuracy),
+    "utility_precision": _utility(lambda m: m.utility_precision),
+    "utility_recall": _utility(lambda m: m.utility_recall, 1),
+    "utility_f1": _utility(lambda m: m.utility_f1),
+    "subgroup_auc": _groups(lambda m: m.subgroup_auc, "auc"),
+    "bpsn_auc": _groups(lambda m: m.bpsn_auc, "auc"),
+    "bnsp_auc": _groups(lambda m: m.bnsp_auc, "auc"),
+    "bias_auc": _bias(lambda m: m.bias_auc, 0, 1),
+    "bias_accuracy": _bias(lambda m: m.bias_accuracy),
+    "bias_balanced_accuracy": _bias(lambda m: m.bias_balanced_accuracy, 0, 1),
+    "bias_precision": _bias(lambda m: m.bias_precision),
+    "bias_recall": _bias(lambda m: m.bias_recall, 1),
+    "bias_f1": _bias(lambda m: m.bias_f1),
+    "false_positive_rate": _bias(lambda m: m.false_positive_rate, 0),
+    "false_negative_rate": _bias(lambda m: m.false_negative_rate, 1),
+    "jigsaw_score": _groups(lambda m: m.jigsaw_score, "auc"),
+    "fped": _groups(lambda m: m.fped, "false_positive_rate"),
+    "fned": _groups(lambda m: m.fned, "false_negative_rate"),
+    "demographic_parity_difference": _groups(lambda m: m.demographic_parity_difference, "selection_rate"),
+    "equalized_odds_difference": _groups(
+        lambda m: m.equalized_odds_difference, "false_positive_rate", "false_negative_rate"
     ),
 }
 
-METRICS: dict[str, Metric] = {name: Metric(direction(name), *rest) for name, rest in _BY_NAME.items()}
+METRICS: dict[str, Metric] = {name: make(name) for name, make in _BY_NAME.items()}
 """Everything that :class:`rledit.Debias` can weigh, by name."""
 
 

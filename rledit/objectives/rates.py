@@ -4,7 +4,7 @@ candidates at once."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Literal, get_args
 
 from torch import Tensor
@@ -48,6 +48,14 @@ def lacking(own: Sequence[int], everyone: Sequence[int], figure: Figure = "auc",
         elif own[label] == everyone[label]:
             missing.append(f"no {kind} outside it")
     return " and ".join(missing)
+
+
+@lru_cache(maxsize=64)
+def _having(
+    own: tuple[tuple[int, ...], ...], everyone: tuple[int, ...], figure: Figure, least: int
+) -> tuple[bool, ...]:
+    """Which groups have a figure; the same for every batch of candidates."""
+    return tuple(not lacking(labels, everyone, figure, least) for labels in own)
 
 
 def _too_few(count: int, kind: str, least: int) -> str:
@@ -96,8 +104,8 @@ class Rates:
         self.least = least
         if not identities:
             raise ValueError("identities: expected at least one group, got none")
-        self._labels = {name: tally.labels_of(name) for name in identities}
-        self._asked = self._labels if sizes is None else sizes
+        self._labels = {name: tuple(tally.labels_of(name)) for name in identities}
+        self._asked = sizes
         self._all = tally.row(everyone)
         self._all_negatives, self._all_positives = map(float, tally.labels_of(everyone))
         self._with: dict[Figure, tuple[str, ...]] = {}
@@ -106,14 +114,15 @@ class Rates:
     def groups_with(self, figure: Figure) -> tuple[str, ...]:
         """The identity groups that have a figure, in the order of the figures' second dimension."""
         if figure not in self._with:
-            everyone = self.tally.labels_of(self.everyone)
-            whole = everyone if self._asked is self._labels else self._asked[self.everyone]
-            self._with[figure] = tuple(
-                name
-                for name, own in self._labels.items()
-                if not lacking(own, everyone, figure)
-                and not lacking(self._asked[name], whole, figure, self.least)
-            )
+            everyone = tuple(self.tally.labels_of(self.everyone))
+            own = tuple(self._labels.values())
+            have = _having(own, everyone, figure, 1)
+            if self.least > 1:
+                whole = everyone if self._asked is None else tuple(self._asked[self.everyone])
+                asked = own if self._asked is None else tuple(tuple(self._asked[g]) for g in self._labels)
+                enough = _having(asked, whole, figure, self.least)
+                have = tuple(a and b for a, b in zip(have, enough, strict=True))
+            self._with[figure] = tuple(name for name, has in zip(self._labels, have, strict=True) if has)
         return self._with[figure]
 
     @property

@@ -25,7 +25,7 @@ from rledit.recipes.debiasing.evaluation import evaluate, margins_of, ranks_of
 from rledit.recipes.debiasing.figures import RATES, error_rates
 from rledit.recipes.debiasing.layers import choose_layers
 from rledit.recipes.debiasing.report import per_group_table
-from rledit.recipes.debiasing.resampling import resample
+from rledit.objectives.resampling import resample
 from rledit.recipes.debiasing.run import measure
 from rledit.recipes.debiasing.task import editing_samples, make_task
 from rledit.samples import Samples

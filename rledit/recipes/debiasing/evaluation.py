@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from ...objectives import METRICS, PER_GROUP, GroupMetrics
 from ...objectives.fairness import NEEDS
+from ...objectives.resampling import ResampledTally, WeightedCounter, resample
 from ...ops import tally_logits
 from ...ops.tally_logits import bins_of
 from ...samples import Samples
 from ...storage.files import Json
 from ...tally import LabelCount, Tally
-from .resampling import ResampledTally, WeightedCounter, resample
 
 BINS = 8192
 """Of ranks: so many that AUCs are those of the very margins to three digits and more."""

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from rledit.objectives import METRICS, PER_GROUP, GroupMetrics
 from rledit.objectives.fairness import NEEDS
+from rledit.objectives.resampling import WeightedCounter, resample
 from rledit.ops import tally_logits
 from rledit.ops.tally_logits import bins_of
 from rledit.recipes.debiasing import evaluation
 from rledit.recipes.debiasing.evaluation import evaluate, ranks_of
-from rledit.recipes.debiasing.resampling import WeightedCounter, resample
 from rledit.samples import Samples
 from rledit.tally import LabelCount, Tally
 

@@ -14,9 +14,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ...ops import Counts
-from ...samples import Samples
-from ...tally import LabelCount, Tally
+from ..ops import Counts
+from ..samples import Samples
+from ..tally import LabelCount, Tally
 
 Integers = npt.NDArray[np.int64]
 
