@@ -106,6 +106,10 @@ class Recipe(ABC):
     def page(self, finished: Finished) -> Page:
         """The rest of the report."""
 
+    def told(self, edited: nn.Module, test: Mapping[str, Any]) -> dict[str, Any]:
+        """More entries for metrics.json, from the edited model and its test figures."""
+        return {}
+
     def kept_with_edit(self, test: Mapping[str, Any]) -> dict[str, Any]:
         """What of the test figures goes into the edit's file."""
         return dict(test)
@@ -185,7 +189,8 @@ def carry_out(recipe: Recipe, out: str | Path, options: Options) -> RunResult:
         with _edit_is_saved(folder, console):
             edited = deepcopy(prepared.model)
             result.edit.apply_(edited)
-            metrics = {"test": finite(recipe.evaluate(edited)), **metrics}
+            test = finite(recipe.evaluate(edited))
+            metrics = {"test": test, **finite(recipe.told(edited, test)), **metrics}
             write_json(folder.metrics, metrics)
             result.edit.metrics["test"] = recipe.kept_with_edit(metrics["test"])
             result.edit.save(folder.edit)

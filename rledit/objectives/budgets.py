@@ -139,7 +139,7 @@ def levels(name: str, metrics: GroupMetrics) -> Tensor:
 
 
 def losses(name: str, metrics: GroupMetrics, before: Sequence[float]) -> Tensor:
-    """What N candidates lost, float64 [N]; negative where they gained.
+    """What N candidates lost, float64 [N, K] as :func:`levels`; negative where they gained.
 
     Args:
         name: of the budget, in full.
@@ -148,5 +148,9 @@ def losses(name: str, metrics: GroupMetrics, before: Sequence[float]) -> Tensor:
     """
     after = levels(name, metrics)
     first = torch.tensor(before, dtype=torch.float64, device=after.device)
-    lost = direction(name.removesuffix(WORST)) * (first - after)
+    return direction(name.removesuffix(WORST)) * (first - after)
+
+
+def largest(lost: Tensor) -> Tensor:
+    """Of losses [N, K] the largest of each candidate [N]; 0 where no group has any."""
     return lost.amax(1) if lost.shape[1] else lost.new_zeros(len(lost))

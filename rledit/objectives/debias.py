@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -13,15 +13,19 @@ from torch import Tensor
 from ..samples import Samples
 from ..tally import Tally
 from .base import Objective
-from .budgets import LEVELS, WORST, checked, levels, losses
+from .budgets import LEVELS, WORST, checked, largest, levels, losses
 from .fairness import METRICS, NEEDS, PER_GROUP, GroupMetrics
 from .metric_names import label
+from .paired import Comparison, Resamples, margins_of_logits
 from .rates import FIGURES, KINDS, REQUIRED, Figure, lacking
 
 logger = logging.getLogger("rledit")
 
 ROUNDING = 1e-9
 """An unedited model has spent nothing, a budget of 0 included."""
+
+MOST_NAMED = 8
+"""Groups that a message names."""
 
 UTILITY = ("utility_auc", "utility_accuracy")
 BIAS: Mapping[str, float] = {
@@ -197,14 +201,14 @@ class Debias(Objective):
                 raise ValueError(
                     f"objective: Debias needs an identity group with {REQUIRED[figure]}{least} for "
                     f"{', '.join(names)}; "
-                    + "; ".join(f"{group} has {what}" for group, what in left_out.items())
+                    + _some([f"{group} has {what}" for group, what in left_out.items()])
                     + self._lifted([name for name in made if figure in made[name]])
                 )
             if names and left_out:
                 logger.warning(
                     "Left out of %s: %s.",
                     ", ".join(names),
-                    "; ".join(f"{group} ({what})" for group, what in left_out.items()),
+                    _some([f"{group} ({what})" for group, what in left_out.items()]),
                 )
 
     def _lifted(self, names: Sequence[str]) -> str:
@@ -238,13 +242,34 @@ class Debias(Objective):
         value = torch.zeros(tally.candidates, dtype=torch.float64, device=tally.device)
         for name, weight in self.bias.items():
             value += weight * METRICS[name].direction * (metrics[name] - before[name])
-        for overspent in self._overspent(metrics):
-            value -= self.penalty * overspent.clamp(min=0)
+        for name, budget in self.held.items():
+            lost = losses(name, metrics, self._unedited(name))
+            value -= self.penalty * (lost - (1 - self.reserve) * budget).clamp(min=0).mean(1)
         return value
 
     def admissible(self, tally: Tally) -> Tensor:
         """Whether every budget is kept less its reserve, bool [N]."""
         return (torch.stack(self._overspent(self.of(tally))) <= ROUNDING).all(0)
+
+    def confirmation(self, samples: Samples, unedited: Tensor) -> Callable[[Tensor], bool]:
+        """Whether a one-sided bound of each loss keeps its budget: on a small split a loss is known badly,
+        and an edit is given less to spend. From bootstrap resamples of the rows, the same for both models."""
+        resamples = Resamples(
+            samples,
+            self.identities_of(samples.group_names),
+            everyone=self.bias_group,
+            utility=self.utility_group,
+            least=self.least_group,
+        )
+        before = resamples.measure(margins_of_logits(unedited))
+
+        def kept(edited: Tensor) -> bool:
+            found = Comparison(resamples, before, resamples.measure(margins_of_logits(edited)))
+            return all(
+                found.bound(name, self.confidence) <= budget + ROUNDING for name, budget in self.held.items()
+            )
+
+        return kept
 
     def spent(self, tally: Tally) -> dict[str, Tensor]:
         """What candidates lost of each budget, float64 [N] by full name; negative where they gained."""
@@ -258,8 +283,12 @@ class Debias(Objective):
         return self.before
 
     def _lost(self, name: str, metrics: GroupMetrics) -> Tensor:
+        """What was lost of a budget, by the group that lost most, float64 [N]."""
+        return largest(losses(name, metrics, self._unedited(name)))
+
+    def _unedited(self, name: str) -> tuple[float, ...]:
         before = self._known
-        return losses(name, metrics, self.before_groups[name] if name.endswith(WORST) else (before[name],))
+        return self.before_groups[name] if name.endswith(WORST) else (before[name],)
 
     def _overspent(self, metrics: GroupMetrics) -> list[Tensor]:
         """Per budget: by how much a loss exceeds what may be spent; negative within it."""
@@ -274,6 +303,12 @@ class Debias(Objective):
         if self.before is not None:
             figures |= {name: self._lost(name, metrics) for name in self._every_group}
         return figures
+
+
+def _some(groups: Sequence[str]) -> str:
+    """What there is to say of the first few."""
+    more = len(groups) - MOST_NAMED
+    return "; ".join(groups[:MOST_NAMED]) + (f"; and {more} more" if more > 0 else "")
 
 
 def _labels(samples: Samples, mask: Tensor) -> list[int]:

@@ -16,6 +16,7 @@ from sklearn.metrics import roc_auc_score
 import rledit
 from rledit.experiments import RunResult
 from rledit.experiments.console import PlainConsole
+from rledit.objectives.resampling import resample
 from rledit.recipes.debiasing import DebiasConfig, run
 from rledit.recipes.debiasing import data as debiasing_data
 from rledit.recipes.debiasing.classifier import BagOfWords
@@ -25,7 +26,6 @@ from rledit.recipes.debiasing.evaluation import evaluate, margins_of, ranks_of
 from rledit.recipes.debiasing.figures import RATES, error_rates
 from rledit.recipes.debiasing.layers import choose_layers
 from rledit.recipes.debiasing.report import per_group_table
-from rledit.objectives.resampling import resample
 from rledit.recipes.debiasing.run import measure
 from rledit.recipes.debiasing.task import editing_samples, make_task
 from rledit.samples import Samples
@@ -380,7 +380,7 @@ def real(shared_data: Path) -> tuple[DebiasData, BagOfWords]:
 def test_aucs_from_bins_are_exact_to_a_thousandth_on_real_comments(
     real: tuple[DebiasData, BagOfWords], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rledit.recipes.debiasing.evaluation.RESAMPLES", 2)  # intervals are not looked at
+    monkeypatch.setattr("rledit.objectives.paired.RESAMPLES", 2)  # intervals are not looked at
     data, classifier = real
     for name, (texts, samples, identities) in data.test_sets().items():
         margins = margins_of(classifier.model, classifier.encode, texts)

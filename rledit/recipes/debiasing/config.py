@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from ...experiments.config import EditingConfig
 from ...objectives import Debias
+from ...objectives.budgets import parsed
 from ...ops.rules import Kind
 from ...worlds import DirectionKind
 from ...zoo.data import COMMENT_NAMES, IDENTITY_TERMS, CommentName
@@ -38,6 +39,13 @@ UNSEEN_TEMPLATES = {
 """Templates of a bias set that neither reward nor validation see."""
 
 
+LEAST = {"synthetic-templates": 5}
+"""Sentences of each label that a group needs, where it is not the 20 that real sets have of most groups."""
+
+BUDGET = 0.005
+"""Of AUC and accuracy on the comments, where none is given."""
+
+
 @dataclass(frozen=True)
 class DebiasConfig(EditingConfig):
     """Settings of a debiasing run. Two runs with equal settings give the same edit.
@@ -60,8 +68,13 @@ class DebiasConfig(EditingConfig):
     """Modules to edit: some of fc1, fc2, fc3 of the bag of words; head.fc1 and head.fc2 of the encoder's
     head, or modules of its last block, such as block.intermediate. Default: several sets of layers are tried
     briefly, and the best one is edited."""
-    budget: float = 0.005
-    """By how much AUC and accuracy on the comments may fall; 0.005 is half a percentage point."""
+    budget: tuple[str, ...] = ()
+    """What may be lost: a number for AUC and accuracy on the comments (default 0.005, half a percentage
+    point), and NAME=NUMBER for anything else, such as f1=0.01, or fnr.worst=0.02 for the false negative rate
+    of every identity group. inf is no budget."""
+    least_group: int = 0
+    """Sentences of each label that an identity group needs to count in figures over all groups. Default: 20,
+    but 5 of synthetic-templates, which are few."""
     vocabulary: int = 5_000
     """Number of words that the bag of words knows."""
     world: Kind = field(default="shift", kw_only=True)
@@ -74,6 +87,8 @@ class DebiasConfig(EditingConfig):
                 "search: expected another one, since error rates and AUCs are counted and have no slope; got "
                 "'gradient'"
             )
+        if isinstance(self.budget, (int, float)):  # as it was when there was but one
+            object.__setattr__(self, "budget", (f"{self.budget!r}",))
         known = ", ".join(COMMENT_NAMES)
         if not self.dataset or len(set(self.dataset)) != len(self.dataset):
             raise ValueError(f"dataset: expected one set or several different ones, got {list(self.dataset)}")
@@ -111,6 +126,11 @@ class DebiasConfig(EditingConfig):
         return "synthetic-templates" if self.dataset == ("synthetic",) else "madlibs"
 
     @property
+    def chosen_least(self) -> int:
+        """The least size of a group."""
+        return self.least_group or LEAST.get(self.bias_name, 20)
+
+    @property
     def chosen_directions(self) -> DirectionKind:
         """With "auto": strata for a bag of words; groups for a head on an encoder, where an edit along strata
         could learn how the bias set is worded, since inputs are dense, and carry that over to other texts;
@@ -126,8 +146,24 @@ class DebiasConfig(EditingConfig):
         return (self.layer,) if self.layer else LAYER_SETS[self.model]
 
     def objective(self) -> Debias:
-        return Debias(budget=self.budget)
+        plain, named = parsed(self.budget)
+        return Debias(budget=BUDGET if plain is None else plain, budgets=named, least_group=self.chosen_least)
+
+    def asked(self) -> dict[str, Any]:
+        """Folders of older versions have a number as budget, and no least size."""
+        asked = super().asked()
+        plain, named = parsed(self.budget)
+        if not named:
+            asked["budget"] = BUDGET if plain is None else plain
+        if not self.least_group:
+            del asked["least_group"]
+        return asked
 
     def resolved(self) -> dict[str, Any]:
         """As JSON for people to read, with the defaults filled in."""
-        return super().resolved() | {"layer": list(self.layer), "bias_set": self.bias_name}
+        return super().resolved() | {
+            "layer": list(self.layer),
+            "bias_set": self.bias_name,
+            "least_group": self.chosen_least,
+            "budget": ", ".join(f"{name}={number:g}" for name, number in self.objective().held.items()),
+        }
