@@ -42,7 +42,9 @@ class Debias(Objective):
     """Improve bias metrics while nothing that has a budget loses more than that.
 
     ``sum of weight * improvement - penalty * (what was lost beyond each budget)``: inside the budgets only
-    bias counts, beyond one every point costs ``penalty`` points. Improvements and losses are differences to
+    bias counts, beyond one every point costs ``penalty`` points. Where every group is held to a budget, their
+    mean is what costs: the worst of a hundred rates, each of a few dozen sentences, is beyond it for nearly
+    every candidate, and hardly tells which way is better. What is returned keeps it in every group. Improvements and losses are differences to
     the unedited model on the same samples. Beside utility, the levels of the bias set have budgets: making
     the classifier useless, or wrong for everybody alike, never pays. An edit that spends a budget on the
     samples it was chosen on spends more on others; hence the ``reserve``, and the bound that the returned
@@ -244,7 +246,8 @@ class Debias(Objective):
             value += weight * METRICS[name].direction * (metrics[name] - before[name])
         for name, budget in self.held.items():
             lost = losses(name, metrics, self._unedited(name))
-            value -= self.penalty * (lost - (1 - self.reserve) * budget).clamp(min=0).mean(1)
+            excess = (lost - (1 - self.reserve) * budget).clamp(min=0)
+            value -= self.penalty * excess.mean(1)
         return value
 
     def admissible(self, tally: Tally) -> Tensor:
