@@ -42,13 +42,16 @@ class Debias(Objective):
     """Improve bias metrics while nothing that has a budget loses more than that.
 
     ``sum of weight * improvement - penalty * (what was lost beyond each budget)``: inside the budgets only
-    bias counts, beyond one every point costs ``penalty`` points. Where every group is held to a budget, their
-    mean is what costs: the worst of a hundred rates, each of a few dozen sentences, is beyond it for nearly
-    every candidate, and hardly tells which way is better. What is returned keeps it in every group. Improvements and losses are differences to
-    the unedited model on the same samples. Beside utility, the levels of the bias set have budgets: making
-    the classifier useless, or wrong for everybody alike, never pays. An edit that spends a budget on the
-    samples it was chosen on spends more on others; hence the ``reserve``, and the bound that the returned
-    edit must keep on the validation split (:meth:`confirmation`).
+    bias counts, beyond one every point costs ``penalty`` points. Where every group is held to a budget, what
+    they lost beyond it costs in their mean: the worst of a hundred rates, each of a few dozen sentences, is
+    beyond it for nearly every candidate, and hardly tells which way is better. What is returned keeps the
+    budget in every group.
+
+    Improvements and losses are differences to the unedited model on the same samples. Beside utility, the
+    levels of the bias set have budgets: making the classifier useless, or wrong for everybody alike, never
+    pays. An edit that spends a budget on the samples it was chosen on spends more on others; hence the
+    ``reserve``, and the bound that the returned edit must keep on the validation split
+    (:meth:`confirmation`).
 
     Args:
         utility: metrics that have the ``budget``, names of :data:`rledit.objectives.METRICS`.
