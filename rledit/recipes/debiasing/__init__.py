@@ -6,7 +6,6 @@
 ``task``        what is searched
 ``layers``      which layers to edit, where nobody says
 ``evaluation``  before and after on the test sets, with confidence intervals
-``resampling``  bootstrap resamples, and what is counted in them
 ``figures``     error rates per group, and the front of utility and bias
 ``report``      what the general report lacks
 ``run``         a whole run in a folder
