@@ -89,6 +89,8 @@ class DebiasConfig(EditingConfig):
             )
         if isinstance(self.budget, (int, float)):  # as it was when there was but one
             object.__setattr__(self, "budget", (f"{self.budget!r}",))
+        if self.least_group < 0:
+            raise ValueError(f"least_group: expected at least 1, got {self.least_group}")
         known = ", ".join(COMMENT_NAMES)
         if not self.dataset or len(set(self.dataset)) != len(self.dataset):
             raise ValueError(f"dataset: expected one set or several different ones, got {list(self.dataset)}")
