@@ -74,7 +74,7 @@ def _search(
     test = data.splits["test"]
     some = torch.randperm(len(test.bias), generator=random)[:SENTENCES].sort().values
     samples = Split(test.utility, test.bias.subset(some)).samples(classifier.encode, data.identities)
-    objective = Debias(bias={"bpsn_auc": 1.0}, budget=config.budget, reserve=0.0, penalty=1000.0)
+    objective = Debias(bias={"bpsn_auc": 1.0}, budget=config.objective().budget, reserve=0.0, penalty=1000.0)
     scorer = rledit.Task(classifier.model, ["fc3"], samples, objective).scorer()
     weight = classifier.model.get_submodule("fc3").weight.detach()
     mean, deviation = torch.zeros(16), torch.full((16,), 0.3 * float((weight[1] - weight[0]).norm()) / 4)

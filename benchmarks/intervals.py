@@ -13,7 +13,8 @@ import torch
 import tyro
 
 from rledit import Samples
-from rledit.recipes.debiasing.evaluation import RESAMPLES, evaluate
+from rledit.objectives.paired import RESAMPLES
+from rledit.recipes.debiasing.evaluation import evaluate
 
 
 def make_samples(texts: int, identities: int) -> tuple[torch.Tensor, Samples, list[str]]:

@@ -60,6 +60,10 @@ def main() -> None:
         sys.exit(2)
 
 
+REPEATABLE = ("--budget",)
+"""Options whose values may stand behind several of them."""
+
+
 def _parse(arguments: Sequence[str]) -> tuple[str, list[str]]:
     """The command and its own arguments; exits here for --help, --version and anything unknown."""
     from .. import __version__
@@ -95,11 +99,29 @@ def _run(command: str, arguments: list[str]) -> None:
 
     tyro.cli(
         function,
-        args=arguments,
+        args=gathered(arguments, REPEATABLE),
         prog=program,
         description=summary(function),
         config=(tyro.conf.OmitArgPrefixes,),
     )
+
+
+def gathered(arguments: Sequence[str], repeatable: Sequence[str]) -> list[str]:
+    """With the values of options that may be repeated in one place: "--budget 1 --budget 2" as
+    "--budget 1 2"."""
+    rest: list[str] = []
+    values: dict[str, list[str]] = {}
+    into = rest
+    for argument in arguments:
+        option, equals, value = argument.partition("=")
+        if option in repeatable:
+            into = values.setdefault(option, [])
+            into.extend([value] if equals else [])
+            continue
+        if argument.startswith("--"):
+            into = rest
+        into.append(argument)
+    return [*rest, *(part for option, found in values.items() for part in (option, *found))]
 
 
 def _log() -> None:

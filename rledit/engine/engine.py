@@ -275,6 +275,17 @@ class Engine:
             weights = self.edited(action[None], weights)
         return all(bool(weight.isfinite().all()) for weight in (weights or {}).values())
 
+    @torch.no_grad()
+    def logits(self, actions: Tensor, split: Split) -> Tensor:
+        """Of the model that the actions [T, A] of one episode make, on a split, [S, C]; of the unedited model
+        where there are none, T = 0."""
+        weights: dict[str, Tensor] | None = None
+        for action in self.clip(actions):
+            weights = self.edited(action[None], weights)
+        samples = self.task.samples if split == "reward" else self.task.validation
+        own = {name: weight[0] for name, weight in (weights or {}).items()}
+        return self.task.editable.logits(own, samples)
+
     def shrunk(self, actions: Tensor, share: float) -> Tensor:
         """Actions [..., A] that change the weights by ``share`` as much."""
         return self.layout.shrunk(actions, share)

@@ -110,8 +110,8 @@ class Recipe(ABC):
     def page(self, finished: Finished) -> Page:
         """The rest of the report."""
 
-    def about_edit(self, edited: nn.Module) -> Mapping[str, Json]:
-        """More entries for metrics.json, which the edited model must be there for."""
+    def about_edit(self, edited: nn.Module, test: Mapping[str, Any]) -> Mapping[str, Any]:
+        """More entries for metrics.json, from the edited model and its test figures."""
         return {}
 
     def leave(self, folder: RunFolder, edit: Edit) -> Sequence[Path]:
@@ -197,8 +197,8 @@ def carry_out(recipe: Recipe, out: str | Path, options: Options) -> RunResult:
         with _edit_is_saved(folder, console):
             edited = deepcopy(prepared.model)
             result.edit.apply_(edited)
-            metrics = {"test": finite(recipe.evaluate(edited)), **metrics}
-            metrics |= finite(recipe.about_edit(edited))
+            test = finite(recipe.evaluate(edited))
+            metrics = {"test": test, **finite(recipe.about_edit(edited, test)), **metrics}
             write_json(folder.metrics, metrics)
             result.edit.metrics["test"] = recipe.kept_with_edit(metrics["test"])
             result.edit.save(folder.edit)

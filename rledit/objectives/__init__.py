@@ -7,7 +7,11 @@
 ``accept``        what a task takes for an objective
 ``soft``          soft counterparts of what is counted, for searches that follow a slope
 ``identity``      which objective a checkpoint belongs to
-``fairness``      error rates and AUCs of all candidates and demographic groups at once, from one tally
+``rates``         levels of a classifier, on whole sets and by demographic group
+``fairness``      those, AUCs and differences between groups, of all candidates at once, from one tally
+``budgets``       what may be lost, by name
+``resampling``    bootstrap resamples, and what is counted in them
+``paired``        two classifiers on the same resamples: what changed, what was spent, with intervals
 ``metric_names``  names of metrics, and how they are shown
 """
 

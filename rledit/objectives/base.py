@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -79,6 +79,27 @@ class Objective(ABC):
     def constrained(self) -> bool:
         """Whether there is a constraint: by default, whether :meth:`admissible` is overridden."""
         return type(self).admissible is not Objective.admissible
+
+    def confirmation(self, samples: Samples, unedited: Tensor) -> Callable[[Tensor], bool] | None:
+        """How an edit that is about to be returned is judged once more, sample by sample; None where counts
+        have said all there is to say, as by default.
+
+        Asked on the validation split, for one candidate after the other, the best first, until one passes.
+        An edit that changes nothing is not asked about.
+
+        Args:
+            samples: the split.
+            unedited: logits [S, C] of the unedited model.
+
+        Returns:
+            from the logits [S, C] of an edited model to whether it may be returned.
+        """
+        return None
+
+    @property
+    def confirms(self) -> bool:
+        """Whether there is such a judge: by default, whether :meth:`confirmation` is overridden."""
+        return type(self).confirmation is not Objective.confirmation
 
     @property
     def unedited_admissible(self) -> bool:

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from ..tally import Tally
 from .metric_names import direction
+from .rates import Figure, Rates
 
 POWER = -5.0
-"""Power of the generalized mean over groups, which the worst groups dominate."""
+"""Of the generalized mean over groups, which the worst groups dominate."""
 
 NEEDS = frozenset({"correct", "confusion", "concordant"})
 """The parts of a tally that :class:`GroupMetrics` reads."""
-
-Figure = Literal["auc", "false_positive_rate", "false_negative_rate", "selection_rate"]
-"""What a group may have or lack: an AUC needs positives and negatives, both outside the group too, a false
-positive rate negatives, a false negative rate positives, and a selection rate any sample."""
-FIGURES: tuple[Figure, ...] = get_args(Figure)
 
 
 def power_mean(values: Tensor, power: float = POWER) -> Tensor:
@@ -34,113 +29,49 @@ def power_mean(values: Tensor, power: float = POWER) -> Tensor:
     return values.clamp(min=0).pow(power).mean(-1).pow(1 / power)
 
 
-class GroupMetrics:
-    """Metrics of N candidates. Figures per group are float64 [N, K], the others float64 [N].
-
-    Label 1 is positive (toxic). A sample whose logits are not finite counts as an error of either kind.
-
-    Every metric is over the K groups that have the figure it is made of, see :meth:`groups_with`. A group
-    without positives has no AUC and no false negative rate, but it does have a false positive rate and a
-    selection rate. (fairlearn agrees, except that it calls a rate of no samples 0; here the group is left
-    out of that rate.)
+class GroupMetrics(Rates):
+    """Metrics of N candidates: :class:`rledit.objectives.rates.Rates`, and what needs an order of the samples
+    or compares groups. Figures per group are float64 [N, K], the others float64 [N].
 
     The AUCs are those of Borkan et al. 2019 (arXiv:1903.04561): ``subgroup``, within the identity group;
     ``bpsn``, background positives against subgroup negatives, low where harmless sentences about the group
     score higher than toxic ones elsewhere; ``bnsp``, background negatives against subgroup positives. The
     background of a group is the rest of ``everyone``.
 
-    Args:
-        tally: with the parts of :data:`NEEDS`.
-        identities: names of groups within ``everyone``.
-        everyone: the group that bias is measured on.
-        utility: the group that the classifier must stay good at.
-
     Reading a metric raises ValueError if no group has the figure it is made of.
 
-    Raises:
-        KeyError: for a group that the tally does not have.
-        ValueError: if there is no identity group.
+    Args:
+        tally: with the parts of :data:`NEEDS`.
+        identities, everyone, utility, least, sizes: see :class:`rledit.objectives.rates.Rates`.
     """
-
-    def __init__(
-        self, tally: Tally, identities: Sequence[str], everyone: str = "bias", utility: str = "utility"
-    ) -> None:
-        self.tally = tally
-        self.everyone = everyone
-        self.utility = utility
-        if not identities:
-            raise ValueError("identities: expected at least one group, got none")
-        self._labels = {name: tally.labels_of(name) for name in identities}
-        self._all = tally.row(everyone)
-        self._all_negatives, self._all_positives = map(float, tally.labels_of(everyone))
-        self._with: dict[Figure, tuple[str, ...]] = {}
-        self._sizes: dict[Figure, tuple[Tensor, Tensor]] = {}
-
-    def groups_with(self, figure: Figure) -> tuple[str, ...]:
-        """The identity groups that have a figure, in the order of the figures' second dimension."""
-        if figure not in self._with:
-            everyone = self.tally.labels_of(self.everyone)
-            self._with[figure] = tuple(
-                name for name, own in self._labels.items() if not lacking(own, everyone, figure)
-            )
-        return self._with[figure]
-
-    @property
-    def identities(self) -> tuple[str, ...]:
-        """The groups that have AUCs."""
-        return self.groups_with("auc")
-
-    def _rows(self, figure: Figure) -> Tensor:
-        """Positions in the tally of the groups that have a figure, int64 [K]."""
-        names = self.groups_with(figure)
-        if not names:
-            raise ValueError(f"identities: expected at least one with {REQUIRED[figure]}, got none")
-        return self.tally.rows(names)
-
-    def _counts(self, figure: Figure) -> tuple[Tensor, Tensor]:
-        """Negatives and positives of these groups, float64 [K] each; [N, K] where every candidate has groups
-        of its own sizes."""
-        if figure not in self._sizes:
-            table = self.tally.label_table(self.groups_with(figure)).double()
-            self._sizes[figure] = (table[..., 0], table[..., 1])
-        return self._sizes[figure]
 
     def per_group(self, name: str) -> dict[str, Tensor]:
         """One of :data:`PER_GROUP` by name, float64 [N] of each group that has it."""
+        groups, values = self.table(name)
+        return dict(zip(groups, values.unbind(1), strict=True)) if groups else {}
+
+    def table(self, name: str) -> tuple[tuple[str, ...], Tensor]:
+        """One of :data:`PER_GROUP` by name: the groups that have it, and their values, float64 [N, K]."""
         if name not in PER_GROUP:
             raise KeyError(f"metric: expected one of {', '.join(PER_GROUP)}; got {name!r}")
         groups = self.groups_with(PER_GROUP[name].figure)
-        return dict(zip(groups, PER_GROUP[name].of(self).unbind(1), strict=True)) if groups else {}
-
-    # -------------------------------------------------------------------------------------- utility
+        none = torch.empty(self.tally.candidates, 0, dtype=torch.float64, device=self.tally.device)
+        return groups, PER_GROUP[name].of(self) if groups else none
 
     @cached_property
     def utility_auc(self) -> Tensor:
         return self.tally.auc(self.utility)
 
-    @cached_property
-    def utility_accuracy(self) -> Tensor:
-        return self.tally.accuracy(self.utility)
-
-    @cached_property
-    def utility_f1(self) -> Tensor:
-        """F1 of the positive class; 0 where nothing is positive or predicted so."""
-        true_positives = self.tally.confusion[self.utility][:, 1, 1].double()
-        negatives, positives = map(float, self.tally.labels_of(self.utility))
-        false_positives = negatives - self.tally.confusion[self.utility][:, 0, 0].double()
-        total = positives + true_positives + false_positives
-        return torch.where(total > 0, 2 * true_positives / total.clamp(min=1), 0.0)
-
     # ------------------------------------------------------------------------------ AUCs, per group
 
-    @cached_property
-    def _concordant(self) -> Tensor:
-        return self.tally.concordant.counts.double()  # [N, G, G]
+    def _pairs(self, positives: int | Tensor, negatives: int | Tensor) -> Tensor:
+        """Those that are ranked right, float64 [N, K]; picked first, since most are never looked at."""
+        return self.tally.concordant.counts[:, positives, negatives].double()
 
     @cached_property
     def _within(self) -> Tensor:
         rows = self._rows("auc")
-        return self._concordant[:, rows, rows]
+        return self._pairs(rows, rows)
 
     @cached_property
     def subgroup_aucs(self) -> Tensor:
@@ -150,21 +81,21 @@ class GroupMetrics:
 
     @cached_property
     def bpsn_aucs(self) -> Tensor:
-        mixed: Tensor = self._concordant[:, self._all, self._rows("auc")] - self._within
+        mixed = self._pairs(self._all, self._rows("auc")) - self._within
         negatives, positives = self._counts("auc")
         aucs: Tensor = mixed / (2 * (self._all_positives - positives) * negatives)
         return aucs
 
     @cached_property
     def bnsp_aucs(self) -> Tensor:
-        mixed: Tensor = self._concordant[:, self._rows("auc"), self._all] - self._within
+        mixed = self._pairs(self._rows("auc"), self._all) - self._within
         negatives, positives = self._counts("auc")
         aucs: Tensor = mixed / (2 * positives * (self._all_negatives - negatives))
         return aucs
 
     @cached_property
     def subgroup_auc(self) -> Tensor:
-        """Power mean of the groups' subgroup AUCs, float64 [N]; the next two are those of the other AUCs."""
+        """Power mean over the groups, as the next two."""
         return power_mean(self.subgroup_aucs)
 
     @cached_property
@@ -177,49 +108,13 @@ class GroupMetrics:
 
     @cached_property
     def bias_auc(self) -> Tensor:
-        """AUC on everyone, float64 [N]."""
+        """AUC on everyone."""
         return self.tally.auc(self.everyone)
 
     @cached_property
     def jigsaw_score(self) -> Tensor:
         """The challenge's final score: a quarter each of the AUC on everyone and of the three power means."""
         return (self.bias_auc + self.subgroup_auc + self.bpsn_auc + self.bnsp_auc) / 4
-
-    # --------------------------------------------------------------------- error rates, per group
-
-    def _rate(self, label: int, group: int | Tensor, of: Tensor | float) -> Tensor:
-        """Share of the samples with this label that are predicted otherwise."""
-        right = self.tally.confusion.counts[:, group, label, label].double()
-        return 1 - right / of
-
-    @cached_property
-    def false_positive_rates(self) -> Tensor:
-        """Share of each group's negatives that is predicted positive."""
-        rows = self._rows("false_positive_rate")
-        return self._rate(0, rows, self._counts("false_positive_rate")[0])
-
-    @cached_property
-    def false_negative_rates(self) -> Tensor:
-        """Share of each group's positives that is predicted negative."""
-        rows = self._rows("false_negative_rate")
-        return self._rate(1, rows, self._counts("false_negative_rate")[1])
-
-    @cached_property
-    def selection_rates(self) -> Tensor:
-        """Share of each group that is predicted positive."""
-        rows = self._rows("selection_rate")
-        positive = self.tally.confusion.counts[:, rows, :, 1].sum(-1).double()
-        negatives, positives = self._counts("selection_rate")
-        return positive / (positives + negatives)
-
-    @cached_property
-    def false_positive_rate(self) -> Tensor:
-        """False positive rate on everyone, float64 [N]; the next is the false negative rate."""
-        return self._rate(0, self._all, self._all_negatives)
-
-    @cached_property
-    def false_negative_rate(self) -> Tensor:
-        return self._rate(1, self._all, self._all_positives)
 
     @cached_property
     def fped(self) -> Tensor:
@@ -254,31 +149,6 @@ def _spread(rates: Tensor) -> Tensor:
     return rates.amax(-1) - rates.amin(-1)
 
 
-REQUIRED: Mapping[Figure, str] = {
-    "auc": "positives and negatives, in it and outside it",
-    "false_positive_rate": "negatives",
-    "false_negative_rate": "positives",
-    "selection_rate": "samples",
-}
-"""What a group must have for a figure."""
-
-
-def lacking(own: Sequence[int], everyone: Sequence[int], figure: Figure = "auc") -> str:
-    """What a group lacks for a figure, "" for nothing; from (negatives, positives) of it and of everyone."""
-    if figure == "selection_rate":
-        return "" if sum(own) else "no samples"
-    if figure != "auc":
-        label, kind = (0, "negatives") if figure == "false_positive_rate" else (1, "positives")
-        return "" if own[label] else f"no {kind}"
-    missing = []
-    for label, kind in ((1, "positives"), (0, "negatives")):
-        if own[label] == 0:
-            missing.append(f"no {kind}")
-        elif own[label] == everyone[label]:
-            missing.append(f"no {kind} outside it")
-    return " and ".join(missing)
-
-
 @dataclass(frozen=True)
 class Metric:
     """A metric that :class:`rledit.Debias` can weigh.
@@ -287,32 +157,56 @@ class Metric:
         direction: 1 where larger is better, -1 where smaller is.
         of: its values, float64 [N].
         figures: what it takes from the groups.
+        whole: "utility" or "bias" for a figure of that set as a whole, "" for one that compares groups.
+        labels: those that the set must have.
     """
 
     direction: int
     of: Callable[[GroupMetrics], Tensor]
     figures: tuple[Figure, ...] = ()
+    whole: Literal["", "utility", "bias"] = ""
+    labels: tuple[int, ...] = ()
 
 
-_BY_NAME: dict[str, tuple[Callable[[GroupMetrics], Tensor], tuple[Figure, ...]]] = {
-    "utility_auc": (lambda m: m.utility_auc, ()),
-    "utility_accuracy": (lambda m: m.utility_accuracy, ()),
-    "utility_f1": (lambda m: m.utility_f1, ()),
-    "subgroup_auc": (lambda m: m.subgroup_auc, ("auc",)),
-    "bpsn_auc": (lambda m: m.bpsn_auc, ("auc",)),
-    "bnsp_auc": (lambda m: m.bnsp_auc, ("auc",)),
-    "bias_auc": (lambda m: m.bias_auc, ()),
-    "jigsaw_score": (lambda m: m.jigsaw_score, ("auc",)),
-    "fped": (lambda m: m.fped, ("false_positive_rate",)),
-    "fned": (lambda m: m.fned, ("false_negative_rate",)),
-    "demographic_parity_difference": (lambda m: m.demographic_parity_difference, ("selection_rate",)),
-    "equalized_odds_difference": (
-        lambda m: m.equalized_odds_difference,
-        ("false_positive_rate", "false_negative_rate"),
+def _utility(of: Callable[[GroupMetrics], Tensor], *labels: int) -> Callable[[str], Metric]:
+    return lambda name: Metric(direction(name), of, (), "utility", labels)
+
+
+def _bias(of: Callable[[GroupMetrics], Tensor], *labels: int) -> Callable[[str], Metric]:
+    return lambda name: Metric(direction(name), of, (), "bias", labels)
+
+
+def _groups(of: Callable[[GroupMetrics], Tensor], *figures: Figure) -> Callable[[str], Metric]:
+    return lambda name: Metric(direction(name), of, figures)
+
+
+_BY_NAME: dict[str, Callable[[str], Metric]] = {
+    "utility_auc": _utility(lambda m: m.utility_auc, 0, 1),
+    "utility_accuracy": _utility(lambda m: m.utility_accuracy),
+    "utility_precision": _utility(lambda m: m.utility_precision),
+    "utility_recall": _utility(lambda m: m.utility_recall, 1),
+    "utility_f1": _utility(lambda m: m.utility_f1),
+    "subgroup_auc": _groups(lambda m: m.subgroup_auc, "auc"),
+    "bpsn_auc": _groups(lambda m: m.bpsn_auc, "auc"),
+    "bnsp_auc": _groups(lambda m: m.bnsp_auc, "auc"),
+    "bias_auc": _bias(lambda m: m.bias_auc, 0, 1),
+    "bias_accuracy": _bias(lambda m: m.bias_accuracy),
+    "bias_balanced_accuracy": _bias(lambda m: m.bias_balanced_accuracy, 0, 1),
+    "bias_precision": _bias(lambda m: m.bias_precision),
+    "bias_recall": _bias(lambda m: m.bias_recall, 1),
+    "bias_f1": _bias(lambda m: m.bias_f1),
+    "false_positive_rate": _bias(lambda m: m.false_positive_rate, 0),
+    "false_negative_rate": _bias(lambda m: m.false_negative_rate, 1),
+    "jigsaw_score": _groups(lambda m: m.jigsaw_score, "auc"),
+    "fped": _groups(lambda m: m.fped, "false_positive_rate"),
+    "fned": _groups(lambda m: m.fned, "false_negative_rate"),
+    "demographic_parity_difference": _groups(lambda m: m.demographic_parity_difference, "selection_rate"),
+    "equalized_odds_difference": _groups(
+        lambda m: m.equalized_odds_difference, "false_positive_rate", "false_negative_rate"
     ),
 }
 
-METRICS: dict[str, Metric] = {name: Metric(direction(name), *rest) for name, rest in _BY_NAME.items()}
+METRICS: dict[str, Metric] = {name: make(name) for name, make in _BY_NAME.items()}
 """Everything that :class:`rledit.Debias` can weigh, by name."""
 
 
@@ -335,6 +229,10 @@ PER_GROUP: dict[str, PerGroup] = {
     "bnsp_auc": PerGroup("auc", lambda m: m.bnsp_aucs),
     "false_positive_rate": PerGroup("false_positive_rate", lambda m: m.false_positive_rates),
     "false_negative_rate": PerGroup("false_negative_rate", lambda m: m.false_negative_rates),
+    "accuracy": PerGroup("selection_rate", lambda m: m.accuracies),
+    "precision": PerGroup("false_negative_rate", lambda m: m.precisions),
+    "recall": PerGroup("false_negative_rate", lambda m: m.recalls),
+    "f1": PerGroup("false_negative_rate", lambda m: m.f1s),
     "selection_rate": PerGroup("selection_rate", lambda m: m.selection_rates),
 }
 """Figures of single groups, by name."""

@@ -49,11 +49,18 @@ METRIC_DISPLAYS: dict[str, MetricDisplay] = {
     # debiasing, over all groups
     "utility_accuracy": _accuracy("utility accuracy", "utility", 1),
     "utility_auc": MetricDisplay("utility AUC", "utility", direction=1),
+    "utility_precision": _accuracy("utility precision", "utility precision", 1),
+    "utility_recall": _accuracy("utility recall", "utility recall", 1),
     "utility_f1": MetricDisplay("utility F1", "utility F1", direction=1),
     "subgroup_auc": MetricDisplay("subgroup AUC", "subgroup", direction=1),
     "bpsn_auc": MetricDisplay("BPSN AUC", "BPSN", direction=1),
     "bnsp_auc": MetricDisplay("BNSP AUC", "BNSP", direction=1),
     "bias_auc": MetricDisplay("bias AUC", "bias set", direction=1),
+    "bias_accuracy": _accuracy("bias accuracy", "bias accuracy", 1),
+    "bias_balanced_accuracy": _accuracy("balanced bias accuracy", "balanced", 1),
+    "bias_precision": _accuracy("bias precision", "bias precision", 1),
+    "bias_recall": _accuracy("bias recall", "bias recall", 1),
+    "bias_f1": MetricDisplay("bias F1", "bias F1", direction=1),
     "jigsaw_score": MetricDisplay("Jigsaw score", "Jigsaw", direction=1),
     "fped": MetricDisplay("FPED", "FPED", direction=-1),
     "fned": MetricDisplay("FNED", "FNED", direction=-1),
@@ -61,9 +68,12 @@ METRIC_DISPLAYS: dict[str, MetricDisplay] = {
         "demographic parity difference", "demographic parity", direction=-1
     ),
     "equalized_odds_difference": MetricDisplay("equalized odds difference", "equalized odds", direction=-1),
-    # debiasing, per group
+    # debiasing, on the bias set as a whole and per group
     "false_positive_rate": _accuracy("false positive rate", "false positives", -1),
     "false_negative_rate": _accuracy("false negative rate", "false negatives", -1),
+    "precision": _accuracy("precision", "precision", 1),
+    "recall": _accuracy("recall", "recall", 1),
+    "f1": MetricDisplay("F1", "F1", direction=1),
     "selection_rate": _accuracy("selection rate", "selected", 0),
 }
 """Displays by key."""

@@ -51,6 +51,11 @@ class Editable(ABC):
         """
         ...
 
+    @abstractmethod
+    def logits(self, weights: Mapping[str, Tensor], samples: Samples) -> Tensor:
+        """Of a split, [S, C], with these weights [O, I] in place of the unedited ones."""
+        ...
+
     def check_factors(self, factors: Factors) -> dict[str, tuple[Tensor, Tensor]]:
         """The factors in the weights' dtype, after every check that :meth:`Scorer.score` promises."""
         checked = {}
@@ -132,6 +137,9 @@ class EditableFunction(Editable):
 
     def weights(self) -> dict[str, Tensor]:
         return dict(self._weights)
+
+    def logits(self, weights: Mapping[str, Tensor], samples: Samples) -> Tensor:
+        return torch.as_tensor(self._function({**self._weights, **weights}))
 
     def evaluator(
         self, samples: Samples, backend: Backend, precision: str, probe: Probe | None = None

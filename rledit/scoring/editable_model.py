@@ -21,7 +21,7 @@ from ..storage.fingerprint import fingerprint, fingerprints
 from ..targets import Target, find_targets, matrices
 from .checking import MismatchError, Probe
 from .collected import FeatureReader
-from .copies import private_copy
+from .copies import private_copy, twin_of
 from .editable import Editable
 from .evaluator import Evaluator
 from .half_arithmetic import sees_half
@@ -179,6 +179,16 @@ class EditableModel(Editable):
         if self.network is None:
             return "whole"
         return "suffix" if self.tail is None else "tail"
+
+    @torch.no_grad()
+    def logits(self, weights: Mapping[str, Tensor], samples: Samples) -> Tensor:
+        """Of the private copy, run from its inputs, batch by batch."""
+        with plain_modes():
+            twin = twin_of(self.model, views=[target.weight for target in self.targets.values()])
+            for name, target in find_targets(twin, list(self.targets)).items():
+                if name in weights:
+                    target.weight.data = weights[name].to(target.weight).view(target.weight.shape)
+            return torch.cat([logits_of(twin, self.as_input(batch)) for batch in samples.batches(BATCH)])
 
     # ------------------------------------------------------------------------------------ evaluators
 

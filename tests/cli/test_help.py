@@ -10,7 +10,7 @@ from typing import Literal
 
 import pytest
 
-from rledit.cli import COMMANDS, main
+from rledit.cli import COMMANDS, gathered, main
 from rledit.cli.plain import call
 
 
@@ -87,3 +87,16 @@ def test_a_parameter_that_no_option_can_be() -> None:
 
     with pytest.raises(TypeError, match="odd: parser has a type"):
         call(odd, [], "x")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["--budget", "1", "--budget", "f1=2", "--seed", "3"], ["--seed", "3", "--budget", "1", "f1=2"]),
+        (["--budget=1", "--budget=f1=2"], ["--budget", "1", "f1=2"]),
+        (["--budget", "1", "f1=2", "--quiet"], ["--quiet", "--budget", "1", "f1=2"]),
+        (["--seed", "3"], ["--seed", "3"]),
+    ],
+)
+def test_values_of_a_repeated_option_stand_in_one_place(given: list[str], expected: list[str]) -> None:
+    assert gathered(given, ("--budget",)) == expected

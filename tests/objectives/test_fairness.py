@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+import math
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 
 import rledit
 from rledit.objectives import METRICS, PER_GROUP, Debias, GroupMetrics, power_mean
+from rledit.objectives.budgets import LEVELS
 from rledit.objectives.fairness import NEEDS
 from rledit.ops import concordant_pairs, tally_logits
 from rledit.tally import LabelCount, Tally
@@ -227,8 +230,12 @@ def make_task(objective: Any, seed: int = 0, samples: int = 1500) -> rledit.Task
     return rledit.Task(model, ["0"], rledit.Samples(inputs, labels, groups), objective)
 
 
+FREE = dict.fromkeys(LEVELS, math.inf)
+"""Only utility has a budget."""
+
+
 def test_doing_nothing_is_worth_nothing_and_less_bias_is_worth_more() -> None:
-    task = make_task(Debias())
+    task = make_task(Debias(budgets=FREE))  # without the identity feature, more insults of people are missed
     scorer = task.scorer()
     assert float(scorer.objective(scorer.score({}))[0]) == pytest.approx(0.0, abs=1e-12)
     left, right = torch.zeros(2, 8, 1), torch.zeros(2, 1, 6)
@@ -255,7 +262,7 @@ def test_calling_everything_one_class_loses_against_doing_nothing(constant: floa
 
 def test_the_budget_is_free_and_what_is_beyond_is_dear() -> None:
     tally, _ = make_tally(candidates=3)
-    objective = Debias(utility=("utility_auc",), bias={"fped": 1e-9}, budget=0.01, penalty=10.0)
+    objective = Debias(utility=("utility_auc",), bias={"fped": 1e-9}, budget=0.01, penalty=10.0, budgets=FREE)
     metrics = objective.of(tally)
     for lost in (0.0, 0.007, 0.03):
         before = {"utility_auc": float(metrics.utility_auc[0]) + lost, "fped": float(metrics.fped[0])}
@@ -265,6 +272,7 @@ def test_the_budget_is_free_and_what_is_beyond_is_dear() -> None:
             budget=0.01,
             penalty=10.0,
             reserve=0.2,
+            budgets=FREE,
             before=before,
         )
         assert float(anchored(tally)[0]) == pytest.approx(-10.0 * max(0.0, lost - 0.008), abs=1e-6)
@@ -280,7 +288,7 @@ def test_a_group_of_one_class_is_left_out_and_named(caplog: pytest.LogCaptureFix
     with caplog.at_level(logging.WARNING, logger="rledit"):
         task = rledit.Task(task.editable.model, ["0"], with_one, Debias())
     assert "Left out of BPSN AUC, subgroup AUC, BNSP AUC: harmless (no positives)." in caplog.text
-    assert "Left out of FNED: harmless (no positives)." in caplog.text
+    assert "Left out of FNED, largest rise of a group's false negative rate: harmless" in caplog.text
     assert "FPED" not in caplog.text  # it has a false positive rate
     scorer = task.scorer()
     assert scorer.objective.of(scorer.score({})).identities == ("people",)
@@ -301,24 +309,25 @@ def test_samples_that_cannot_be_debiased_on(groups: dict[str, str], message: str
     kinds = {"u": torch.arange(6) < 2, "b": torch.arange(6) >= 2, "p": torch.arange(6) >= 4}
     samples = rledit.Samples(torch.randn(6, 3), labels, {name: kinds[kind] for name, kind in groups.items()})
     with pytest.raises(ValueError, match=message):
-        Debias().check(samples)
+        Debias(least_group=1).check(samples)
 
 
 def test_only_what_is_weighed_must_be_there(caplog: pytest.LogCaptureFixture) -> None:
+    debias = functools.partial(Debias, budgets=FREE, least_group=1)
     labels = torch.tensor([0, 1, 0, 1, 0, 1, 0, 0])
     place = torch.arange(8)
     groups = {"utility": place < 2, "bias": place >= 2, "a": place >= 6, "b": (place == 2) | (place == 4)}
     samples = rledit.Samples(torch.randn(8, 3), labels, groups)  # no identity group has a positive
     with caplog.at_level(logging.WARNING, logger="rledit"):
-        Debias(bias={"demographic_parity_difference": 1.0, "fped": 1.0}).check(samples)
+        debias(bias={"demographic_parity_difference": 1.0, "fped": 1.0}).check(samples)
     assert caplog.text == ""
     with pytest.raises(ValueError, match="group with positives for FNED; a has no positives; b has no"):
-        Debias(bias={"fned": 1.0, "fped": 1.0}).check(samples)
+        debias(bias={"fned": 1.0, "fped": 1.0}).check(samples)
     groups["utility"] = place == 0
     samples = rledit.Samples(torch.randn(8, 3), labels, groups)
     with pytest.raises(ValueError, match=r"groups\['utility'\]: expected both labels for the utility AUC"):
-        Debias(bias={"fped": 1.0}).check(samples)
-    Debias(utility=("utility_accuracy",), bias={"fped": 1.0}).check(samples)
+        debias(bias={"fped": 1.0}).check(samples)
+    debias(utility=("utility_accuracy",), bias={"fped": 1.0}).check(samples)
 
 
 @pytest.mark.parametrize(
@@ -331,6 +340,9 @@ def test_only_what_is_weighed_must_be_there(caplog: pytest.LogCaptureFixture) ->
         ({"budget": float("nan")}, "budget: expected a number"),
         ({"penalty": -1.0}, "penalty: expected a number"),
         ({"reserve": 1.5}, "reserve: expected a share"),
+        ({"confidence": 1.0}, "confidence: expected a share"),
+        ({"least_group": 0}, "least_group: expected at least 1"),
+        ({"budgets": {"x": 0.1}}, "budgets: expected the name of a metric"),
     ],
 )
 def test_wrong_settings_are_named(arguments: dict[str, Any], message: str) -> None:

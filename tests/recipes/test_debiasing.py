@@ -16,6 +16,8 @@ from sklearn.metrics import roc_auc_score
 import rledit
 from rledit.experiments import RunResult
 from rledit.experiments.console import PlainConsole
+from rledit.objectives import PER_GROUP
+from rledit.objectives.resampling import resample
 from rledit.recipes.debiasing import DebiasConfig, run
 from rledit.recipes.debiasing import data as debiasing_data
 from rledit.recipes.debiasing.classifier import BagOfWords
@@ -25,7 +27,6 @@ from rledit.recipes.debiasing.evaluation import evaluate, margins_of, ranks_of
 from rledit.recipes.debiasing.figures import RATES, error_rates
 from rledit.recipes.debiasing.layers import choose_layers
 from rledit.recipes.debiasing.report import per_group_table
-from rledit.recipes.debiasing.resampling import resample
 from rledit.recipes.debiasing.run import measure
 from rledit.recipes.debiasing.task import editing_samples, make_task
 from rledit.samples import Samples
@@ -95,6 +96,15 @@ def test_a_run_improves_bias_within_its_budget(finished: tuple[Path, RunResult])
     assert kept["data"]["classifier"]["useless"] is False
     assert kept["data"]["sets"]["bias, test"]["groups"].keys() >= kept["test"]["after"]["per_group"].keys()
     assert {"word", "count", "before", "after", "change"} == set(kept["words"][0])
+    change = kept["test"]["change"]
+    assert change["bpsn_auc"] == pytest.approx(after["bpsn_auc"] - before["bpsn_auc"])
+    low, high = change["interval"]["bpsn_auc"]
+    assert low <= change["bpsn_auc"] <= high
+    assert set(kept["test"]["sizes"]["per_group"]) == set(after["per_group"])
+    assert [budget["name"] for budget in kept["budgets"]] == list(QUICK.objective().held)
+    for budget in kept["budgets"]:
+        assert budget["validation"]["bound"] <= budget["asked"] + 1e-9
+        assert budget["held"] == (budget["test"]["spent"] <= budget["asked"] + 1e-9)
     assert rledit.Edit.load(out / "edit.safetensors").targets
 
 
@@ -140,8 +150,8 @@ def test_a_group_of_one_label_has_the_figures_that_it_can_have() -> None:
     groups = {"bias": place >= 0, "mixed": (place >= 20) & (place < 60), "harmless": harmless}
     samples = rledit.Samples(torch.zeros(80, 1), labels, groups)
     figures: Any = evaluate(torch.randn(80) + labels, samples, ("mixed", "harmless", "absent"))
-    assert set(figures["per_group"]["harmless"]) == {"false_positive_rate", "selection_rate"}
-    assert len(figures["per_group"]["mixed"]) == 6
+    assert set(figures["per_group"]["harmless"]) == {"accuracy", "false_positive_rate", "selection_rate"}
+    assert len(figures["per_group"]["mixed"]) == len(PER_GROUP)
     for where in (figures["per_group"], figures["interval"]["per_group"]):
         assert list(where) == ["mixed", "harmless"]
     assert "n/a" in per_group_table("Per group", figures, figures)
@@ -238,6 +248,8 @@ def test_group_names_are_data_and_never_markup() -> None:
         ({"model": "encoder"}, "encoder: expected a folder"),
         ({"encoder": "x"}, "encoder: expected a folder"),
         ({"budget": -0.1}, "budget: expected a number"),
+        ({"budget": ("f2=0.1",)}, "budget: expected the name of a metric"),
+        ({"least_group": -1}, "least_group: expected at least 1"),
         ({"candidates": 0}, "candidates: expected at least 1"),
         ({"layer": ("fc2", "fc2")}, "layer: expected different ones"),
         ({"vocabulary": 10}, "vocabulary: expected at least 5"),
@@ -249,6 +261,28 @@ def test_group_names_are_data_and_never_markup() -> None:
 def test_wrong_settings_are_named(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         replace(QUICK, **changes)
+
+
+def test_budgets_of_a_config() -> None:
+    config = replace(QUICK, budget=("0.01", "f1=0.02", "fnr.worst=inf"), least_group=7)
+    objective = config.objective()
+    assert objective.held == {
+        "utility_auc": 0.01,
+        "utility_accuracy": 0.01,
+        "false_positive_rate.worst": 0.02,
+        "bias_balanced_accuracy": 0.0,
+        "utility_f1": 0.02,
+    }
+    assert objective.least_group == 7
+    assert config.asked()["budget"] == ("0.01", "f1=0.02", "fnr.worst=inf")
+
+
+def test_folders_from_before_there_were_names_of_budgets_fit() -> None:
+    assert QUICK.asked()["budget"] == 0.005
+    assert "least_group" not in QUICK.asked()
+    once = replace(QUICK, budget=0.02)  # type: ignore[arg-type]
+    assert once.asked()["budget"] == 0.02
+    assert once.objective() == replace(QUICK, budget=("0.02",)).objective()
 
 
 def test_files_that_are_not_there(tmp_path: Path) -> None:
@@ -383,7 +417,7 @@ def real(shared_data: Path) -> tuple[DebiasData, BagOfWords]:
 def test_aucs_from_bins_are_exact_to_a_thousandth_on_real_comments(
     real: tuple[DebiasData, BagOfWords], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rledit.recipes.debiasing.evaluation.RESAMPLES", 2)  # intervals are not looked at
+    monkeypatch.setattr("rledit.objectives.paired.RESAMPLES", 2)  # intervals are not looked at
     data, classifier = real
     for name, (texts, samples, identities) in data.test_sets().items():
         margins = margins_of(classifier.model, classifier.encode, texts)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -163,3 +166,53 @@ def test_the_unedited_model_is_what_remains_if_nothing_is_allowed() -> None:
         assert not right.any()
     after = result.edit.metrics["validation"]["after"]  # type: ignore[index, call-overload]
     assert after["forget_accuracy"] == 1.0  # type: ignore[index, call-overload]
+
+
+class Judged(Constrained):
+    """Sample by sample: at most so many answers may differ from those of the unedited model."""
+
+    most = 20
+
+    def __init__(self) -> None:
+        super().__init__(retain_weight=-1.0, forget_weight=0.0)
+
+    def confirmation(self, samples: rledit.Samples, unedited: Tensor) -> Callable[[Tensor], bool]:
+        assert len(unedited) == len(samples)
+        return lambda edited: int((edited.argmax(1) != unedited.argmax(1)).sum()) <= self.most
+
+
+@pytest.mark.parametrize("most", [3, 0])
+@pytest.mark.parametrize("length", [1, 2])
+def test_an_objective_that_judges_sample_by_sample_has_the_last_word(
+    monkeypatch: pytest.MonkeyPatch, most: int, length: int
+) -> None:
+    monkeypatch.setattr(Judged, "most", most)
+    task = make_task(Judged())
+    ppo = rledit.PPO(
+        rledit.ShiftWorld(task, num_envs=64, rank=4, episode_length=length, scale=2.0), config=SHORT
+    )
+    with torch.no_grad():
+        ppo.agent.policy.head.bias.normal_(0, 3, generator=torch.Generator().manual_seed(0))
+    result = ppo.train(64 * 3 * length)
+    inputs = torch.cat(list(task.validation.batches()))
+    edited = copy.deepcopy(task.editable.model)
+    result.edit.apply_(edited)
+    with torch.no_grad():
+        before, after = task.editable.model(inputs), edited(inputs)
+    assert int((before.argmax(1) != after.argmax(1)).sum()) <= most
+    lax = [choice for choice in result.choices if choice["admissible"]]
+    after_value = result.edit.metrics["validation"]["after"]["value"]  # type: ignore[index, call-overload]
+    assert after_value < max(choice["value"] for choice in lax)  # the best was not confirmed
+
+
+def test_logits_of_actions_are_those_of_the_edited_model() -> None:
+    ppo = make_ppo(rledit.ShiftWorld, episode_length=2)
+    ppo.train(64)
+    engine, task = ppo.engine, ppo.engine.task
+    model = copy.deepcopy(task.editable.model)
+    inputs = torch.cat(list(task.validation.batches()))
+    actions = ppo.elites.actions[0]
+    with torch.no_grad():
+        torch.testing.assert_close(engine.logits(actions[:0], "validation"), model(inputs))
+        engine.edit(actions).apply_(model)
+        torch.testing.assert_close(engine.logits(actions, "validation"), model(inputs), atol=1e-4, rtol=1e-4)

@@ -7,7 +7,6 @@
 ``task``        what is searched
 ``layers``      which layers to edit, where none are given
 ``evaluation``  before and after on the test sets, with confidence intervals
-``resampling``  bootstrap resamples, and what is counted in them
 ``words``       which words an edit acts on
 ``changes``     every figure before and after, as page and console show them
 ``summary``     a run in one sentence: asked, achieved, spent, held

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from ...experiments.config import EditingConfig
 from ...objectives import Debias
+from ...objectives.budgets import parsed
 from ...ops.rules import Kind
 from ...worlds import DirectionKind
 from ...zoo.data import COMMENT_NAMES, IDENTITY_TERMS, CommentName
@@ -46,6 +47,13 @@ SYNTHETIC: tuple[CommentName, ...] = ("synthetic",)
 """What is trained on where nothing is said."""
 
 
+LEAST = {"synthetic-templates": 5}
+"""Sentences of each label that a group needs, where it is not the 20 that real sets have of most groups."""
+
+BUDGET = 0.005
+"""Of AUC and accuracy on the comments, where none is given."""
+
+
 @dataclass(frozen=True)
 class DebiasConfig(FileOptions, EditingConfig):
     """Settings of a debiasing run. Two runs with equal settings give the same edit.
@@ -76,8 +84,13 @@ class DebiasConfig(FileOptions, EditingConfig):
     head, or modules of its last block, such as block.intermediate; of a transformer those of its head and
     last block by their own names, such as classifier or bert.encoder.layer.11.output.dense. Default: several
     sets of layers are tried briefly, and the best one is edited."""
-    budget: float = 0.005
-    """By how much AUC and accuracy on the comments may fall; 0.005 is half a percentage point."""
+    budget: tuple[str, ...] = ()
+    """What may be lost: a number for AUC and accuracy on the comments (default 0.005, half a percentage
+    point), and NAME=NUMBER for anything else, such as f1=0.01, or fnr.worst=0.02 for the false negative rate
+    of every identity group. inf is no budget."""
+    least_group: int = 0
+    """Sentences of each label that an identity group needs to count in figures over all groups. Default: 20,
+    but 5 of synthetic-templates, which are few."""
     vocabulary: int = 5_000
     """Number of words that the bag of words knows."""
     world: Kind = field(default="shift", kw_only=True)
@@ -100,6 +113,9 @@ class DebiasConfig(FileOptions, EditingConfig):
             raise ValueError(
                 f"bias_set, bias: expected one of them, got both {self.bias_set} and {', '.join(self.bias)}"
             )
+        object.__setattr__(self, "budget", _texts(self.budget))
+        if self.least_group < 0:
+            raise ValueError(f"least_group: expected at least 1, got {self.least_group}")
         known = ", ".join(COMMENT_NAMES)
         if not self.dataset or len(set(self.dataset)) != len(self.dataset):
             raise ValueError(f"dataset: expected one set or several different ones, got {list(self.dataset)}")
@@ -174,6 +190,11 @@ class DebiasConfig(FileOptions, EditingConfig):
         return " and ".join(Path(file).name for file in self.train) or " and ".join(self.dataset)
 
     @property
+    def chosen_least(self) -> int:
+        """The least size of a group."""
+        return self.least_group or LEAST.get(self.bias_name, 20)
+
+    @property
     def chosen_directions(self) -> DirectionKind:
         """The directions that are used. "auto" is strata for a bag of words; groups for a head on an encoder,
         where an edit along strata could learn how the bias set is worded, since inputs are dense, and carry
@@ -197,18 +218,28 @@ class DebiasConfig(FileOptions, EditingConfig):
         return tuple(dict.fromkeys([(head[-1],), head, (output,), (output, head[-1])]))
 
     def objective(self) -> Debias:
-        return Debias(budget=self.budget)
+        plain, named = parsed(self.budget)
+        return Debias(budget=BUDGET if plain is None else plain, budgets=named, least_group=self.chosen_least)
 
     def asked(self) -> dict[str, Any]:
-        """Without options that folders of older versions lack, where nothing was said."""
+        """The settings as JSON. As long as nothing newer is asked for they are as folders of older versions have
+        them: with a number as budget, and without options that were not there."""
         asked, changed = super().asked(), self.changed()
+        plain, named = parsed(self.budget)
+        if not named:
+            asked["budget"] = BUDGET if plain is None else plain
         unchanged = {each.name for each in fields(FileOptions)} - set(changed)
-        unchanged |= {name for name in ("classifier", "label") if not asked[name]}
+        unchanged |= {name for name in ("classifier", "label", "least_group") if not asked[name]}
         return {key: value for key, value in asked.items() if key not in unchanged}
 
     def resolved(self) -> dict[str, Any]:
         """The settings as JSON for people to read, with the defaults filled in."""
-        resolved = super().resolved() | {"layer": list(self.layer), "bias_set": self.bias_name}
+        resolved = super().resolved() | {
+            "layer": list(self.layer),
+            "bias_set": self.bias_name,
+            "least_group": self.chosen_least,
+            "budget": ", ".join(f"{name}={number:g}" for name, number in self.objective().held.items()),
+        }
         without = {each.name for each in fields(FileOptions)} - set(self.changed())
         if self.train:
             without.add("dataset")
@@ -217,3 +248,8 @@ class DebiasConfig(FileOptions, EditingConfig):
         if self.same_comments:
             resolved["bias"], without = "the same comments", without - {"bias"}
         return {key: value for key, value in resolved.items() if key not in without}
+
+
+def _texts(budget: object) -> object:
+    """A budget as it is written today; it was a number when there was but one."""
+    return (f"{budget!r}",) if isinstance(budget, (int, float)) else budget

@@ -227,7 +227,7 @@ class DebiasData:
         """Test sets by name, the test split first: texts, labels and groups without inputs, identities."""
         test = self.splits["test"]
         sets: dict[str, tuple[Sequence[str], Samples, tuple[str, ...]]] = {
-            "test": (test.both.texts, test.samples(_no_inputs, self.identities), self.identities)
+            "test": (test.both.texts, test.samples(no_inputs, self.identities), self.identities)
         }
         for name, comments in {UNSEEN: self.unseen, **self.transfer}.items():
             if comments is None:
@@ -236,7 +236,7 @@ class DebiasData:
             names = tuple(sorted((g for g in sizes if sizes[g]), key=lambda g: -sizes[g])[:MOST_IDENTITIES])
             groups = {"bias": torch.ones(len(comments), dtype=torch.bool)}
             groups |= {group: comments.identities[group] for group in names}
-            samples = Samples(_no_inputs(comments.texts), comments.labels, groups)
+            samples = Samples(no_inputs(comments.texts), comments.labels, groups)
             sets[name] = (comments.texts, samples, names)
         return sets
 
@@ -246,7 +246,7 @@ class DebiasData:
         return list(self.train.texts)
 
 
-def _no_inputs(texts: Sequence[str]) -> Tensor:
+def no_inputs(texts: Sequence[str]) -> Tensor:
     return torch.zeros(len(texts), 1)
 
 

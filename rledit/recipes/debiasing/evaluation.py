@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...objectives import METRICS, PER_GROUP, GroupMetrics
-from ...objectives.fairness import NEEDS
-from ...ops import tally_logits
-from ...ops.tally_logits import bins_of
+from ...objectives.debias import ROUNDING
+from ...objectives.paired import Comparison, Figures, Resamples, interval, ranks_of, tally_margins
+from ...objectives.rates import Figure, lacking
 from ...samples import Samples
 from ...storage.files import Json
-from ...tally import LabelCount, Tally
-from .resampling import ResampledTally, WeightedCounter, resample
 
-BINS = 8192
-"""Bins of ranks: enough for AUCs to equal those of the margins themselves to three digits or more."""
+__all__ = ["compare", "evaluate", "left_out", "margins_of", "ranks_of", "resamples_of", "spending",
+           "tally_margins"]  # fmt: skip
 
-RESAMPLES = 200
-LEVEL = 0.95
 BATCH = 1024
 
 
@@ -37,99 +29,112 @@ def margins_of(model: nn.Module, encode: Callable[[Sequence[str]], Tensor], text
     return (logits[:, 1] - logits[:, 0]).float()
 
 
-def ranks_of(margins: Tensor) -> Tensor:
-    """Ranks with the signs of the margins [S], equal for equal ones, NaN for NaN; float32 [S].
-
-    Sentences of one template differ in a word or two and their margins by hundredths, while those of long
-    comments go into the hundreds: bins of equal width would throw the former together, bins of ranks do not.
-    """
-    _, inverse, counts = torch.unique(margins, return_inverse=True, return_counts=True)
-    middle = counts.cumsum(0) - counts / 2
-    ranks = (middle - (margins <= 0).sum())[inverse].float()
-    return torch.where(margins.isnan(), margins, ranks)
-
-
-def tally_margins(margins: Tensor, samples: Samples) -> Tally:
-    """The tally of N lists of margins [N, S]."""
-    logits = torch.stack([torch.zeros_like(margins), margins], dim=-1)
-    counts = tally_logits(logits, samples.labels, samples.masks, sorted(NEEDS), BINS, _limit(margins))
-    return Tally(counts, samples.group_names, LabelCount(samples.labels, samples.groups, 2))
-
-
-def tally_resamples(margins: Tensor, samples: Samples, seed: int) -> ResampledTally:
-    """The tally of margins [S] on :data:`RESAMPLES` resamples."""
-    places = bins_of(margins, BINS, _limit(margins))
-    counter = WeightedCounter(margins, places, BINS, samples, "bias")
-    return counter.tally(resample(samples, RESAMPLES, seed))
-
-
-def _limit(margins: Tensor) -> float:
-    return max(1e-6, 1.01 * float(margins.nan_to_num().abs().max()))
-
-
-def evaluate(margins: Tensor, samples: Samples, identities: Sequence[str], seed: int = 0) -> dict[str, Json]:
+def evaluate(
+    margins: Tensor, samples: Samples, identities: Sequence[str], seed: int = 0, least: int = 1
+) -> dict[str, Json]:
     """Figures of one classifier on one test set.
 
     Args:
         margins: [S], see :func:`margins_of`.
         samples: with a group "bias", and with "utility" if utility is to be measured.
         identities: identity groups.
+        seed: of the resamples.
+        least: see :class:`rledit.objectives.paired.Resamples`.
 
     Returns:
         every metric of :data:`rledit.objectives.METRICS` that can be measured; ``accuracy`` is utility's.
-        ``per_group`` has the AUCs and error rates of each group, as far as it has them. ``interval`` has
-        bootstrap intervals of all that at :data:`LEVEL`, from the resamples in which a figure can be
-        measured.
+        ``per_group`` has the AUCs and rates of each group, as far as it has them. ``interval`` has bootstrap
+        intervals of all that, from the resamples in which a figure can be measured.
     """
+    resamples = resamples_of(samples, identities, seed, least)
+    measured = resamples.measure(margins)
+    return _figures(measured.whole, measured.drawn)
+
+
+def resamples_of(samples: Samples, identities: Sequence[str], seed: int = 0, least: int = 1) -> Resamples:
+    """Of those identity groups that the samples have."""
     present = [name for name in identities if name in samples.groups]
-    ranks = ranks_of(margins)
-    whole = _Figures.of(tally_margins(ranks[None], samples), present)
-    resamples = tally_resamples(ranks, samples, seed).alike(present, "bias")
-    drawn = [_Figures.of(tally, present) for tally in resamples]
-    out: dict[str, Json] = {name: float(value) for name, value in whole.overall.items()}
-    if "utility_accuracy" in whole.overall:
-        out["accuracy"] = out["utility_accuracy"]
-    out["per_group"] = {
-        group: {name: float(value) for name, value in figures.items()}
-        for group, figures in whole.per_group.items()
-    }
-    out["interval"] = {
-        **{name: _interval([part.overall.get(name) for part in drawn]) for name in whole.overall},
-        "per_group": {
-            group: {name: _interval([part.per_group[group].get(name) for part in drawn]) for name in figures}
-            for group, figures in whole.per_group.items()
+    return Resamples(samples, present, least=least, seed=seed)
+
+
+def compare(before: Tensor, after: Tensor, resamples: Resamples) -> tuple[dict[str, Json], Comparison]:
+    """Figures of two classifiers on one test set, and what changed.
+
+    Args:
+        before, after: margins [S], see :func:`margins_of`.
+        resamples: of the set, see :func:`resamples_of`.
+
+    Returns:
+        ``before`` and ``after`` as :func:`evaluate` gives them; ``change`` the same of the differences, with
+        intervals from the same resamples of both. ``sizes`` has how many negatives and positives there are of
+        ``everyone`` and ``per_group``, and ``left_out`` each group that is too small to count in a figure
+        over all groups, and why. And the comparison itself, for budgets.
+    """
+    first, last = resamples.measure(before), resamples.measure(after)
+    found = Comparison(resamples, first, last)
+    figures: dict[str, Json] = {
+        "before": _figures(first.whole, first.drawn),
+        "after": _figures(last.whole, last.drawn),
+        "change": _figures(found.change, found.drawn_change),
+        "sizes": {
+            "everyone": list(resamples.sizes[resamples.everyone]),
+            "per_group": {group: list(resamples.sizes[group]) for group in resamples.identities},
         },
+        "left_out": dict(left_out(resamples)),
     }
+    return figures, found
+
+
+OF_GROUPS: Mapping[Figure, str] = {
+    "auc": "AUCs",
+    "false_positive_rate": "false positive rates",
+    "false_negative_rate": "false negative rates",
+    "selection_rate": "selection rates",
+}
+
+
+def left_out(resamples: Resamples) -> dict[str, str]:
+    """Groups that are too small for some figure, with what they lack and which figures these are."""
+    total, reasons = resamples.sizes[resamples.everyone], {}
+    for group in resamples.identities:
+        own = resamples.sizes[group]
+        missing = {figure: lacking(own, total, figure, resamples.least) for figure in OF_GROUPS}
+        without = [OF_GROUPS[figure] for figure, what in missing.items() if what]
+        if without:
+            asked = f" (at least {resamples.least} are needed)" if resamples.least > 1 else ""
+            reasons[group] = f"{next(filter(None, missing.values()))}{asked}: not in {', '.join(without)}"
+    return reasons
+
+
+def spending(
+    budgets: Mapping[str, float], validation: Comparison, test: Comparison, confidence: float
+) -> list[Json]:
+    """What was asked of each budget, what was spent, and whether it held on the test set."""
+    told: list[Json] = []
+    for name, asked in budgets.items():
+        spent = test.spent(name)
+        told.append(
+            {
+                "name": name,
+                "asked": asked,
+                "validation": {
+                    "spent": validation.spent(name),
+                    "bound": validation.bound(name, confidence),
+                },
+                "test": {"spent": spent, "interval": list(test.interval(name))},
+                "held": spent <= asked + ROUNDING,
+            }
+        )
+    return told
+
+
+def _figures(whole: Figures, drawn: Figures) -> dict[str, Json]:
+    """As JSON, with intervals from the draws."""
+    overall, per_group = whole.each(float)
+    out: dict[str, Any] = dict(overall)
+    if "utility_accuracy" in out:
+        out["accuracy"] = out["utility_accuracy"]
+    out["per_group"] = per_group
+    intervals, by_group = drawn.each(interval)
+    out["interval"] = {**intervals, "per_group": by_group}
     return out
-
-
-def _interval(parts: Sequence[Tensor | None]) -> list[float]:
-    """The quantiles at :data:`LEVEL` of what is known; NaN if nothing is."""
-    known = [part for part in parts if part is not None]
-    if not known:
-        return [math.nan, math.nan]
-    low, high = np.quantile(torch.cat(known).numpy(), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return [float(low), float(high)]
-
-
-@dataclass(frozen=True)
-class _Figures:
-    """Metrics of N lists of margins, float64 [N] each: over all groups, and by group, as far as they can be
-    measured."""
-
-    overall: dict[str, Tensor]
-    per_group: dict[str, dict[str, Tensor]]
-
-    @classmethod
-    def of(cls, tally: Tally, identities: Sequence[str]) -> _Figures:
-        metrics = GroupMetrics(tally, identities)
-        overall = {}
-        for name in METRICS:
-            if metrics.utility in tally.groups or not name.startswith("utility"):
-                with suppress(ValueError):  # no group has what it is made of
-                    overall[name] = metrics[name]
-        per_group: dict[str, dict[str, Tensor]] = {group: {} for group in identities}
-        for name in PER_GROUP:
-            for group, values in metrics.per_group(name).items():
-                per_group[group][name] = values
-        return cls(overall, per_group)

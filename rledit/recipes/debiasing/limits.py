@@ -53,10 +53,15 @@ def limits(config: DebiasConfig, metrics: Mapping[str, Any], templates: bool) ->
 
 
 def _bias(config: DebiasConfig, templates: bool) -> str:
-    if config.dataset == ("synthetic",):
+    if config.synthetic:
         return (
             "Comments and bias sentences were made by a program: nothing here says how the edit does on "
             "texts that people wrote."
+        )
+    if config.same_comments:
+        return (
+            "Bias is measured on the comments that utility is measured on: what else differs between those of "
+            "two groups, such as their topics, cannot be told from what the classifier makes of a group."
         )
     if templates:
         return (

@@ -21,11 +21,11 @@ from ...experiments.result import RunResult
 from ...experiments.run import Options, Prepared, Recipe, carry_out
 from ...experiments.training import CHECKPOINT_SECONDS
 from ...heads import HEAD_SAMPLES
-from ...storage.files import Json
+from ...objectives.paired import Comparison, Resamples
 from .classifier import Classifier, train_or_load
 from .config import DebiasConfig
-from .data import DebiasData, load_sets, shares_of
-from .evaluation import evaluate, margins_of
+from .data import DebiasData, load_sets, no_inputs, shares_of
+from .evaluation import compare, margins_of, resamples_of, spending
 from .facts import facts, tell
 from .figures import RATES, error_rates, front
 from .layers import choose_layers, with_trials
@@ -89,6 +89,7 @@ class DebiasRecipe(Recipe):
         self._data = data
         self._classifier: Classifier | None = None
         self._folder = Path()
+        self._on_test: Comparison | None = None
 
     kind = "debiasing"
 
@@ -141,11 +142,22 @@ class DebiasRecipe(Recipe):
 
     def evaluate(self, edited: nn.Module) -> dict[str, Any]:
         assert self._classifier is not None
-        return measure(self._classifier, edited, self._data, self.config.seed)
+        figures, self._on_test = measured(
+            self._classifier, edited, self._data, self.config.seed, self.config.chosen_least
+        )
+        return figures
 
-    def about_edit(self, edited: nn.Module) -> Mapping[str, Json]:
+    def about_edit(self, edited: nn.Module, test: Mapping[str, Any]) -> dict[str, Any]:
+        """What was asked of each budget and what was spent, and the words that the edit acts on."""
         assert self._classifier is not None
-        return changed_words(self._classifier, edited, self._data)
+        assert self._on_test is not None
+        objective = self.config.objective()
+        split, identities = self._data.splits["validation"], self._data.identities
+        samples = split.samples(no_inputs, identities)
+        resamples = resamples_of(samples, identities, least=objective.least_group)
+        validation = _compared(self._classifier, edited, split.both.texts, resamples)[1]
+        spent = spending(objective.held, validation, self._on_test, objective.confidence)
+        return {"budgets": spent, **changed_words(self._classifier, edited, self._data)}
 
     def kept_with_edit(self, test: Mapping[str, Any]) -> dict[str, Any]:
         return {
@@ -180,17 +192,22 @@ class DebiasRecipe(Recipe):
         )
 
 
-def measure(classifier: Classifier, edited: nn.Module, data: DebiasData, seed: int) -> dict[str, Any]:
-    """Test figures before and after; under "other" those of unseen templates and of the transfer sets. Of
-    these, one that cannot be evaluated is left out, with a warning."""
-    models = {"before": classifier.model, "after": edited}
+def measure(
+    classifier: Classifier, edited: nn.Module, data: DebiasData, seed: int, least: int = 1
+) -> dict[str, Any]:
+    """Test figures before and after, and what changed; under "other" those of unseen templates and of the
+    transfer sets. Of these, one that cannot be evaluated is left out, with a warning."""
+    return measured(classifier, edited, data, seed, least)[0]
 
-    def figures(name: str) -> dict[str, Any]:
+
+def measured(
+    classifier: Classifier, edited: nn.Module, data: DebiasData, seed: int, least: int = 1
+) -> tuple[dict[str, Any], Comparison]:
+    """:func:`measure`, and the comparison on the test split."""
+
+    def figures(name: str) -> tuple[dict[str, Any], Comparison]:
         texts, samples, identities = sets[name]
-        return {
-            when: evaluate(margins_of(model, classifier.encode, texts), samples, identities, seed)
-            for when, model in models.items()
-        }
+        return _compared(classifier, edited, texts, resamples_of(samples, identities, seed, least))
 
     sets = data.test_sets()
     other = {}
@@ -198,7 +215,15 @@ def measure(classifier: Classifier, edited: nn.Module, data: DebiasData, seed: i
         if name == "test":
             continue
         try:
-            other[name] = figures(name)
+            other[name] = figures(name)[0]
         except Exception as error:
             logger.warning("%s: left out of the evaluation: %s: %s", name, type(error).__name__, error)
-    return {**figures("test"), "other": other}
+    test, comparison = figures("test")
+    return {**test, "other": other}, comparison
+
+
+def _compared(
+    classifier: Classifier, edited: nn.Module, texts: Sequence[str], resamples: Resamples
+) -> tuple[dict[str, Any], Comparison]:
+    before, after = (margins_of(model, classifier.encode, texts) for model in (classifier.model, edited))
+    return compare(before, after, resamples)

@@ -6,21 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ...objectives.budgets import ALIASES, WORST
 from ...objectives.metric_digits import amount, change, rounded
 from ...objectives.metric_names import display, label
 from .changes import Changed, changed
 
-ALIASES = {
-    "auc": "utility_auc",
-    "accuracy": "utility_accuracy",
-    "f1": "utility_f1",
-    "precision": "utility_precision",
-    "recall": "utility_recall",
-    "fpr": "false_positive_rate",
-    "fnr": "false_negative_rate",
-}
-"""Short names of budgets."""
-WORST = ".worst"
 ACHIEVED = ("bpsn_auc", "fped", "fned")
 NO_EDIT = "no edit"
 """The origin of a run's edit that found nothing better."""

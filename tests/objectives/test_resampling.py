@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from rledit.objectives import METRICS, PER_GROUP, GroupMetrics
+from rledit.objectives import METRICS, PER_GROUP, GroupMetrics, paired
 from rledit.objectives.fairness import NEEDS
+from rledit.objectives.paired import ranks_of
+from rledit.objectives.resampling import WeightedCounter, resample
 from rledit.ops import tally_logits
 from rledit.ops.tally_logits import bins_of
-from rledit.recipes.debiasing import evaluation
-from rledit.recipes.debiasing.evaluation import evaluate, ranks_of
-from rledit.recipes.debiasing.resampling import WeightedCounter, resample
+from rledit.recipes.debiasing.evaluation import evaluate
 from rledit.samples import Samples
 from rledit.tally import LabelCount, Tally
 
@@ -104,7 +104,7 @@ def test_resamples_of_an_evaluation_are_counted_together(monkeypatch: pytest.Mon
         calls.append(arguments)
         return tally_logits(*arguments)
 
-    monkeypatch.setattr(evaluation, "tally_logits", counting)
+    monkeypatch.setattr(paired, "tally_logits", counting)
     figures: Any = evaluate(margins, samples, ("a", "b"), seed=5)
     assert len(calls) == 1
     assert evaluate(margins, samples, ("a", "b"), seed=5) == figures
@@ -116,7 +116,7 @@ def test_intervals_are_quantiles_of_resamples_counted_one_by_one() -> None:
     interval: Any = evaluate(margins, samples, NAMES, seed=4)["interval"]
     ranks = ranks_of(margins)
     aucs = []
-    for row in resample(samples, evaluation.RESAMPLES, seed=4):
+    for row in resample(samples, paired.RESAMPLES, seed=4):
         part = Samples(torch.zeros(len(row), 1), samples.labels[row], {"bias": samples.groups["bias"][row]})
-        aucs.append(float(evaluation.tally_margins(ranks[row][None], part).auc("bias")[0]))
+        aucs.append(float(paired.tally_margins(ranks[row][None], part).auc("bias")[0]))
     assert interval["bias_auc"] == pytest.approx(np.quantile(aucs, [0.025, 0.975]).tolist(), abs=1e-12)

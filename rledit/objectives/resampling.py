@@ -8,30 +8,33 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ...ops import Counts
-from ...samples import Samples
-from ...tally import LabelCount, Tally
+from ..ops import Counts
+from ..samples import Samples
+from ..tally import LabelCount, Tally
 
 Integers = npt.NDArray[np.int64]
 
 
-def resample(samples: Samples, count: int, seed: int) -> Iterator[Tensor]:
+def resample(
+    samples: Samples, count: int, seed: int, fixed: Sequence[str] = ("utility", "bias")
+) -> Iterator[Tensor]:
     """Positions of ``count`` bootstrap resamples, int64 [S] each.
 
-    Each is drawn from the samples with the same label that are as much part of "utility" and "bias", so that
+    Each is drawn from the samples with the same label that are as much part of the ``fixed`` groups, so that
     the sizes of those stay what they are. The sizes of identity groups vary, as they would in another test
     set: where groups overlap, only a sample or two may share all their groups and the label, and resampling
     among these would hardly vary anything.
     """
     generator = torch.Generator().manual_seed(seed)
-    fixed = [samples.groups[name] for name in ("utility", "bias") if name in samples.groups]
-    stratum = sum((mask.long() << bit for bit, mask in enumerate(fixed, 1)), samples.labels)
+    masks = [samples.groups[name] for name in fixed if name in samples.groups]
+    stratum = sum((mask.long() << bit for bit, mask in enumerate(masks, 1)), samples.labels)
     order = torch.argsort(stratum, stable=True)
     sizes = torch.bincount(stratum)
     starts = (sizes.cumsum(0) - sizes)[stratum]
@@ -113,7 +116,11 @@ class WeightedCounter:
 
     def tally(self, resamples: Iterable[Tensor]) -> ResampledTally:
         """The tally of resamples, each given as positions of samples, int64 [S]."""
-        counted = [self.count(np.bincount(each.numpy(), minlength=self._size)) for each in resamples]
+        return self.tally_weights(np.bincount(each.numpy(), minlength=self._size) for each in resamples)
+
+    def tally_weights(self, weights: Iterable[npt.NDArray[Any]]) -> ResampledTally:
+        """The tally of resamples, each given as how often each sample comes, integers [S]."""
+        counted = [self.count(each.astype(np.int64)) for each in weights]
         labels, confusion, concordant = (
             torch.from_numpy(np.stack(parts)) for parts in zip(*counted, strict=True)
         )
