@@ -168,13 +168,13 @@ def test_the_unedited_model_is_what_remains_if_nothing_is_allowed() -> None:
     assert after["forget_accuracy"] == 1.0  # type: ignore[index, call-overload]
 
 
-class Judged(Constrained):
+class Judged(rledit.Unlearning):
     """Sample by sample: at most so many answers may differ from those of the unedited model."""
 
     most = 20
 
-    def __init__(self) -> None:
-        super().__init__(retain_weight=-1.0, forget_weight=0.0)
+    def admissible(self, tally: rledit.Tally) -> Tensor:
+        return torch.ones(tally.candidates, dtype=torch.bool)
 
     def confirmation(self, samples: rledit.Samples, unedited: Tensor) -> Callable[[Tensor], bool]:
         assert len(unedited) == len(samples)
@@ -188,12 +188,11 @@ def test_an_objective_that_judges_sample_by_sample_has_the_last_word(
 ) -> None:
     monkeypatch.setattr(Judged, "most", most)
     task = make_task(Judged())
-    ppo = rledit.PPO(
-        rledit.ShiftWorld(task, num_envs=64, rank=4, episode_length=length, scale=2.0), config=SHORT
-    )
+    world = rledit.ShiftWorld(task, num_envs=64, rank=2, episode_length=length)
+    ppo = rledit.PPO(world, config=SHORT)
     with torch.no_grad():
         ppo.agent.policy.head.bias.normal_(0, 3, generator=torch.Generator().manual_seed(0))
-    result = ppo.train(64 * 3 * length)
+    result = ppo.train(64 * 10 * length)
     inputs = torch.cat(list(task.validation.batches()))
     edited = copy.deepcopy(task.editable.model)
     result.edit.apply_(edited)
