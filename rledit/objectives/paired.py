@@ -154,14 +154,15 @@ class Resamples:
         return Measured(whole, _joined(whole, [self._figures(part) for part in parts], parts))
 
     def _figures(self, tally: Tally) -> Figures:
-        names = {"everyone": self.everyone, "utility": self.utility}
-        metrics = GroupMetrics(tally, self.identities, **names, least=self.least, sizes=self.sizes)
+        metrics = GroupMetrics(
+            tally, self.identities, self.everyone, self.utility, least=self.least, sizes=self.sizes
+        )
         overall = {}
         for name in METRICS:
             if self.utility in tally.groups or METRICS[name].whole != "utility":
                 with suppress(ValueError):  # no group has what it is made of
                     overall[name] = metrics[name]
-        every = GroupMetrics(tally, self.identities, **names)
+        every = GroupMetrics(tally, self.identities, self.everyone, self.utility)
         per_group: dict[str, dict[str, Tensor]] = {group: {} for group in self.identities}
         for name in PER_GROUP:
             for group, values in every.per_group(name).items():

@@ -87,8 +87,9 @@ class DebiasConfig(EditingConfig):
                 "search: expected another one, since error rates and AUCs are counted and have no slope; got "
                 "'gradient'"
             )
-        if isinstance(self.budget, (int, float)):  # as it was when there was but one
-            object.__setattr__(self, "budget", (f"{self.budget!r}",))
+        budget: object = self.budget
+        if isinstance(budget, (int, float)):  # as it was when there was but one
+            object.__setattr__(self, "budget", (repr(budget),))
         if self.least_group < 0:
             raise ValueError(f"least_group: expected at least 1, got {self.least_group}")
         known = ", ".join(COMMENT_NAMES)
