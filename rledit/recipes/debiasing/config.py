@@ -222,8 +222,8 @@ class DebiasConfig(FileOptions, EditingConfig):
         return Debias(budget=BUDGET if plain is None else plain, budgets=named, least_group=self.chosen_least)
 
     def asked(self) -> dict[str, Any]:
-        """The settings as JSON. As long as nothing newer is asked for, they are as in folders of older versions:
-        with a number as budget, and without options that did not exist."""
+        """The settings as JSON. As long as nothing newer is asked for, they are as in folders of older
+        versions: with a number as budget, and without options that did not exist."""
         asked, changed = super().asked(), self.changed()
         plain, named = parsed(self.budget)
         if not named:

@@ -60,8 +60,8 @@ def _bias(config: DebiasConfig, templates: bool) -> str:
         )
     if config.same_comments:
         return (
-            "Bias is measured on the same comments as utility: what else differs between those of two groups, "
-            "such as their topics, cannot be told from what the classifier makes of a group."
+            "Bias is measured on the same comments as utility: what else differs between those of two groups "
+            "(their topics, say) cannot be told from what the classifier makes of a group."
         )
     if templates:
         return (

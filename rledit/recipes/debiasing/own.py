@@ -55,6 +55,10 @@ class OwnConfig(DebiasConfig):
         """With "auto": groups."""
         return "groups" if self.directions == "auto" else self.directions
 
+    @property
+    def chosen_least(self) -> int:
+        return self.goal.least_group
+
     def objective(self) -> Debias:
         return self.goal
 
