@@ -58,7 +58,7 @@ class Debias(Objective):
         bias: weight of each metric that is to improve, by name; for those where less is better (fped) an
             improvement is a decrease.
         budget: what each metric of ``utility`` may lose, absolute (0.005 is half a point of AUC).
-        penalty: of each unit beyond what may be spent.
+        penalty: penalty of each unit beyond what may be spent.
         reserve: share of each budget that is not spent, 0 to 1.
         utility_group, bias_group: names of groups of the samples.
         identities: names of the identity groups, all within the bias group; by default all other groups.
@@ -149,7 +149,7 @@ class Debias(Objective):
                     f"objective: Debias needs a group {group!r}; the samples have {', '.join(samples.groups)}"
                 )
         if not identities:
-            raise ValueError("objective: Debias needs identity groups beside the utility and the bias group")
+            raise ValueError("objective: Debias needs identity groups besides the utility and the bias group")
         everyone = samples.groups[self.bias_group]
         for group in identities:
             if bool((samples.groups[group] & ~everyone).any()):

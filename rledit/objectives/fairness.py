@@ -14,7 +14,7 @@ from .metric_names import direction
 from .rates import Figure, Rates
 
 POWER = -5.0
-"""Of the generalized mean over groups, which the worst groups dominate."""
+"""Power of the generalized mean over groups, which the worst groups dominate."""
 
 NEEDS = frozenset({"correct", "confusion", "concordant"})
 """The parts of a tally that :class:`GroupMetrics` reads."""
@@ -95,7 +95,7 @@ class GroupMetrics(Rates):
 
     @cached_property
     def subgroup_auc(self) -> Tensor:
-        """Power mean over the groups, as the next two."""
+        """Power mean of the groups' subgroup AUCs, float64 [N]; the next two are those of the other AUCs."""
         return power_mean(self.subgroup_aucs)
 
     @cached_property
@@ -108,7 +108,7 @@ class GroupMetrics(Rates):
 
     @cached_property
     def bias_auc(self) -> Tensor:
-        """AUC on everyone."""
+        """AUC on everyone, float64 [N]."""
         return self.tally.auc(self.everyone)
 
     @cached_property

@@ -131,7 +131,7 @@ class Rates:
         return self.groups_with("auc")
 
     def _rows(self, figure: Figure) -> Tensor:
-        """Where the groups that have a figure stand in the tally, int64 [K]."""
+        """Positions in the tally of the groups that have a figure, int64 [K]."""
         names = self.groups_with(figure)
         if not names:
             few = f", {self.least} of each at least" if self.least > 1 else ""

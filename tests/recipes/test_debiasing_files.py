@@ -62,7 +62,13 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 COLUMNS: dict[str, Any] = {"text_column": "body", "label_column": "verdict", "positive": ("hate",)}
-QUICK: dict[str, Any] = {"candidates": 64, "num_envs": 32, "vocabulary": 400, "layer": ("fc3",)}
+QUICK: dict[str, Any] = {
+    "candidates": 64,
+    "num_envs": 32,
+    "vocabulary": 400,
+    "layer": ("fc3",),
+    "least_group": 1,
+}
 
 
 def own(files: Mapping[str, str], names: Iterable[str] = ("train",), **options: Any) -> DebiasConfig:

@@ -50,7 +50,7 @@ def unfair(outputs: int = 2, label: int = 1) -> nn.Sequential:
 
 @pytest.fixture(autouse=True)
 def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rledit.recipes.debiasing.evaluation.RESAMPLES", 2)  # intervals are not looked at
+    monkeypatch.setattr("rledit.objectives.paired.RESAMPLES", 2)  # intervals are not looked at
 
 
 def test_a_table_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

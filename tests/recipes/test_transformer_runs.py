@@ -53,7 +53,7 @@ def surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         patch.setattr("rledit.recipes.debiasing.data.load_comments", lambda name, _: few[name])
         patch.setattr("rledit.recipes.debiasing.data.TRANSFER", ())
-        patch.setattr("rledit.recipes.debiasing.evaluation.RESAMPLES", 2)
+        patch.setattr("rledit.objectives.paired.RESAMPLES", 2)
         patch.setattr("rledit.experiments.run.draw_all", lambda drawings: ([], []))
         yield
 

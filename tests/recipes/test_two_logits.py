@@ -87,7 +87,7 @@ def test_an_edit_of_what_is_seen_is_one_of_the_model(
     inputs: Tensor, model: nn.Module, seen: Any, way: str
 ) -> None:
     model = deepcopy(model).eval()
-    task = rledit.Task(seen(model), ["fc1", "fc2"], samples(inputs), rledit.Debias())
+    task = rledit.Task(seen(model), ["fc1", "fc2"], samples(inputs), rledit.Debias(least_group=1))
     assert task.scorer().way == way
     world = rledit.ShiftWorld(task, num_envs=2, rank=1)
     edit = world.edit(torch.randn(1, world.single_action_space.shape[0]))

@@ -194,14 +194,16 @@ def _in_memory(recipe: OwnRecipe, config: OwnConfig, model: nn.Module, console: 
         result = sparing_other_labels(found, classifier.model, samples["validation"].head(HEAD_SAMPLES))
         edited = deepcopy(classifier.model)
         result.edit.apply_(edited)
+        test = finite(recipe.evaluate(edited))
         metrics = {
+            "test": test,
+            **finite(recipe.about_edit(edited, test)),
             "validation": finite(result.edit.metrics["validation"]),
             "candidates": result.candidates,
             "origin": result.origin,
             "stopped": result.stopped,
             "front": finite(result.choices),
             "seconds": seconds_of(result, 0.0, started),
-            "test": finite(recipe.evaluate(edited)),
             "layer": list(config.layer),
         }
         result.edit.metrics["test"] = recipe.kept_with_edit(metrics["test"])

@@ -252,4 +252,6 @@ class DebiasConfig(FileOptions, EditingConfig):
 
 def _texts(budget: object) -> object:
     """A budget as it is written today; it was a number when there was but one."""
-    return (f"{budget!r}",) if isinstance(budget, (int, float)) else budget
+    if not isinstance(budget, (int, float)):
+        return budget
+    return () if budget == BUDGET else (f"{budget!r}",)
