@@ -2,7 +2,12 @@
 
 ``config``      what a run is asked to do
 ``data``        comments and bias sentences, cut into splits that share no sentence
-``classifier``  the models: bag of words, or a head on a pretrained sentence encoder
+``classifier``  the models that are trained here: bag of words, or a head on a pretrained sentence encoder
+``transformer`` a fine-tuned Hugging Face classifier with its own head
+``text_table``  what a pretrained network makes of texts, computed once
+``two_logits``  any head seen as two logits; ``other_labels``, and what an edit leaves alone of the others
+``api``         ``rledit.debias``, for a classifier of the caller's: ``own``, its run; ``rows``, texts or those
+                of a table; ``intersections``, groups of a table's columns
 ``task``        what is searched
 ``layers``      which layers to edit, where nobody says
 ``evaluation``  before and after on the test sets, with confidence intervals
@@ -10,6 +15,7 @@
 ``figures``     error rates per group, and the front of utility and bias
 ``report``      what the general report lacks
 ``run``         a whole run in a folder
+``predict``     scores of new texts by a run's classifier
 """
 
 from .config import DebiasConfig
