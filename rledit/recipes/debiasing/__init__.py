@@ -6,8 +6,8 @@
 ``transformer`` a fine-tuned Hugging Face classifier with its own head
 ``text_table``  what a pretrained network makes of texts, computed once
 ``two_logits``  any head seen as two logits; ``other_labels``, and what an edit leaves alone of the others
-``api``         ``rledit.debias``, for a classifier of the caller's: ``own``, its run; ``rows``, texts or those
-                of a table; ``intersections``, groups of a table's columns
+``api``         ``rledit.debias``, for a classifier of the caller's
+``own``         its run; ``rows``, texts or those of a table; ``intersections``, groups of its columns
 ``task``        what is searched
 ``layers``      which layers to edit, where nobody says
 ``evaluation``  before and after on the test sets, with confidence intervals
