@@ -59,6 +59,7 @@ def as_csv(texts: Sequence[str], column: str = "text", delimiter: str = ",") -> 
         ("t.txt", "\n".join(TEXTS) + "\n", ()),
         ("t.txt", "\ufeff" + "\r\n".join(TEXTS), ()),
     ],
+    ids=["csv", "column", "tsv", "json lines", "lines", "lines of another system"],
 )
 def test_texts_from_files(
     name: str, content: str, options: tuple[str, ...], tmp_path: Path,

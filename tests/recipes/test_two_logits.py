@@ -31,6 +31,15 @@ class Network(nn.Module):
         return logits.squeeze(-1) if self.flat else logits
 
 
+class Untraceable(Network):
+    """Its forward looks at numbers."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if bool((x.abs() > 1e6).any()):
+            raise ValueError("too large")
+        return super().forward(x)
+
+
 @pytest.fixture
 def inputs() -> Tensor:
     torch.manual_seed(0)
@@ -79,6 +88,7 @@ CASES: list[tuple[nn.Module, Any, str]] = [
     (Network(3), lambda model: OneOfSeveral(model, 3, 1, multi_label=True), "tail"),
     (Network(2), lambda model: OneOfSeveral(model, 2, 0), "tail"),
     (Network(3), lambda model: OneOfSeveral(model, 3, 1), "suffix"),
+    (Untraceable(), OneLogit, "whole"),
 ]
 
 
