@@ -61,11 +61,6 @@ class FileOptions:
     def has_files(self) -> bool:
         return bool(self.train or self.bias or self.transfer)
 
-    @property
-    def same_comments(self) -> bool:
-        """Whether bias is measured on the very comments that utility is measured on."""
-        return False
-
     def check_files(self) -> None:
         """Turns single values into tuples, and checks all.
 

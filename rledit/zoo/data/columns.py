@@ -166,8 +166,7 @@ def _asked_or_usual(
     if there:
         raise ValueError(
             f"{where}: {' and '.join(repr(name) for name in there)} could all be the column of the {role}; "
-            "name "
-            f"one with --{role}-column"
+            f"name one with --{role}-column"
         )
     raise ValueError(
         f"{where}: found no column of the {role}, such as {' or '.join(usual[:4])}; the file has "

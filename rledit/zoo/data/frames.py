@@ -160,8 +160,7 @@ class _Text:
         if isinstance(error, UnicodeDecodeError):
             raise ValueError(
                 f"{self._path}: expected UTF-8, got 0x{error.object[error.start]:02x}: {error.reason}. Save "
-                "it "
-                "as UTF-8"
+                "it as UTF-8"
             ) from error
         if isinstance(error, _DAMAGED):
             raise ValueError(f"{self._path}: damaged gzip: {error}") from error

@@ -18,6 +18,7 @@ from .columns import Columns, find_columns
 from .comments import Comments, fold
 from .frames import PURPOSE, Frame, open_table
 from .identities import DEFAULT_TERMS, find_identities, mask_of
+from .labels import labels_of, shown
 
 logger = logging.getLogger("rledit")
 T = TypeVar("T")
@@ -213,67 +214,8 @@ def _labels(rows: Frame) -> list[int]:
         at = np.flatnonzero(origins == origin)
         own = [cells.plain(cell) for cell in rows["label"].iloc[at]]
         numbers = rows["row"].iloc[at].tolist()
-        labels[at] = _labels_of(own, numbers, origin)
+        labels[at] = labels_of(own, numbers, origin.columns, f"{origin.path}: column {origin.label!r}")
     return labels.tolist()  # type: ignore[no-any-return]
-
-
-def _labels_of(found: list[object], numbers: list[int], origin: _Origin) -> list[int]:
-    """Labels of the rows of one file."""
-    columns = origin.columns
-    where = f"{origin.path}: column {origin.label!r}"
-    positive = {cells.label_key(word) for word in columns.positive}
-    known: dict[str, None] = {}  # in the order in which they come
-
-    def is_word(cell: object) -> float:
-        key = cells.label_key(cell)
-        known.setdefault(key)
-        return float(key in positive)
-
-    def share(cell: object, number: int) -> float:
-        value = cells.number_of(cell)
-        if value is None or math.isnan(value):
-            raise ValueError(
-                f"{where}, row {number}: expected 0, 1, True, False or a number, got {_shown(cell)}. Say "
-                "which "
-                "labels mean toxic with --positive, or name another column with --label-column"
-            )
-        if columns.threshold is None and not 0 <= value <= 1:
-            raise ValueError(
-                f"{where}, row {number}: expected 0, 1 or a share between, got {_shown(cell)}. Say from what "
-                "number "
-                "on a label means toxic with --threshold, or which labels do with --positive"
-            )
-        return value
-
-    if positive:
-        shares = []
-        for cell, number in zip(found, numbers, strict=True):
-            if not isinstance(cell, list) and cells.is_missing(cell):
-                raise ValueError(f"{where}, row {number}: expected a label, got {_shown(cell)}")
-            shares.append(
-                _mean([is_word(each) for each in cell] if isinstance(cell, list) else [is_word(cell)])
-            )
-        if known.keys() & positive:
-            return [int(each >= 0.5) for each in shares]
-        if any(cells.number_of(key) is None for key in known):
-            raise ValueError(
-                f"{where}: none of the labels that --positive names, {', '.join(columns.positive)}, is "
-                "there; "
-                f"it has {', '.join(key[:40] for key in list(known)[:10])}"
-            )
-    least = 0.5 if columns.threshold is None else columns.threshold
-    return [
-        int(_mean([share(each, number) for each in (cell if isinstance(cell, list) else [cell])]) >= least)
-        for cell, number in zip(found, numbers, strict=True)
-    ]
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else 0.0
-
-
-def _shown(cell: object) -> str:
-    return "an empty cell" if cells.is_empty(cell) else repr(str(cell)[:40])
 
 
 def _check_labels(labels: Sequence[int], paths: Sequence[Path]) -> None:
@@ -312,8 +254,7 @@ def _identities(
             if len(members) > MOST_GROUPS:
                 raise ValueError(
                     f"{name}: expected a column with names of groups, got more than {MOST_GROUPS} different "
-                    "ones; "
-                    "name another one with --group-column"
+                    "ones; name another one with --group-column"
                 )
         if members:
             return {group: mask_of(which, len(texts)) for group, which in members.items()}
@@ -321,7 +262,7 @@ def _identities(
     return find_identities(texts, terms)
 
 
-def _each(rows: Frame, column: str, meaning: Callable[[object], T], shown: str) -> list[T]:
+def _each(rows: Frame, column: str, meaning: Callable[[object], T], called: str) -> list[T]:
     """What each cell of a column means; a ValueError names the row."""
     out = []
     known: dict[str, T] = {}  # there are few different ones
@@ -335,7 +276,7 @@ def _each(rows: Frame, column: str, meaning: Callable[[object], T], shown: str) 
                 out.append(meaning(cells.plain(cell)))
         except ValueError as error:
             origin, number = rows["origin"].iloc[at], rows["row"].iloc[at]
-            raise ValueError(f"{origin.path}: column {shown!r}, row {number}: {error}") from error
+            raise ValueError(f"{origin.path}: column {called!r}, row {number}: {error}") from error
     return out
 
 
@@ -347,6 +288,6 @@ def _weight(cell: object) -> float:
     value = cells.number_of(cell)
     if value is None or not (math.isfinite(value) and value >= 0):
         raise ValueError(
-            f"expected a finite weight of at least 0, got {_shown(cell)}; --weight-column names the column"
+            f"expected a finite weight of at least 0, got {shown(cell)}; --weight-column names the column"
         )
     return value
