@@ -7,9 +7,8 @@ larger is better and a rise where smaller is; that of ``NAME.worst`` is the larg
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
-import torch
 from torch import Tensor
 
 from .fairness import METRICS, PER_GROUP, GroupMetrics
@@ -138,17 +137,15 @@ def levels(name: str, metrics: GroupMetrics) -> Tensor:
     return metrics[name][:, None]
 
 
-def losses(name: str, metrics: GroupMetrics, before: Sequence[float]) -> Tensor:
+def losses(name: str, metrics: GroupMetrics, before: Tensor | float) -> Tensor:
     """What N candidates lost, float64 [N, K] as :func:`levels`; negative where they gained.
 
     Args:
         name: of the budget, in full.
         metrics: of the candidates.
-        before: :func:`levels` of the unedited model, K numbers.
+        before: :func:`levels` of the unedited model, float64 [K] on the metrics' device, or one number.
     """
-    after = levels(name, metrics)
-    first = torch.tensor(before, dtype=torch.float64, device=after.device)
-    return direction(name.removesuffix(WORST)) * (first - after)
+    return direction(name.removesuffix(WORST)) * (before - levels(name, metrics))
 
 
 def largest(lost: Tensor) -> Tensor:

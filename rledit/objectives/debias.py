@@ -87,7 +87,7 @@ class Debias(Objective):
     confidence: float = 0.9
     before: Mapping[str, float] | None = field(default=None, compare=False, repr=False)
     """Metrics of the unedited model; set by :meth:`relative_to`."""
-    before_groups: Mapping[str, tuple[float, ...]] = field(default_factory=dict, compare=False, repr=False)
+    before_groups: Mapping[str, Tensor] = field(default_factory=dict, compare=False, repr=False)
     """Its figures of each group, for the budgets that all groups are held to."""
 
     needs = NEEDS
@@ -239,7 +239,7 @@ class Debias(Objective):
         return replace(
             self,
             before={name: float(metrics[name][0]) for name in self._weighed},
-            before_groups={name: tuple(levels(name, metrics)[0].tolist()) for name in self._every_group},
+            before_groups={name: levels(name, metrics)[0] for name in self._every_group},
         )
 
     def __call__(self, tally: Tally) -> Tensor:
@@ -292,9 +292,9 @@ class Debias(Objective):
         """What was lost of a budget, by the group that lost most, float64 [N]."""
         return largest(losses(name, metrics, self._unedited(name)))
 
-    def _unedited(self, name: str) -> tuple[float, ...]:
+    def _unedited(self, name: str) -> Tensor | float:
         before = self._known
-        return self.before_groups[name] if name.endswith(WORST) else (before[name],)
+        return self.before_groups[name] if name.endswith(WORST) else before[name]
 
     def _overspent(self, metrics: GroupMetrics) -> list[Tensor]:
         """Per budget: by how much a loss exceeds what may be spent; negative within it."""
