@@ -7,11 +7,12 @@ intervals of paired data.)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -84,15 +85,24 @@ class Figures:
             },
         )
 
-    def each(self, of: Callable[[Tensor], object]) -> tuple[dict[str, object], dict[str, dict[str, object]]]:
-        """Something of every figure: overall, and by group."""
-        return (
-            {name: of(values) for name, values in self.overall.items()},
-            {
-                group: {name: of(v) for name, v in figures.items()}
-                for group, figures in self.per_group.items()
-            },
-        )
+    def each(
+        self, of: Callable[[Tensor], Iterable[object]]
+    ) -> tuple[dict[str, object], dict[str, dict[str, object]]]:
+        """Something of every figure, from all of them in rows [F, N]: overall, and by group."""
+        own = [*self.overall.values(), *(v for figures in self.per_group.values() for v in figures.values())]
+        found = iter(of(torch.stack(own)) if own else ())
+        overall = {name: next(found) for name in self.overall}
+        return overall, {
+            group: {name: next(found) for name in figures} for group, figures in self.per_group.items()
+        }
+
+    def values(self) -> tuple[dict[str, object], dict[str, dict[str, object]]]:
+        """The only draw's figures as numbers: overall, and by group."""
+        return self.each(lambda rows: rows[:, 0].tolist())
+
+    def intervals(self, level: float = LEVEL) -> tuple[dict[str, object], dict[str, dict[str, object]]]:
+        """The interval of every figure, see :func:`interval`: overall, and by group."""
+        return self.each(lambda rows: quantiles(rows, ((1 - level) / 2, (1 + level) / 2)).tolist())
 
 
 @dataclass(frozen=True)
@@ -189,13 +199,28 @@ def _joined(whole: Figures, parts: Sequence[Figures], tallies: Sequence[Resample
 
 def interval(drawn: Tensor, level: float = LEVEL) -> list[float]:
     """The quantiles at a level of the draws [N] that are known; NaN if none is."""
-    low, high = quantile(drawn, (1 - level) / 2), quantile(drawn, (1 + level) / 2)
-    return [low, high]
+    found: list[float] = quantiles(drawn[None], ((1 - level) / 2, (1 + level) / 2))[0].tolist()
+    return found
 
 
 def quantile(drawn: Tensor, share: float) -> float:
-    known = drawn[~drawn.isnan()]
-    return float(np.quantile(known.numpy(), share)) if len(known) else float("nan")
+    """One quantile of the draws [N] that are known; NaN if none is."""
+    return float(quantiles(drawn[None], (share,))[0, 0])
+
+
+def quantiles(drawn: Tensor, shares: Sequence[float]) -> npt.NDArray[np.float64]:
+    """Quantiles of each row of draws [F, N], of those that are known, float64 [F, Q]; NaN where none is.
+
+    As :func:`numpy.nanquantile`, which goes through the rows one by one.
+    """
+    values = np.sort(drawn.numpy(), axis=1)  # NaN comes last
+    last = np.maximum((~np.isnan(values)).sum(1, keepdims=True) - 1, 0)
+    place = last * np.asarray(shares)
+    below = np.floor(place).astype(np.int64)
+    low = np.take_along_axis(values, below, 1)
+    high = np.take_along_axis(values, np.minimum(below + 1, last), 1)
+    found: npt.NDArray[np.float64] = low + (high - low) * (place - below)
+    return found
 
 
 class Comparison:
@@ -224,7 +249,7 @@ class Comparison:
         surely as that of the group which loses most does, whatever the number of groups.
         """
         lost, drawn = self._lost(name)
-        return max([quantile(each, confidence) for each in drawn]) if len(lost) else 0.0
+        return float(quantiles(drawn, (confidence,)).max()) if len(lost) else 0.0
 
     def interval(self, name: str, level: float = LEVEL) -> list[float]:
         """Of what is lost. The largest loss of a group in a sample is above the true one, being the largest

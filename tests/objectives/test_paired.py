@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,15 @@ import torch
 from torch import Tensor
 
 from rledit.objectives import METRICS, Debias
-from rledit.objectives.paired import Comparison, Resamples, margins_of_logits, quantile, tally_margins
+from rledit.objectives.paired import (
+    Comparison,
+    Resamples,
+    interval,
+    margins_of_logits,
+    quantile,
+    quantiles,
+    tally_margins,
+)  # fmt: skip
 from rledit.samples import Samples
 
 GROUPS = 6
@@ -92,7 +101,7 @@ def test_logits_that_are_no_numbers_have_no_margin() -> None:
 @pytest.mark.slow
 def test_intervals_of_a_change_cover() -> None:
     """Of a nominal 95%, on groups that overlap, over 60 draws from one population."""
-    before, after, samples, names = make_set(400_000, 99, change=0.3)
+    before, after, samples, names = make_set(200_000, 99, change=0.3)
     of = Debias(least_group=1).of
     metrics = {
         "before": of(tally_margins(before[None], samples)),
@@ -118,14 +127,15 @@ def test_intervals_of_a_change_cover() -> None:
 
 
 @pytest.mark.slow
-def test_budgets_that_held_on_a_few_hundred_texts_hold_on_others() -> None:
-    """50 seeds: of edits of many sizes the strongest that is confirmed on 400 texts is spent on 800 others.
-    More than the interval beyond the budget it may be in at most 10%."""
+@pytest.mark.parametrize("seeds", [20, pytest.param(50, marks=pytest.mark.exhaustive)])
+def test_budgets_that_held_on_a_few_hundred_texts_hold_on_others(seeds: int) -> None:
+    """Of edits of many sizes the strongest that is confirmed on 400 texts is spent on 800 others. More than
+    the interval beyond the budget it may be in at most 10%."""
     budgets = {"auc": 0.01, "accuracy": 0.01, "fpr.worst": 0.02, "fnr.worst": 0.02}
     objective = Debias(budgets=budgets)
     overspent = dict.fromkeys(objective.held, 0)
     edited = 0
-    for seed in range(50):
+    for seed in range(seeds):
         before, candidates, samples, _ = make_edits(400, 1_000 + seed)
         judge = objective.confirmation(samples, logits_of(before))
         best = next((k for k, after in enumerate(candidates) if judge(logits_of(after))), None)
@@ -136,8 +146,8 @@ def test_budgets_that_held_on_a_few_hundred_texts_hold_on_others() -> None:
         found = compared(before, candidates[best], samples, names, least=20)
         for name, asked in objective.held.items():
             overspent[name] += found.interval(name)[0] > asked
-    assert edited >= 10
-    assert max(overspent.values()) <= 5, overspent
+    assert edited >= seeds / 5
+    assert max(overspent.values()) <= seeds / 10, overspent
 
 
 def make_edits(size: int, seed: int) -> tuple[Tensor, list[Tensor], Samples, list[str]]:
@@ -153,3 +163,13 @@ def make_edits(size: int, seed: int) -> tuple[Tensor, list[Tensor], Samples, lis
 
 def logits_of(margins: Tensor) -> Tensor:
     return torch.stack([torch.zeros_like(margins), margins], -1)
+
+
+def test_quantiles_are_numpys() -> None:
+    drawn = torch.randn(7, 40, dtype=torch.float64)
+    drawn[1, :7], drawn[2, 1:], drawn[3], drawn[4, 5] = torch.nan, torch.nan, torch.nan, torch.nan
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a row that is nothing but NaN
+        expected = np.nanquantile(drawn.numpy(), (0.025, 0.5, 0.9, 1.0), axis=1).T
+    np.testing.assert_allclose(quantiles(drawn, (0.025, 0.5, 0.9, 1.0)), expected, rtol=1e-12)
+    assert interval(drawn[0]) == quantiles(drawn[:1], (0.025, 0.975))[0].tolist()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ...objectives.debias import ROUNDING
-from ...objectives.paired import Comparison, Figures, Resamples, interval, ranks_of, tally_margins
+from ...objectives.paired import Comparison, Figures, Resamples, ranks_of, tally_margins
 from ...objectives.rates import Figure, lacking
 from ...samples import Samples
 from ...storage.files import Json
@@ -130,11 +130,11 @@ def spending(
 
 def _figures(whole: Figures, drawn: Figures) -> dict[str, Json]:
     """As JSON, with intervals from the draws."""
-    overall, per_group = whole.each(float)
+    overall, per_group = whole.values()
     out: dict[str, Any] = dict(overall)
     if "utility_accuracy" in out:
         out["accuracy"] = out["utility_accuracy"]
     out["per_group"] = per_group
-    intervals, by_group = drawn.each(interval)
+    intervals, by_group = drawn.intervals()
     out["interval"] = {**intervals, "per_group": by_group}
     return out
