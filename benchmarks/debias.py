@@ -17,13 +17,14 @@ import time
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tyro
 from rich.console import Console
 from rich.table import Table
 
 from rledit.experiments.training import supervised_bar
+from rledit.objectives.metric_names import label
 from rledit.ppo import Result
 from rledit.recipes.debiasing import DebiasConfig
 from rledit.recipes.debiasing.classifier import Classifier, train_or_load
@@ -48,7 +49,11 @@ ENCODER: dict[str, dict[str, Any]] = {
     "encoder head, shift": {"layer": ("head.fc1",), "world": "shift"},
     "encoder, default": {},
 }
-FIGURES = ("utility_auc", "accuracy", "bpsn_auc", "subgroup_auc", "bnsp_auc", "fped", "fned")
+FIGURES = (
+    *("utility_auc", "accuracy", "bpsn_auc", "subgroup_auc", "bnsp_auc", "fped", "fned"),
+    *("false_positive_rate", "false_negative_rate"),
+)
+RATES = ("false_positive_rate", "false_negative_rate")
 
 
 def main(
@@ -58,6 +63,8 @@ def main(
     seeds: int = 5,
     settings: Sequence[str] = (),
     candidates: int = 51_200,
+    search: Literal["ppo", "es", "sep-cma", "hill-climbing"] = "ppo",
+    name: str = "",
 ) -> None:
     """Run the table.
 
@@ -66,35 +73,47 @@ def main(
         dataset: what the classifier is trained on.
         encoder: a Hugging Face encoder's folder.
         seeds: how many.
-        settings: some of them, by name; printed, not written.
+        settings: some of them, by name; only printed, unless there is a ``name``.
         candidates: candidates for each edit.
+        search: how edits are searched.
+        name: of the files with results; by default debias.
     """
     console = Console(stderr=True)
     known = {**SETTINGS, **(ENCODER if encoder else {})}
     chosen = {name: known[name] for name in settings} if settings else known
     rows = []
     for seed in range(seeds):
-        for name, setting in chosen.items():
-            model = "encoder" if name.startswith("encoder") else "bag-of-words"
+        for title, setting in chosen.items():
+            model = "encoder" if title.startswith("encoder") else "bag-of-words"
             folder = encoder if model == "encoder" else ""
             config = DebiasConfig(
-                dataset, seed=seed, candidates=candidates, model=model, encoder=folder, **setting
+                dataset,
+                seed=seed,
+                candidates=candidates,
+                search=search,
+                model=model,
+                encoder=folder,
+                **setting,
             )
-            rows.append({"setting": name, "seed": seed, **_run(config, data_root, console)})
+            rows.append({"setting": title, "seed": seed, **_run(config, data_root, console)})
             console.print(_line(rows[-1]), highlight=False)
     table = _table(rows)
     note = (
         "Mean and standard deviation over seeds; in brackets before the edit. AUCs of groups are power "
         "means, p = -5, over the identity groups of madlibs' seen templates; unseen: on the templates held "
         "out. ToxiGen gap: largest less smallest AUC within a group. Default: layers are tried first. "
-        "Seconds: median, of editing."
+        "Worst rise: of the group whose rate rose most, in points, mean over seeds and the largest. No "
+        "edit: seeds on which nothing was found that keeps all budgets by its bound. Seconds: median, of "
+        "editing."
     )
-    if settings:
+    if settings and not name:
         Console().print(table)
     else:
         command = f"python -m benchmarks.debias --data-root DIR --seeds {seeds} --candidates {candidates}"
-        command += " --encoder DIR" if encoder else ""
-        write("debias", command, table, {"rows": rows}, note)
+        command += f" --search {search}" + (" --encoder DIR" if encoder else "")
+        command += f" --settings {' '.join(map(repr, settings))}" if settings else ""
+        command += f" --name {name}" if name else ""
+        write(name or "debias", command, table, {"rows": rows}, note)
         print(note)
 
 
@@ -144,9 +163,12 @@ def _slim(test: dict[str, Any]) -> dict[str, Any]:
     def figures(both: dict[str, Any]) -> dict[str, Any]:
         out = {}
         for when in ("before", "after"):
-            aucs = [group["subgroup_auc"] for group in both[when]["per_group"].values()]
+            groups = both[when]["per_group"].values()
+            aucs = [group["subgroup_auc"] for group in groups if "subgroup_auc" in group]
             out[when] = {k: v for k, v in both[when].items() if isinstance(v, float)}
             out[when]["gap"] = max(aucs) - min(aucs)
+        changes = both["change"]["per_group"].values()
+        out["worst_rise"] = {rate: max(c[rate] for c in changes if rate in c) for rate in RATES}
         return out
 
     return figures(test) | {"other": {name: figures(both) for name, both in test["other"].items()}}
@@ -165,7 +187,8 @@ def _line(row: dict[str, Any]) -> str:
 def _table(rows: Sequence[dict[str, Any]]) -> Table:
     table = Table(title="Debiasing, test split")
     table.add_column("setting")
-    headers = [*FIGURES, "BPSN, unseen", "ToxiGen gap", "seconds"]
+    rises = [f"worst rise, {label(rate)}" for rate in RATES]
+    headers = [*FIGURES, *rises, "BPSN, unseen", "ToxiGen gap", "no edit", "seconds"]
     for header in headers:
         table.add_column(header, justify="right")
 
@@ -177,11 +200,15 @@ def _table(rows: Sequence[dict[str, Any]]) -> Table:
     for name in dict.fromkeys(row["setting"] for row in rows):
         tests = [row["test"] for row in rows if row["setting"] == name]
         cells = [cell([(t["before"][f], t["after"][f]) for t in tests]) for f in FIGURES]
+        for rate in RATES:
+            rose = [100 * t["worst_rise"][rate] for t in tests]
+            cells.append(f"{statistics.mean(rose):+.1f} (up to {max(rose):+.1f})")
         for other, figure in (("unseen templates", "bpsn_auc"), ("toxigen", "gap")):
             have = [t["other"][other] for t in tests if other in t["other"]]
             cells.append(cell([(t["before"][figure], t["after"][figure]) for t in have]) if have else "")
         seconds = statistics.median(row["seconds"] for row in rows if row["setting"] == name)
-        table.add_row(name, *cells, f"{seconds:.0f}")
+        unedited = sum(row["origin"] == "no edit" for row in rows if row["setting"] == name)
+        table.add_row(name, *cells, str(unedited), f"{seconds:.0f}")
     return table
 
 
