@@ -41,22 +41,27 @@ def gpu(request: pytest.FixtureRequest) -> Backend:
     return gpu_backend(request.param)
 
 
-# In Triton's interpreter these are slow: test_score_tail_in_triton is a sample.
+# In Triton's interpreter these are slow, and two kernels of CUDA are one too many for every run:
+# test_score_tail_in_triton and test_score_tail_on_hopper are samples.
 @pytest.fixture(
     params=[
         pytest.param("triton", marks=pytest.mark.exhaustive),
         "cuda",
-        pytest.param("cuda on Hopper", marks=pytest.mark.slow),
+        pytest.param("cuda on Hopper", marks=pytest.mark.exhaustive),
     ]
 )
 def tails(request: pytest.FixtureRequest) -> Iterator[Backend]:
     """Those whose score_tail is a kernel of its own: CUDA's has another for sm_90."""
     if request.param in NAMES:
         yield gpu_backend(request.param)
-        return
-    library = request.getfixturevalue("shim")
-    library.shim_set_capability(90)
-    yield gpu_backend("cuda")
+    else:
+        yield request.getfixturevalue("hopper")
+
+
+@pytest.fixture
+def hopper(shim: ctypes.CDLL) -> Backend:
+    shim.shim_set_capability(90)
+    return gpu_backend("cuda")
 
 
 @pytest.fixture
@@ -122,6 +127,16 @@ def test_score_tail_in_triton(
     triton: Backend, name: str, world: str, assert_counts: Callable[..., float]
 ) -> None:
     test_score_tail(triton, name, world, assert_counts)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "world"), [("all layers", "mask"), ("two classes", "shift"), ("wide", "shift"), ("deep", "mask")]
+)
+def test_score_tail_on_hopper(
+    hopper: Backend, name: str, world: str, assert_counts: Callable[..., float]
+) -> None:
+    test_score_tail(hopper, name, world, assert_counts)
 
 
 @pytest.mark.slow

@@ -134,7 +134,7 @@ def test_layers_are_tried_where_none_is_named(config: DebiasConfig, tmp_path: Pa
     assert tried == [["classifier"], ["bert.pooler.dense", "classifier"], [OUTPUT], [OUTPUT, "classifier"]]
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_attention_is_edited_as_well(config: DebiasConfig, tmp_path: Path, folder: Path) -> None:
     layer = ("bert.encoder.layer.1.attention.self.value",)
     run(replace(config, layer=layer), tmp_path / "run", console=QUIET)
