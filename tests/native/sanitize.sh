@@ -115,7 +115,7 @@ cuda_address() {
 
 # A sample of all that: each kind of test, each path of the kernels.
 brief_address() {
-  RLEDIT_FUZZ_CALLS=2000 checked "$bin/pytest" -q -p no:cacheprovider -m "not exhaustive" \
+  RLEDIT_FUZZ_CALLS=1000 checked "$bin/pytest" -q -p no:cacheprovider -m "not exhaustive" \
     tests/ops/test_fuzz_native.py tests/ops/test_native_arguments.py tests/ops/test_ops_parity.py \
     -k "fuzz or arguments or apply_lowrank or tally_logits or (every_algebra and (later or narrow))"
 }

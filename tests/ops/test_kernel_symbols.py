@@ -44,7 +44,7 @@ def defined_symbols(isa: str, folder: Path, compiler: str, nm: str) -> set[str]:
     return {line.split()[-1] for line in listed.stdout.splitlines() if line.strip()}
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_kernel_objects_share_no_symbol(tmp_path: Path) -> None:
     compiler, nm = shutil.which(os.environ.get("CXX", "g++")), shutil.which("nm")
     if compiler is None or nm is None:
