@@ -27,6 +27,7 @@ from rledit.experiments.training import supervised_bar
 from rledit.objectives.metric_names import label
 from rledit.ppo import Result
 from rledit.recipes.debiasing import DebiasConfig
+from rledit.recipes.debiasing.changes import RATES
 from rledit.recipes.debiasing.classifier import Classifier, train_or_load
 from rledit.recipes.debiasing.data import DebiasData, load_sets
 from rledit.recipes.debiasing.layers import choose_layers
@@ -51,9 +52,8 @@ ENCODER: dict[str, dict[str, Any]] = {
 }
 FIGURES = (
     *("utility_auc", "accuracy", "bpsn_auc", "subgroup_auc", "bnsp_auc", "fped", "fned"),
-    *("false_positive_rate", "false_negative_rate"),
+    *RATES,
 )
-RATES = ("false_positive_rate", "false_negative_rate")
 
 
 def main(

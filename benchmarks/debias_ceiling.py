@@ -19,10 +19,10 @@ import tyro
 from rich.table import Table
 
 from rledit.objectives import GroupMetrics
+from rledit.objectives.paired import ranks_of, tally_margins
 from rledit.recipes.debiasing import DebiasConfig
 from rledit.recipes.debiasing.classifier import BagOfWords
 from rledit.recipes.debiasing.data import DebiasData, load_sets
-from rledit.recipes.debiasing.evaluation import ranks_of, tally_margins
 
 from .record import write
 

@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rledit.objectives import Debias
+from rledit.objectives.paired import ranks_of, tally_margins
 from rledit.recipes.debiasing import DebiasConfig
 from rledit.recipes.debiasing.classifier import BagOfWords
 from rledit.recipes.debiasing.data import DebiasData, load_sets
-from rledit.recipes.debiasing.evaluation import ranks_of, tally_margins
 from rledit.samples import Samples
 
 from ..debias import trained

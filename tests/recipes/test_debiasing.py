@@ -17,14 +17,16 @@ import rledit
 from rledit.experiments import RunResult
 from rledit.experiments.console import PlainConsole
 from rledit.objectives import PER_GROUP
+from rledit.objectives.paired import ranks_of
 from rledit.objectives.resampling import resample
 from rledit.recipes.debiasing import DebiasConfig, run
 from rledit.recipes.debiasing import data as debiasing_data
+from rledit.recipes.debiasing.changes import RATES
 from rledit.recipes.debiasing.classifier import BagOfWords
 from rledit.recipes.debiasing.config import LAYER_SETS
 from rledit.recipes.debiasing.data import DebiasData, Split, load_sets
-from rledit.recipes.debiasing.evaluation import evaluate, margins_of, ranks_of
-from rledit.recipes.debiasing.figures import RATES, error_rates
+from rledit.recipes.debiasing.evaluation import evaluate, margins_of
+from rledit.recipes.debiasing.figures import error_rates
 from rledit.recipes.debiasing.layers import choose_layers
 from rledit.recipes.debiasing.report import per_group_table
 from rledit.recipes.debiasing.run import measure

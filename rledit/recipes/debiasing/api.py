@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,19 +15,18 @@ from torch import nn
 
 from ...edits import Edit
 from ...experiments.config import SearchName
-from ...experiments.console import Console, PlainConsole, progress_bar
+from ...experiments.console import Console, PlainConsole
 from ...experiments.run import Options, carry_out, finite
 from ...experiments.training import seconds_of
 from ...heads import HEAD_SAMPLES, eval_mode
 from ...objectives import Debias
 from ...ops.rules import Kind
-from ...search import INTERRUPTED
 from ...worlds import DirectionKind
 from .data import SHARES_TRAINED, CommentSets, DebiasData
 from .other_labels import sparing_other_labels
 from .own import OwnClassifier, OwnConfig, OwnRecipe, check_logits
 from .rows import EncodeRows, Given, Rows
-from .task import editing_samples, make_task, make_trainer
+from .task import completed, editing_samples, make_task, make_trainer
 from .two_logits import seen_as_two
 
 EXAMPLES = 64
@@ -184,27 +182,21 @@ def _in_memory(recipe: OwnRecipe, config: OwnConfig, model: nn.Module, console: 
     classifier, data = recipe.parts
     samples = editing_samples(classifier, data)
     task = make_task(config, classifier, samples)
-    with closing(make_trainer(config, task)) as search:
-        with progress_bar(console, "editing", config.candidates) as show:
-            found = search.train(
-                config.candidates, lambda row: show(int(row["candidates"]), config.candidates, "")
-            )
-        if found.stopped == INTERRUPTED:
-            raise KeyboardInterrupt
-        result = sparing_other_labels(found, classifier.model, samples["validation"].head(HEAD_SAMPLES))
-        edited = deepcopy(classifier.model)
-        result.edit.apply_(edited)
-        test = finite(recipe.evaluate(edited))
-        metrics = {
-            "test": test,
-            **finite(recipe.about_edit(edited, test)),
-            "validation": finite(result.edit.metrics["validation"]),
-            "candidates": result.candidates,
-            "origin": result.origin,
-            "stopped": result.stopped,
-            "front": finite(result.choices),
-            "seconds": seconds_of(result, 0.0, started),
-            "layer": list(config.layer),
-        }
-        result.edit.metrics["test"] = recipe.kept_with_edit(metrics["test"])
+    found = completed(make_trainer(config, task), config.candidates, "editing", console)
+    result = sparing_other_labels(found, classifier.model, samples["validation"].head(HEAD_SAMPLES))
+    edited = deepcopy(classifier.model)
+    result.edit.apply_(edited)
+    test = finite(recipe.evaluate(edited))
+    metrics = {
+        "test": test,
+        **finite(recipe.about_edit(edited, test)),
+        "validation": finite(result.edit.metrics["validation"]),
+        "candidates": result.candidates,
+        "origin": result.origin,
+        "stopped": result.stopped,
+        "front": finite(result.choices),
+        "seconds": seconds_of(result, 0.0, started),
+        "layer": list(config.layer),
+    }
+    result.edit.metrics["test"] = recipe.kept_with_edit(metrics["test"])
     return DebiasResult(result.edit, metrics, result.candidates, result.origin, None, (), model)

@@ -48,7 +48,11 @@ PER_GROUP = (
     "precision",
     "recall",
 )
-RATES = ("false_positive_rate", "false_negative_rate")
+RATES = {
+    "false_positive_rate": "harmless sentences called toxic",
+    "false_negative_rate": "toxic sentences called harmless",
+}
+"""The error rates, and what they are shares of."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +134,7 @@ def groups_of(test: TestSet) -> list[str]:
     return sorted(groups, key=badness)
 
 
-def keys_of(test: TestSet, keys: Sequence[str] = PER_GROUP) -> list[str]:
+def keys_of(test: TestSet, keys: Iterable[str] = PER_GROUP) -> list[str]:
     """The figures that any group has."""
     groups = [figures for when in ("before", "after") for figures in test[when].get("per_group", {}).values()]
     return [key for key in keys if any(figures.get(key) is not None for figures in groups)]

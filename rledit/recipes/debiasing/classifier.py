@@ -30,13 +30,11 @@ from ...zoo.training import train_classifier
 from .config import TRANSFORMER, DebiasConfig
 from .data import DebiasData
 from .text_table import TextTable
-from .transformer import TransformerClassifier
+from .transformer import MAX_TOKENS, TransformerClassifier
 
 logger = logging.getLogger("rledit")
 
 Progress = Callable[[int, int, float], None]
-
-MAX_TOKENS = 64
 
 
 class Classifier(Protocol):

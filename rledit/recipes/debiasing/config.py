@@ -50,7 +50,7 @@ SYNTHETIC: tuple[CommentName, ...] = ("synthetic",)
 LEAST = {"synthetic-templates": 5}
 """Sentences of each label that a group needs, where it is not the 20 that real sets have of most groups."""
 
-BUDGET = 0.005
+BUDGET = Debias.budget
 """Of AUC and accuracy on the comments, where none is given."""
 
 
@@ -192,7 +192,7 @@ class DebiasConfig(FileOptions, EditingConfig):
     @property
     def chosen_least(self) -> int:
         """The least size of a group."""
-        return self.least_group or LEAST.get(self.bias_name, 20)
+        return self.least_group or LEAST.get(self.bias_name, Debias.least_group)
 
     @property
     def chosen_directions(self) -> DirectionKind:

@@ -9,13 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from ...objectives.debias import ROUNDING
-from ...objectives.paired import Comparison, Figures, Resamples, ranks_of, tally_margins
+from ...objectives.paired import Comparison, Figures, Resamples
 from ...objectives.rates import Figure, lacking
 from ...samples import Samples
 from ...storage.files import Json
-
-__all__ = ["compare", "evaluate", "left_out", "margins_of", "ranks_of", "resamples_of", "spending",
-           "tally_margins"]  # fmt: skip
 
 BATCH = 1024
 

@@ -12,13 +12,14 @@ from torch import Tensor
 from ...experiments.console import Console, say
 from ...objectives.metric_digits import with_interval
 from ...objectives.metric_names import shown
+from ...objectives.paired import ranks_of, tally_margins
 from ...samples import Samples
 from ...storage.files import Json
 from ...zoo.data import Comments
 from ...zoo.models.bag_of_words import Vocabulary
 from .classifier import Classifier
 from .data import DebiasData
-from .evaluation import margins_of, ranks_of, tally_margins
+from .evaluation import margins_of
 
 MOST_NAMED = 6
 """Groups that the console names; the report has all."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...experiments.plots import BLUE, GRAY, ORANGE, Plot, head, render, shortened
 from ...objectives.metric_names import axis_label, label, shown
+from .changes import RATES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,15 +16,8 @@ if TYPE_CHECKING:
 MOST_GROUPS = 24
 
 
-RATES = {
-    "false_positive_rate": "harmless sentences called toxic",
-    "false_negative_rate": "toxic sentences called harmless",
-}
-"""The error rates that are drawn, and what they are shares of."""
-
-
 def error_rates(test: Mapping[str, Any], name: str, where: str = "") -> Plot | None:
-    """A rate of :data:`RATES` per group before and after, with intervals; the groups that changed
+    """A rate of :data:`.changes.RATES` per group before and after, with intervals; the groups that changed
     most, without those where both are zero. A file for papers: the page shows the same as text.
 
     Args:

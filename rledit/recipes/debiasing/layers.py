@@ -5,20 +5,19 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ...experiments.console import Console, progress_bar, say
+from ...experiments.console import Console, say
 from ...experiments.quiet import quiet
 from ...objectives.metric_names import label
 from ...samples import Samples
-from ...search import INTERRUPTED, Result
+from ...search import Result
 from ...storage.files import write_json
 from .classifier import Classifier
 from .config import DebiasConfig
-from .task import make_task, make_trainer
+from .task import completed, make_task, make_trainer
 
 SHARE = 0.1
 """Share of a run's candidates for each set that is tried."""
@@ -84,12 +83,7 @@ def _try(
     config = replace(config, layer=layer, candidates=max(config.num_envs, round(SHARE * config.candidates)))
     with quiet():  # the run itself says what is to be said about its layers
         trainer = make_trainer(config, make_task(config, classifier, samples))
-    with closing(trainer), progress_bar(console, f"trying {', '.join(layer)}", config.candidates) as show:
-        result = trainer.train(
-            config.candidates, lambda row: show(int(row["candidates"]), config.candidates, "")
-        )
-    if result.stopped == INTERRUPTED:
-        raise KeyboardInterrupt
+    result = completed(trainer, config.candidates, f"trying {', '.join(layer)}", console)
     validation = result.edit.metrics["validation"]
     assert isinstance(validation, dict)
     before, after = validation["before"], validation["after"]

@@ -117,9 +117,9 @@ def check_logits(model: nn.Module, rows: Rows, texts: Sequence[str], what: str) 
     """
     for start in range(0, len(texts), BATCH):
         logits = model(rows.encode(texts[start : start + BATCH]))
-        if bad := int((~logits.reshape(len(logits), -1).isfinite().all(1)).sum()):
-            first = start + int((~logits.reshape(len(logits), -1).isfinite().all(1)).nonzero()[0, 0])
+        bad = (~logits.reshape(len(logits), -1).isfinite().all(1)).nonzero().flatten()
+        if len(bad):
             raise ValueError(
-                f"model: expected finite logits, got NaN or infinity for {bad} of {len(logits)} rows of "
-                f"{what}, the first being row {first}"
+                f"model: expected finite logits, got NaN or infinity for {len(bad)} of {len(logits)} rows of "
+                f"{what}, the first being row {start + int(bad[0])}"
             )

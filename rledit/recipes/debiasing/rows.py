@@ -12,14 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...zoo.data import Comments
+from .group_names import RESERVED
 
 Given: TypeAlias = Comments | Sequence[Any]
 """Comments, or (rows, labels, groups): S rows of any kind, S labels 0 or 1, and name -> bool mask [S]."""
 
 EncodeRows: TypeAlias = Callable[[Any], Tensor | NDArray[Any]]
 """From rows, of the kind that was given, to what the model is called with, [S, ...]."""
-
-RESERVED = ("utility", "bias")
 
 
 class Rows:

@@ -22,12 +22,13 @@ from ...experiments.run import Options, Prepared, Recipe, carry_out
 from ...experiments.training import CHECKPOINT_SECONDS
 from ...heads import HEAD_SAMPLES
 from ...objectives.paired import Comparison, Resamples
+from .changes import RATES
 from .classifier import Classifier, train_or_load
 from .config import DebiasConfig
 from .data import UNSEEN, DebiasData, load_sets, no_inputs, shares_of
 from .evaluation import compare, margins_of, resamples_of, spending
 from .facts import facts, tell
-from .figures import RATES, error_rates, front
+from .figures import error_rates, front
 from .layers import choose_layers, with_trials
 from .limits import limits
 from .other_labels import sparing_other_labels

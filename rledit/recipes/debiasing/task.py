@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import replace
 
 from ...experiments import config as runs_config
+from ...experiments.console import Console, progress_bar
 from ...samples import Samples
-from ...search import Search
+from ...search import INTERRUPTED, Result, Search
 from ...task import Task
 from .classifier import Classifier
 from .config import DebiasConfig
@@ -31,6 +33,19 @@ def make_task(config: DebiasConfig, classifier: Classifier, samples: Mapping[str
         objective=config.objective(),
         validation=samples["validation"],
     )
+
+
+def completed(search: Search, candidates: int, title: str, console: Console) -> Result:
+    """The result of a whole search that is kept nowhere, with a progress bar; the search is closed.
+
+    Raises:
+        KeyboardInterrupt: for Ctrl-C.
+    """
+    with closing(search), progress_bar(console, title, candidates) as show:
+        result = search.train(candidates, lambda row: show(int(row["candidates"]), candidates, ""))
+    if result.stopped == INTERRUPTED:
+        raise KeyboardInterrupt
+    return result
 
 
 def make_trainer(config: DebiasConfig, task: Task) -> Search:

@@ -10,14 +10,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from .comment_files import LABEL_WORDS
 from .comments import fold
 
 NOTHING = frozenset({"", "nan", "none", "null", "<na>", "n/a"})
 """Words of cells that say nothing."""
 
 WORDS = {
-    **dict.fromkeys(("true", "yes", "toxic", "bad"), 1.0),
-    **dict.fromkeys(("false", "no", "nontoxic", "not_bad"), 0.0),
+    **LABEL_WORDS,
+    **dict.fromkeys(("true", "yes"), 1.0),
+    **dict.fromkeys(("false", "no"), 0.0),
 }
 """What publishers write instead of 1 and 0."""
 

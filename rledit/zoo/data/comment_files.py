@@ -7,7 +7,7 @@ import logging
 import math
 import os
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
@@ -248,13 +248,22 @@ def _layout(path: Path, rows: Iterator[tuple[int, list[str]]]) -> _Layout:
     )
 
 
-def _rows(path: Path) -> Generator[tuple[int, list[str]], None, None]:
-    """The rows that are not blank, each with the line on which it begins."""
-    line = 1
+@contextmanager
+def large_fields() -> Iterator[None]:
+    """Inside, the module csv takes fields of up to :data:`FIELD_CHARACTERS`."""
     limit = csv.field_size_limit()  # of the whole process, hence put back
     csv.field_size_limit(max(limit, FIELD_CHARACTERS))
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
+        yield
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _rows(path: Path) -> Generator[tuple[int, list[str]], None, None]:
+    """The rows that are not blank, each with the line on which it begins."""
+    line = 1
+    try:
+        with large_fields(), open(path, encoding="utf-8-sig", newline="") as file:
             # strict: without it, damaged quotation marks run comments together silently
             reader = csv.reader(file, strict=True)
             while (row := next(reader, None)) is not None:
@@ -265,8 +274,6 @@ def _rows(path: Path) -> Generator[tuple[int, list[str]], None, None]:
         raise _not_utf8(path) from error
     except csv.Error as error:
         raise ValueError(f"{path}: line {line}: damaged CSV: {error}") from error
-    finally:
-        csv.field_size_limit(limit)
 
 
 def _not_utf8(path: Path) -> ValueError:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from ...extras import require
+from .comment_files import large_fields
 
 Frame: TypeAlias = Any
 """A pandas frame. pandas is an optional package, so its types are not named."""
@@ -25,7 +26,6 @@ CHUNK = 50_000
 
 SEPARATORS = (",", ";", "\t", "|")
 PURPOSE = "reading comments from tables"
-FIELD_CHARACTERS = 1 << 24  # a quotation mark that is never closed makes one field of the rest of a file
 _DAMAGED = (gzip.BadGzipFile, EOFError, zlib.error)
 
 
@@ -124,21 +124,16 @@ def _strictly(frames: Iterator[Frame], warning: type[Warning]) -> Iterator[Frame
 
 def _check_widths(path: Path, separator: str, width: int) -> None:
     """Raise ValueError for a row with another number of fields, or damaged quotation marks, by its line."""
-    limit = csv.field_size_limit()  # of the whole process, hence put back
-    csv.field_size_limit(max(limit, FIELD_CHARACTERS))
-    try:
-        with _Text(path) as file:
-            reader = csv.reader(file, delimiter=separator)
-            line = 1
-            try:
-                for row in reader:
-                    if row and len(row) != width:
-                        raise ValueError(f"{path}: line {line}: expected {width} fields, got {len(row)}")
-                    line = reader.line_num + 1
-            except csv.Error as error:
-                raise ValueError(f"{path}: line {line}: damaged CSV: {error}") from error
-    finally:
-        csv.field_size_limit(limit)
+    with large_fields(), _Text(path) as file:
+        reader = csv.reader(file, delimiter=separator)
+        line = 1
+        try:
+            for row in reader:
+                if row and len(row) != width:
+                    raise ValueError(f"{path}: line {line}: expected {width} fields, got {len(row)}")
+                line = reader.line_num + 1
+        except csv.Error as error:
+            raise ValueError(f"{path}: line {line}: damaged CSV: {error}") from error
 
 
 class _Text:

@@ -15,6 +15,7 @@ import torch
 from ...extras import require
 from . import cells
 from .columns import Columns, find_columns
+from .comment_files import MOST_GROUPS
 from .comments import Comments, fold
 from .frames import PURPOSE, Frame, open_table
 from .identities import DEFAULT_TERMS, find_identities, mask_of
@@ -25,8 +26,6 @@ T = TypeVar("T")
 
 MANY = 500_000
 """Rows from which on a warning names the option that draws some of them."""
-
-MOST_GROUPS = 1_000
 
 
 def read_table(
