@@ -8,7 +8,7 @@ import pytest
 from programs import run
 
 MEASURE = """
-import ctypes, gc, warnings, torch, rledit
+import ctypes, gc, sys, warnings, torch, rledit
 from torch import nn
 # malloc gives back what is freed at once, so that the kernel knows what is in use.
 assert ctypes.CDLL(None).mallopt(-3, 65536) == 1, "M_MMAP_THRESHOLD"
@@ -85,7 +85,8 @@ CASES = {
     "half, whole": (chain(1000, 10, whole=True, dtype=torch.bfloat16), ["stem"], flat.bfloat16()),
     "half, words": (lambda tiny: Words(8 if tiny else 1000, 10).bfloat16(), ["chain.out"], words),
 }
-for kind, (make, targets, inputs) in CASES.items():
+for kind in sys.argv[1:] or CASES:
+    make, targets, inputs = CASES[kind]
     samples = rledit.Samples(inputs, labels, groups)
     def score(model):
         return rledit.Task(model, targets, samples, Compared()).scorer()
@@ -100,17 +101,27 @@ for kind, (make, targets, inputs) in CASES.items():
 """
 
 WAYS = {"tail": "tail", "half, tail": "tail", "whole": "whole", "half, whole": "whole", "half, words": "tail"}
+# One of each way, of several layers, of convolutions and of half precision.
+SAMPLE = (
+    "tail of all layers",
+    "suffix behind a target",
+    "whole of one layer",
+    "late convolution",
+    "half, tail",
+)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc/self/status")
-def test_a_task_and_its_scorer_take_one_copy_of_the_model() -> None:
-    done = run(MEASURE, variables={"RLEDIT_NUM_THREADS": "1"})
+@pytest.mark.parametrize(
+    "kinds", [pytest.param(SAMPLE, id="sample"), pytest.param((), id="all", marks=pytest.mark.exhaustive)]
+)
+def test_a_task_and_its_scorer_take_one_copy_of_the_model(kinds: tuple[str, ...]) -> None:
+    done = run(MEASURE, *kinds, variables={"RLEDIT_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
     measured = [line.split("|") for line in done.stdout.splitlines()]
-    assert len(measured) == 15
+    assert len(measured) == (len(kinds) or 15)
     for kind, way, share in measured:
         assert way == WAYS.get(kind, WAYS.get(kind.split()[0], "suffix")), kind
-        assert 0.8 < float(share) < 1.3, (
-            kind
-        )  # 1.4 to 4.1 with copies for checks, folding, packing or float32
+        # 1.4 to 4.1 with copies for checks, folding, packing or float32
+        assert 0.8 < float(share) < 1.3, kind
