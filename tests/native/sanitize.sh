@@ -8,8 +8,8 @@
 #   tests/native/sanitize.sh build BIN [brief]   needs a wheel of rledit in dist/, to ask it about this machine
 #   tests/native/sanitize.sh test BIN [brief]    needs what was built, and BIN with rledit and its tests' needs
 #
-# BIN: bin/ of an environment. brief, which `make test` runs: the C++ tests whole, the extension on this machine's
-# best instruction set and the baseline with fewer cases, and neither emulated tiles nor the CUDA kernels.
+# BIN: bin/ of an environment. brief, which `make test` runs: C++ tests and extension on this machine's best
+# instruction set, the latter on the baseline too with fewer cases, and neither emulated tiles nor the CUDA kernels.
 set -euo pipefail
 step=$1
 bin=$(cd "$2" && pwd)
@@ -78,12 +78,12 @@ export UBSAN_OPTIONS=print_stacktrace=1
 # A child of a process with threads gets none of its own here; the tests know.
 export TSAN_OPTIONS=halt_on_error=1:die_after_fork=0
 
-cpp_address() { "$out/address/cmake/tests/native/native_tests"; }
+cpp_address() { "$out/address/cmake/tests/native/native_tests" $brief; }
 cpp_thread() {
   # Where the system spreads addresses further than ThreadSanitizer expects, it cannot start.
   local fixed=()
   if setarch "$(uname -m)" -R true 2>/dev/null; then fixed=(setarch "$(uname -m)" -R); fi
-  "${fixed[@]}" "$out/thread/cmake/tests/native/native_tests"
+  "${fixed[@]}" "$out/thread/cmake/tests/native/native_tests" $brief
 }
 # Python is no C++ program: without libstdc++ the sanitizer would miss the exceptions of the extension.
 checked() {
