@@ -9,7 +9,8 @@
 #   tests/native/sanitize.sh test BIN [brief]    needs what was built, and BIN with rledit and its tests' needs
 #
 # BIN: bin/ of an environment. brief, which `make test` runs: C++ tests and extension on this machine's best
-# instruction set, the latter on the baseline too with fewer cases, and neither emulated tiles nor the CUDA kernels.
+# instruction set, the latter on the baseline too with fewer cases, under AddressSanitizer; neither emulated tiles nor
+# the CUDA kernels.
 set -euo pipefail
 step=$1
 bin=$(cd "$2" && pwd)
@@ -83,7 +84,7 @@ cpp_thread() {
   # Where the system spreads addresses further than ThreadSanitizer expects, it cannot start.
   local fixed=()
   if setarch "$(uname -m)" -R true 2>/dev/null; then fixed=(setarch "$(uname -m)" -R); fi
-  "${fixed[@]}" "$out/thread/cmake/tests/native/native_tests" $brief
+  "${fixed[@]}" "$out/thread/cmake/tests/native/native_tests"
 }
 # Python is no C++ program: without libstdc++ the sanitizer would miss the exceptions of the extension.
 checked() {
@@ -122,11 +123,15 @@ brief_address() {
 
 mkdir -p "$out"
 case $step-$brief in
-  build- | build-brief)
+  build-)
     choose_isas
     at_once build_address build_thread
     ;;
-  test-brief) at_once cpp_thread cpp_address brief_address ;;
+  build-brief)
+    choose_isas
+    at_once build_address
+    ;;
+  test-brief) at_once cpp_address brief_address ;;
   test-)
     # One after the other they take as long as the parity tests, and less memory than beside each other.
     python_and_cuda() {

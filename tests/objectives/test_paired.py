@@ -99,8 +99,9 @@ def test_logits_that_are_no_numbers_have_no_margin() -> None:
 
 
 @pytest.mark.slow
-def test_intervals_of_a_change_cover() -> None:
-    """Of a nominal 95%, on groups that overlap, over 60 draws from one population."""
+@pytest.mark.parametrize("draws", [20, pytest.param(60, marks=pytest.mark.exhaustive)])
+def test_intervals_of_a_change_cover(draws: int) -> None:
+    """Of a nominal 95%, on groups that overlap, over draws from one population."""
     before, after, samples, names = make_set(200_000, 99, change=0.3)
     of = Debias(least_group=1).of
     metrics = {
@@ -110,7 +111,7 @@ def test_intervals_of_a_change_cover() -> None:
     figures = ("bias_auc", "bias_accuracy", "utility_auc", "utility_f1")
     per_group = ("subgroup_auc", "bpsn_auc", "false_positive_rate", "false_negative_rate")
     covered, asked = 0, 0
-    for seed in range(60):
+    for seed in range(draws):
         found = compared(*make_set(900, seed, change=0.3), seed=seed)
         for name in figures:
             true = float(metrics["after"][name] - metrics["before"][name])

@@ -191,7 +191,7 @@ def test_resamples_keep_labels_and_sizes(data: DebiasData) -> None:
     assert torch.equal(positions, torch.stack(list(resample(samples, 5, seed=1))))
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_intervals_of_overlapping_groups_are_as_wide_as_those_of_each_group_alone() -> None:
     """Where groups overlap, only a sample or two may share a label and all groups."""
     generator = torch.Generator().manual_seed(3)
