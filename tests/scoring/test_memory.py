@@ -101,8 +101,8 @@ for kind in sys.argv[1:] or CASES:
 """
 
 WAYS = {"tail": "tail", "half, tail": "tail", "whole": "whole", "half, whole": "whole", "half, words": "tail"}
-# Of each way, of several layers, of convolutions and of half precision. The first of all takes a little for good,
-# which of a large model is little.
+# Of each way, of several layers, of convolutions and of half precision. The first one takes a little for
+# good, which of a large model is little.
 SAMPLE = (
     "tail of the last layer",
     "tail of all layers",
