@@ -18,7 +18,7 @@ SOURCES := pyproject.toml CMakeLists.txt $(shell find csrc kernels rledit -type 
 CPP := $(shell find csrc tests/native tests/cuda_shim -name '*.[ch]*' -not -name '*.pyc' -type f)
 
 .PHONY: demo test environment wheel requirements develop check quick \
-	exhaustive sanitize sanitize-brief sanitizers-brief collect docs clean
+	exhaustive sanitize sanitize-brief sanitizers-brief docs clean
 
 demo: $(VENV)/.installed ## forget a class from a real CNN, in both worlds
 	$(VENV)/bin/rledit demo --out runs/demo
@@ -31,7 +31,7 @@ $(VENV)/.installed: $(SOURCES)
 
 test: ## wheel into a clean environment, linters, types, tests, the core's under AddressSanitizer
 	$(MAKE) BESIDE=sanitizers-brief environment
-	$(MAKE) --jobs 2 BIN=$(TEST_VENV)/bin check collect
+	$(MAKE) --jobs 2 BIN=$(TEST_VENV)/bin check sanitize-brief
 	OMP_NUM_THREADS=1 $(TEST_VENV)/bin/pytest -m "not exhaustive" $(PARALLEL)
 
 exhaustive: ## the tests that make test takes a sample of, before a release
@@ -59,9 +59,6 @@ sanitizers-brief: wheel # built while requirements are installed
 
 sanitize-brief: # a sample of make sanitize
 	tests/native/sanitize.sh test $(TEST_VENV)/bin brief
-
-collect: sanitize-brief # while types are checked: compiles to bytecode what both processes of the tests import
-	OMP_NUM_THREADS=1 $(TEST_VENV)/bin/pytest -m "not exhaustive" --collect-only -q | tail -1
 
 sanitize: ## the core's tests under AddressSanitizer, UBSan and ThreadSanitizer (five minutes)
 	test -x $(TEST_VENV)/bin/pytest || $(MAKE) environment

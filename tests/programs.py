@@ -1,6 +1,7 @@
-"""Programs in processes of their own, forked from one that has imported torch and nothing of rledit.
+"""Programs in processes of their own, forked from one that has imported what rledit uses, and nothing of it.
 
-Importing torch, and its compiler with the first optimizer, takes longer than what most tests have to run.
+Importing torch, its compiler with the first optimizer, and matplotlib takes longer than what most tests have
+to run.
 """
 
 from __future__ import annotations
@@ -16,7 +17,13 @@ from multiprocessing import get_context
 from pathlib import Path
 
 PREPARED = get_context("forkserver")
-PREPARED.set_forkserver_preload(["torch", "torch._dynamo"])
+PREPARED.set_forkserver_preload(
+    [
+        *("torch", "torch._dynamo", "gymnasium", "tyro", "rich.progress"),
+        *(f"matplotlib.{part}" for part in ("figure", "ticker")),
+        *(f"matplotlib.backends.backend_{part}" for part in ("agg", "svg")),
+    ]
+)
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ def test_an_old_name_is_the_new_one(name: str) -> None:
         _ = module.nonsense
 
 
+@pytest.mark.slow
 def test_what_lay_in_a_package_or_module_moved_with_it() -> None:
     program = (
         "from rledit.training import RECIPES, Recipe, seeded\n"

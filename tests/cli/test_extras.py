@@ -26,6 +26,8 @@ class Blocked(MetaPathFinder):
         if name.partition(".")[0] in BLOCKED:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
+for name in [name for name in sys.modules if name.partition(".")[0] in BLOCKED]:
+    del sys.modules[name]
 sys.meta_path.insert(0, Blocked())
 sys.path += json.loads(sys.argv[1])
 folder = sys.argv[2]

@@ -166,6 +166,7 @@ def another_machine(run: Path) -> None:
     change_json(run / "record.json", lambda it: it["machine"].update(system="Plan 9"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tamper", "named"),
     [

@@ -75,6 +75,7 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
     return list(csv.DictReader((folder / "table.csv").open()))
 
 
+@pytest.mark.slow
 def test_a_table_has_every_cell(compared: Path) -> None:
     rows = rows_of(compared)
     cells = {(row["method"], int(row["seed"])) for row in rows}
@@ -96,6 +97,7 @@ def test_a_table_has_every_cell(compared: Path) -> None:
     assert (compared / "fronts.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_a_second_call_measures_what_is_missing_only(source: TaskSource, compared: Path) -> None:
     cells = compared / "cells"
     before = {path.name: path.stat().st_mtime_ns for path in cells.iterdir()}
@@ -301,6 +303,7 @@ def test_one_seed_is_no_evidence() -> None:
     assert "From one seed" in as_markdown(rows)
 
 
+@pytest.mark.slow
 def test_cells_name_the_version_that_measured_them(source: TaskSource, tmp_path: Path) -> None:
     out = tmp_path / "out"
     run(source, out, ["logit_mask"], seeds=[0])

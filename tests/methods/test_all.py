@@ -84,6 +84,7 @@ def test_fine_tuning_keeps_what_is_retained(name: str, plain: Problem) -> None:
     assert result.evaluations > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_nothing_of_the_callers_is_touched_and_runs_repeat(name: str, with_modes: Problem) -> None:
     problem, _ = with_modes
@@ -119,6 +120,7 @@ def test_nothing_of_the_callers_is_touched_and_runs_repeat(name: str, with_modes
         assert torch.equal(value, second.model.state_dict()[key]), key
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n, entry in METHODS.items() if "forget classes" not in entry.needs])
 def test_single_samples(name: str, of_samples: Problem) -> None:
     """Blobs are known whether or not a sample was learned: nothing needs to get worse."""

@@ -263,6 +263,7 @@ def call(name: str, arguments: dict[str, Any], right: bool) -> str:
     return "answer" if mistake is None else type(mistake).__name__
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of NumPy, which casts NaN and the like for us
 @pytest.mark.parametrize("calls", [CALLS, pytest.param(20_000, marks=pytest.mark.exhaustive)])
 def test_nothing_crashes(calls: int, keep_native_state: None) -> None:

@@ -192,6 +192,7 @@ def test_models_in_half_precision(
     assert_counts(score(triton, case, rounded, world, "float32"), logits, bound, *rounded[4:6])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "shape",
     [(1, 1, 2, 1), (3, 65, 5, 64), (2, 300, 10, 3), (40, 64, 2, 2), (2, 151, 1000, 2), (60, 3, 4, 1)],
@@ -227,6 +228,7 @@ def test_ties_bins_and_what_is_not_finite(gpu: Backend) -> None:
             torch.testing.assert_close(mine.cpu(), theirs, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 @pairwise(
     dtype=[torch.float32, torch.float16, torch.bfloat16],
     # N, O, I, R

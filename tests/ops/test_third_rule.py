@@ -74,6 +74,7 @@ def on_device(arguments: tuple) -> tuple:
     return mapped(lambda tensor: tensor.to(DEVICE), arguments)
 
 
+@pytest.mark.slow
 @pairwise(case=CASES, name=BACKENDS, precision=["float32", "bfloat16"])
 def test_counts_are_those_of_the_edited_weights(
     case: str, name: str, precision: str, assert_counts: Callable[..., float]

@@ -185,6 +185,7 @@ def assert_usable(result: rledit.Result) -> None:
         assert right.isfinite().all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("poison", [float("nan"), float("inf"), 1e12])
 @pytest.mark.parametrize("where", ["policy.head.bias", "policy.log_std", "value.trunk.0.weight"])
 @pytest.mark.parametrize("length", [1, 2])

@@ -93,6 +93,7 @@ def toxic(folder: Path, texts: list[str]) -> Tensor:
         return torch.sigmoid(model(**tokens).logits[:, 1])
 
 
+@pytest.mark.slow
 def test_the_edited_model_is_a_folder_to_load(finished: Path, folder: Path) -> None:
     scores = predict(finished, TEXTS)
     torch.testing.assert_close(scores.before, toxic(folder, TEXTS), atol=1e-4, rtol=0)
@@ -118,6 +119,7 @@ def test_other_labels_keep_their_rows(finished: Path) -> None:
     assert left[..., 1, :].abs().sum() > 0
 
 
+@pytest.mark.slow
 def test_a_run_repeats_and_is_made_anew(finished: Path, config: DebiasConfig, tmp_path: Path) -> None:
     again = Path(shutil.copytree(finished, tmp_path / "again"))
     metrics = json.loads((again / "metrics.json").read_text())

@@ -37,6 +37,7 @@ def interrupting(step: Callable[..., Any], at: int) -> Callable[..., Any]:
     return interrupted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [1, 8, 17])
 @pytest.mark.parametrize("length", [1, 2])
 def test_ctrl_c_amid_an_update_takes_it_back(length: int, at: int, monkeypatch: pytest.MonkeyPatch) -> None:
