@@ -18,7 +18,7 @@ SOURCES := pyproject.toml CMakeLists.txt $(shell find csrc kernels rledit -type 
 CPP := $(shell find csrc tests/native tests/cuda_shim -name '*.[ch]*' -not -name '*.pyc' -type f)
 
 .PHONY: demo test environment wheel requirements develop check quick \
-	exhaustive sanitize sanitize-brief sanitizers-brief docs clean
+	exhaustive sanitize sanitize-brief sanitizers-brief checks docs clean
 
 demo: $(VENV)/.installed ## forget a class from a real CNN, in both worlds
 	$(VENV)/bin/rledit demo --out runs/demo
@@ -30,8 +30,8 @@ $(VENV)/.installed: $(SOURCES)
 	touch $@
 
 test: ## wheel into a clean environment, linters, types, tests, the core's under AddressSanitizer
-	$(MAKE) BESIDE=sanitizers-brief environment
-	$(MAKE) --jobs 2 BIN=$(TEST_VENV)/bin check sanitize-brief
+	$(MAKE) BESIDE="sanitizers-brief checks" environment
+	$(MAKE) sanitize-brief
 	OMP_NUM_THREADS=1 $(TEST_VENV)/bin/pytest -m "not exhaustive" $(PARALLEL)
 
 exhaustive: ## the tests that make test takes a sample of, before a release
@@ -53,6 +53,9 @@ requirements: # beside the wheel; not compiled to bytecode: tests import a part 
 	$(TEST_VENV)/bin/python tests/requirements.py > $(TEST_VENV)/requirements.txt
 	$(TEST_VENV)/bin/python $(PIP) --no-compile "$(TORCH)"
 	$(TEST_VENV)/bin/python $(PIP) --no-compile --requirement $(TEST_VENV)/requirements.txt
+
+checks: requirements # which linters and types need, and not the wheel
+	$(MAKE) BIN=$(TEST_VENV)/bin check
 
 sanitizers-brief: wheel # built while requirements are installed
 	tests/native/sanitize.sh build $(TEST_VENV)/bin brief
