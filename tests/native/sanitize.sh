@@ -54,7 +54,7 @@ choose_isas() {
 }
 
 # Builds what an sdist would, with the flags $2 and more settings of the build. Of the extension itself -O0: with
-# the sanitizers pybind11 takes a minute to optimize. Several files at once, whose headers are read once.
+# the sanitizers pybind11 takes a minute to optimize.
 build() {
   rm -rf "${out:?}/$1"
   "$bin/python" -m pip --disable-pip-version-check wheel --quiet --no-deps --wheel-dir "$out/$1" . \
@@ -62,7 +62,7 @@ build() {
     -C cmake.define.CMAKE_CXX_COMPILER="$cxx" -C cmake.define.CMAKE_CXX_FLAGS="$2" \
     -C cmake.define.CMAKE_CXX_FLAGS_RELWITHDEBINFO="-O0 -g1" -C cmake.define.RLEDIT_OPTIMIZATION=-O1 \
     -C cmake.define.RLEDIT_ISAS="$isas" -C cmake.define.RLEDIT_EMULATED_AMX=$tiles \
-    -C cmake.define.RLEDIT_NATIVE_TESTS=ON -C cmake.define.CMAKE_UNITY_BUILD=ON "${@:3}"
+    -C cmake.define.RLEDIT_NATIVE_TESTS=ON "${@:3}"
 }
 build_address() {
   build address "-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer"

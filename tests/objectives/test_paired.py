@@ -102,7 +102,7 @@ def test_logits_that_are_no_numbers_have_no_margin() -> None:
 @pytest.mark.parametrize("draws", [20, pytest.param(60, marks=pytest.mark.exhaustive)])
 def test_intervals_of_a_change_cover(draws: int) -> None:
     """Of a nominal 95%, on groups that overlap, over draws from one population."""
-    before, after, samples, names = make_set(200_000, 99, change=0.3)
+    before, after, samples, names = make_set(400_000, 99, change=0.3)
     of = Debias(least_group=1).of
     metrics = {
         "before": of(tally_margins(before[None], samples)),

@@ -110,18 +110,9 @@ def test_a_run_improves_bias_within_its_budget(finished: tuple[Path, RunResult])
     assert rledit.Edit.load(out / "edit.safetensors").targets
 
 
-@pytest.fixture
-def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing them takes longer than a short run."""
-    monkeypatch.setattr("rledit.experiments.run.draw_all", lambda drawings: ([], []))
-
-
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_figures")
-def test_a_run_repeats_and_resumes(
-    finished: tuple[Path, RunResult], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("rledit.experiments.run.draw_all", lambda drawings: ([], []))
+def test_a_run_repeats_and_resumes(finished: tuple[Path, RunResult], tmp_path: Path) -> None:
     out, metrics = finished
     again = run(QUICK, tmp_path / "again")
     assert again.test == metrics.test
@@ -309,8 +300,7 @@ def test_layers_are_tried_once_and_the_best_is_edited(finished: tuple[Path, RunR
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_figures")
-def test_layers_that_are_said_are_not_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rledit.experiments.run.draw_all", lambda drawings: ([], []))
+def test_layers_that_are_said_are_not_tried(tmp_path: Path) -> None:
     metrics = run(replace(QUICK, layer=("fc3",), candidates=64), tmp_path / "run")
     assert metrics.metrics["layer"] == ["fc3"]
     assert not (tmp_path / "run" / "layers.json").exists()

@@ -372,13 +372,14 @@ def test_weights_are_part_of_a_run(files: dict[str, str], tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_a_run_on_own_files_is_verified(
-    files: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("rledit.experiments.run.draw_all", lambda drawings: ([], []))
+@pytest.mark.usefixtures("no_figures")
+@pytest.mark.parametrize("resumed", [False, pytest.param(True, marks=pytest.mark.exhaustive)])
+def test_a_run_on_own_files_is_verified(files: dict[str, str], tmp_path: Path, resumed: bool) -> None:
     out = tmp_path / "run"
     config = own(files, group_column="who")
-    run(config, out)
+    first = run(config, out)
+    if resumed:
+        assert run(config, out, resume=True).test == first.test
     assert rledit.Edit.load(out / "edit.safetensors").targets == ["fc3"]
     assert load_file(out / "model.safetensors")
     record = json.loads((out / "record.json").read_text())

@@ -103,8 +103,8 @@ def test_the_kind_of_rows_makes_no_difference() -> None:
         assert result.metrics["test"] == results[0].metrics["test"]
 
 
-def test_a_folder_is_that_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rledit.experiments.run.draw_all", lambda drawings: ([], []))
+@pytest.mark.usefixtures("no_figures")
+def test_a_folder_is_that_of_a_run(tmp_path: Path) -> None:
     result = rledit.debias(unfair(1, 0), torch.from_numpy, table(), out=tmp_path / "run", **QUICK)
     assert result.missing == ()
     assert result.folder == tmp_path / "run"
