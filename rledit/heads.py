@@ -31,7 +31,7 @@ class Head:
     call: int
 
 
-def last_features(model: nn.Module, inputs: Tensor | Samples, batch_size: int = 1000) -> Tensor:
+def last_features(model: nn.Module, inputs: Tensor | Samples, batch_size: int = 250) -> Tensor:
     """What the Linear that makes the logits reads, float64 [S, D] on the model's device.
 
     Which Linear that is shows in a run, see :func:`find_head`: the order in which modules are registered

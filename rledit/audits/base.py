@@ -45,7 +45,7 @@ class AuditData:
         """A copy whose :meth:`read` runs each model only once per set: models must stay as they are."""
         return self if self._kept is not None else replace(self, _kept={})
 
-    def read(self, model: nn.Module, samples: Samples, batch_size: int = 1000) -> Reading:
+    def read(self, model: nn.Module, samples: Samples, batch_size: int = 250) -> Reading:
         """Outputs of the model and its edited layers, and what its head reads, for ``train`` or ``test``."""
         if self._kept is None:
             return read(model, samples, self.layers, batch_size=batch_size)

@@ -41,7 +41,7 @@ class ClassMean:
 
     groups: tuple[str, ...] = ()
     layers: bool = False
-    batch_size: int = 1000
+    batch_size: int = 250
 
     note: ClassVar[str] = (
         "The nearest class mean needs no training: a sample gets the class whose mean features are nearest."

@@ -37,7 +37,7 @@ class LinearProbe:
     """
 
     groups: tuple[str, ...] = ()
-    batch_size: int = 1000
+    batch_size: int = 250
     layers: bool = False
 
     note: ClassVar[str] = (
@@ -58,7 +58,7 @@ def linear_probe(
     test_labels: Tensor,
     classes: int,
     *,
-    batch_size: int = 1000,
+    batch_size: int = 250,
 ) -> Tensor:
     """How well a fresh linear classifier recalls each class from the model's last features.
 

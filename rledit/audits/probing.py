@@ -23,7 +23,7 @@ def probe(
     *,
     groups: tuple[str, ...] = (),
     layers: bool = False,
-    batch_size: int = 1000,
+    batch_size: int = 250,
 ) -> dict[str, float]:
     """``<group>_<name>_accuracy``: the accuracy of a probe on the features that the model's head reads, and
     with ``layers`` ``<layer>_<group>_<name>_accuracy``, on what each edited layer makes."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..heads import HEAD_SAMPLES, Head, eval_mode, features_of, find_head, head_inputs, logits_of
+from ..memory_format import channels_last
 from ..samples import Samples
 
 GRID = 4
@@ -62,7 +63,7 @@ def read(
     layers: Sequence[str] = (),
     *,
     features: bool = True,
-    batch_size: int = 1000,
+    batch_size: int = 250,
 ) -> Reading:
     """Run a model once over samples. It is left as it was, its mode included.
 
@@ -89,10 +90,12 @@ def read(
     head: Head | None = None
     headless = ""
     # not inference mode: what it makes could not be learned from
-    with torch.inference_mode(False), torch.no_grad(), eval_mode(model):
+    with torch.inference_mode(False), torch.no_grad(), eval_mode(model), ExitStack() as whole:
         for part in parts:
             if len(part) == 0:
                 continue
+            if not logits:
+                whole.enter_context(channels_last(model, part))
             if features and head is None and not headless:
                 try:
                     head = find_head(model, part[:HEAD_SAMPLES])

@@ -108,7 +108,7 @@ def descend_each(
     """
     tuning = Tuning(problem)
     for settings in grid:
-        model = trainable_copy(problem.model)
+        model = trainable_copy(problem)
         descent, epoch = begin(model, settings)
         for number in range(epochs):
             epoch(number)

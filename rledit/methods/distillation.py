@@ -120,4 +120,4 @@ def divergence(teacher: Tensor, student: Tensor, temperature: float) -> Tensor:
 def _logits(model: nn.Module, inputs: Tensor) -> Tensor:
     """A teacher's logits in eval mode, [S, C]. They never change, so they are computed once."""
     with torch.no_grad(), mode(model, training=False):
-        return torch.cat([model(part) for part in inputs.split(1000)])
+        return torch.cat([model(part) for part in inputs.split(250)])

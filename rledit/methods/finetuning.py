@@ -75,7 +75,7 @@ def finetune_last(problem: UnlearningProblem, budget: Budget, seed: int) -> Meth
     tuning = Tuning(problem)
     epochs = budget.epochs or EPOCHS
     for rate in (*RATES, 1.0):
-        model = trainable_copy(problem.model)
+        model = trainable_copy(problem)
         head = model.get_submodule(name)
         descent = Descent(head, sgd(head.parameters(), rate), seed)
 
@@ -140,7 +140,7 @@ def _features(model: nn.Module, name: str, data: Data) -> Tensor:
     parts = []
     try:
         with torch.no_grad(), mode(model, training=False):
-            for part in data.inputs.split(1000):
+            for part in data.inputs.split(250):
                 read.clear()
                 model(part)
                 parts.append(read[-1].flatten(1))

@@ -31,12 +31,12 @@ def fisher(problem: UnlearningProblem, budget: Budget, seed: int) -> MethodResul
     """
     generator = torch.Generator().manual_seed(seed)
     data = group_data(problem.model, problem.train, "retain").some(SAMPLES, generator)
-    base = trainable_copy(problem.model)
+    base = trainable_copy(problem)
     importance = expected_importance(base, data, problem.classes)
     tuning = Tuning(problem)
     tuning.steps = len(data) * problem.classes
     for alpha in STRENGTHS:
-        model = trainable_copy(problem.model)
+        model = trainable_copy(problem)
         generator.manual_seed(seed)
         with torch.no_grad():
             for name, weight in model.named_parameters():

@@ -38,7 +38,7 @@ def projection(problem: UnlearningProblem, budget: Budget, seed: int) -> MethodR
     tuning = Tuning(problem)
     for alpha_r in RETAIN:
         for alpha_f in FORGET:
-            model = trainable_copy(problem.model)
+            model = trainable_copy(problem)
             for name in retain:
                 matrix = unlearning_matrix(retain[name], forget[name], alpha_r, alpha_f)
                 right_multiplied_(_layer(model, name), matrix)

@@ -57,7 +57,7 @@ def prototype_projection(problem: UnlearningProblem, budget: Budget, seed: int) 
         separability[name] = _separability(rows, forgets, torch.Generator().manual_seed(seed))
     tuning = Tuning(problem)
     for rule in RULES:
-        model = trainable_copy(problem.model)
+        model = trainable_copy(problem)
         strengths = {}
         for number, name in enumerate(means, 1):
             depth = number / len(means)

@@ -33,7 +33,7 @@ def ssd(problem: UnlearningProblem, budget: Budget, seed: int) -> MethodResult:
     """
     forget = group_data(problem.model, problem.train, "forget")
     everything = joined(forget, group_data(problem.model, problem.train, "retain"))
-    base = trainable_copy(problem.model)
+    base = trainable_copy(problem)
     tuning = Tuning(problem)
     for batch in (BATCH, 1):
         if batch == 1:
@@ -44,7 +44,7 @@ def ssd(problem: UnlearningProblem, budget: Budget, seed: int) -> MethodResult:
         tuning.steps += -(-len(forget) // batch) - (-len(everything) // batch)
         for dampening in DAMPENINGS:
             for selection in SELECTIONS:
-                model = trainable_copy(problem.model)
+                model = trainable_copy(problem)
                 with torch.no_grad():
                     for name, weight in model.named_parameters():
                         if name in matters:

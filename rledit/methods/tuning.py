@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
 
+from ..memory_format import channels_last, contiguous_, lay_out_
 from ..samples import Samples
 from ..scoring.logits import unsound
 from ..storage.files import Json
@@ -34,32 +35,28 @@ def mode(model: nn.Module, *, training: bool) -> Iterator[None]:
             module.training = was_training
 
 
-def trainable_copy(model: nn.Module) -> nn.Module:
-    """A copy in eval mode whose floating-point parameters all require gradients.
+def trainable_copy(problem: UnlearningProblem) -> nn.Module:
+    """A copy of the problem's model in eval mode whose floating-point parameters all require gradients.
 
-    Images go through it channels last, in which CPUs train the networks of the zoo a tenth to a third faster:
-    poolings run over channels side by side, and convolutions need not reorder.
+    Images go through it channels last where they can, see :mod:`rledit.memory_format`.
     """
-    copy = deepcopy(model).eval()
-    _lay_out(copy, torch.channels_last)
+    copy = deepcopy(problem.model).eval()
+    lay_out_(copy, problem.reward.head(2).to(device_of(copy)))
     for parameter in copy.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
     return copy
-
-
-def _lay_out(model: nn.Module, memory_format: torch.memory_format) -> None:
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            module.to(memory_format=memory_format)  # type: ignore[call-overload]  # which torch's hints lack
 
 
 def hits_of(model: nn.Module, samples: Samples) -> Tensor | None:
     """Whether each sample's highest logit is its label's, bool [S] on the CPU; None where a logit is NaN or
     has overflowed to +inf."""
     device, hits, start = device_of(model), [], 0
-    with torch.no_grad(), mode(model, training=False):
-        for part in samples.batches(1000):
-            logits = model(part.to(device))
+    with torch.no_grad(), mode(model, training=False), ExitStack() as stack:
+        for part in samples.batches(250):
+            part = part.to(device)
+            if start == 0:
+                stack.enter_context(channels_last(model, part))
+            logits = model(part)
             if bool(unsound(logits).any()):
                 return None
             hits.append(logits.argmax(1).cpu() == samples.labels[start : start + len(part)])
@@ -134,7 +131,7 @@ class Tuning:
                 "are the model's own logits finite?"
             )
         model, settings = self._best
-        _lay_out(model, torch.contiguous_format)
+        contiguous_(model)
         for parameter, before in zip(model.parameters(), self._problem.model.parameters(), strict=False):
             parameter.requires_grad_(before.requires_grad)
         model.zero_grad()

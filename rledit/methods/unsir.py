@@ -44,7 +44,7 @@ def unsir(problem: UnlearningProblem, budget: Budget, seed: int) -> MethodResult
     tuning.steps = steps
     epochs = budget.epochs or 1
     for impair, repair in RATES:
-        model = trainable_copy(problem.model)
+        model = trainable_copy(problem)
         settings: dict[str, Any] = {"impair": impair, "repair": repair}
         for rate, data, name in ((impair, impairing, "impaired"), (repair, kept, "repaired")):
             descent = Descent(model, torch.optim.Adam(model.parameters(), lr=rate), seed)
@@ -71,7 +71,7 @@ def _some_of_each(problem: UnlearningProblem, generator: torch.Generator) -> Dat
 
 def _noise(problem: UnlearningProblem, like: Data, generator: torch.Generator) -> tuple[Data, int]:
     """A batch of noise for each class, and the steps it took."""
-    model = trainable_copy(problem.model)
+    model = trainable_copy(problem)
     parts, steps = [], 0
     for label in problem.forget:
         shape = (BATCH, *like.inputs.shape[1:])

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .._moved import renamed
+from ..memory_format import channels_last
 from ..runtime import seeded
 
 Progress = Callable[[int, int, float], None]
@@ -116,7 +117,8 @@ def train_classifier(
 
     started = time.perf_counter()
     epoch_loss = 0.0
-    with seeded(seed, inputs.device), _mode(model, training=True), torch.enable_grad():
+    layout = channels_last(model, inputs)
+    with layout, seeded(seed, inputs.device), _mode(model, training=True), torch.enable_grad():
         for epoch in range(epochs):
             order = torch.randperm(samples, generator=generator).to(labels.device)
             epoch_loss = 0.0
@@ -146,7 +148,7 @@ def train_classifier(
 
 
 def per_class_accuracy(
-    model: nn.Module, inputs: Tensor, labels: Tensor, classes: int, batch_size: int = 1000
+    model: nn.Module, inputs: Tensor, labels: Tensor, classes: int, batch_size: int = 250
 ) -> Tensor:
     """The share of each class's samples whose highest logit is their class's.
 
@@ -171,7 +173,7 @@ def per_class_accuracy(
     return correct.double() / count.double()
 
 
-def accuracy(model: nn.Module, inputs: Tensor, labels: Tensor, batch_size: int = 1000) -> float:
+def accuracy(model: nn.Module, inputs: Tensor, labels: Tensor, batch_size: int = 250) -> float:
     """The share of samples whose highest logit is their class's, 0..1; see :func:`per_class_accuracy`."""
     return _is_right(model, inputs, labels, batch_size).double().mean().item()
 
@@ -182,7 +184,7 @@ def _is_right(model: nn.Module, inputs: Tensor, labels: Tensor, batch_size: int)
     if batch_size < 1:
         raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
     right = []
-    with _mode(model, training=False), torch.inference_mode():
+    with channels_last(model, inputs), _mode(model, training=False), torch.inference_mode():
         for batch, wanted in zip(
             torch.split(inputs, batch_size), torch.split(labels, batch_size), strict=True
         ):

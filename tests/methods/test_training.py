@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 import torch
 from blob_problems import build, make_problem
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 import rledit
-from rledit.methods import Budget, UnlearningProblem, finetune_last, l1_sparse, retraining, salun
+from rledit.methods import Budget, UnlearningProblem, finetune, finetune_last, l1_sparse, retraining, salun
 from rledit.methods.descent import Descent
 from rledit.methods.distillation import divergence
 from rledit.methods.random_labels import wrong_labels
@@ -47,7 +47,7 @@ def test_salient_half_alone_changes(problem: UnlearningProblem) -> None:
     assert 0.4 < float(differ.double().mean()) <= 0.5
     # The entries with the largest gradients of the forget loss, by hand.
     mask = problem.train.groups["forget"]
-    copy = trainable_copy(problem.model)
+    copy = trainable_copy(problem)
     F.cross_entropy(copy(problem.train.head(480)[mask]), problem.train.labels[mask]).backward()
     sizes = torch.cat([p.grad.abs().flatten() for p in copy.parameters()])
     assert sizes[differ].min() >= sizes.median()
@@ -197,3 +197,25 @@ def test_what_is_kept_is_a_copy(problem: UnlearningProblem) -> None:
     with torch.no_grad():
         model[2].bias.fill_(torch.nan)
     assert class_value(tuning.result().model, problem.validation) == pytest.approx(1 / 3)
+
+
+class Viewed(nn.Module):
+    """Calls view on what a convolution made, as much code does: channels must stand before places."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 4, (1, 2))
+        self.head = nn.Linear(4 * 2 * 1, 4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        out: Tensor = self.head(self.conv(images).view(len(images), -1))
+        return out
+
+
+def test_a_model_that_calls_view_on_images(problem: UnlearningProblem) -> None:
+    def images(samples: rledit.Samples) -> rledit.Samples:
+        return rledit.Samples(samples.head(len(samples)).view(-1, 2, 2, 2), samples.labels, samples.groups)
+
+    splits = {name: images(getattr(problem, name)) for name in ("train", "reward", "validation")}
+    viewed = replace(problem, model=Viewed().eval(), targets=("head",), **splits)
+    assert finetune(viewed, Budget(epochs=1), 0).steps > 0
