@@ -32,6 +32,7 @@ def main(
     seeds: int = 5,
     candidates: int = 6_400,
     epochs: int | None = None,
+    train_samples: int = 0,
     audits: Literal["standard", "thorough"] = "standard",
     workers: int = 1,
     methods: tuple[str, ...] = ("all",),
@@ -48,6 +49,7 @@ def main(
         seeds: how many seeds of networks, splits and methods.
         candidates: candidates of each search.
         epochs: epochs of each method that trains; by default each method's own.
+        train_samples: training images that methods are given; by default all.
         audits: list of audits.
         workers: processes.
         methods: names of methods.
@@ -55,6 +57,7 @@ def main(
         folder: where cells are kept.
     """
     out = folder / (f"{dataset}-{candidates}-{audits}" + (f"-{epochs}" if epochs else ""))
+    out = out.with_name(out.name + (f"-of-{train_samples}" if train_samples else ""))
     classes = [str(label) for label in forget]
     asked = ["--task", dataset, "--forget", *classes, "--seeds", str(seeds), "--out", str(out)]
     asked += ["--methods", *methods]
@@ -62,6 +65,7 @@ def main(
     for option, path in (("--data-root", data_root), ("--weights", weights)):
         asked += [option, str(Path(path).absolute())] if path else []
     asked += ["--epochs", str(epochs)] if epochs else []
+    asked += ["--train-samples", str(train_samples)] if train_samples else []
     # The command itself: workers import the program that has started them, and this one is not installed.
     program = [sys.executable, "-c", "from rledit.cli import main; main()", "compare", *asked]
     if status := subprocess.run(program, cwd=ROOT.parent, check=False).returncode:
@@ -70,6 +74,7 @@ def main(
         rows = list(csv.DictReader(file))
     options = f"--forget {' '.join(map(str, forget))} --seeds {seeds} --workers {workers}"
     more = f"--candidates {candidates} --audits {audits}" + (f" --epochs {epochs}" if epochs else "")
+    more += f" --train-samples {train_samples}" if train_samples else ""
     more += f" --methods {' '.join(methods)}" if methods != ("all",) else ""
     more += f" --name {name}" if name else ""
     command = f"python -m benchmarks.methods --dataset {dataset} {options} {more}"

@@ -44,6 +44,8 @@ class CompareConfig:
     """Passes over the data of each method that trains. Default: each method's own."""
     training_epochs: int = 0
     """Epochs of training the network itself. Default: the usual number; fewer for trying things out."""
+    train_samples: int = 0
+    """Training images that methods are given, of all classes alike. Default: all that there are."""
     audits: Literal["standard", "thorough"] = "standard"
     """Which audits are run on every model."""
     workers: int = 1
@@ -94,6 +96,7 @@ def _sources(name: str, config: CompareConfig) -> list[TaskSource]:
             weights=config.weights,
             data_root=config.data_root,
             epochs=config.training_epochs,
+            train_samples=config.train_samples,
         )
         for label in config.forget
     ]

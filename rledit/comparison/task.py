@@ -67,6 +67,8 @@ class TaskSource:
             seed.
         data_root: folder with the data set.
         epochs: for training the network, 0 for the usual number; fewer make a table for trying things out.
+        train_samples: how many training images of a named task methods are given, of all classes alike; 0
+            for all.
 
     Raises:
         ValueError: for a name that is neither, or a named task without classes to forget.
@@ -79,6 +81,7 @@ class TaskSource:
     weights: str = ""
     data_root: str = ""
     epochs: int = 0
+    train_samples: int = 0
 
     def __post_init__(self) -> None:
         if self.name not in NAMED_TASKS and not Path(self.name).is_file():
@@ -88,12 +91,15 @@ class TaskSource:
             )
         if self.name in NAMED_TASKS and not self.forget:
             raise ValueError(f"forget: expected one class of {self.name} or several, got none")
-        if self.name not in NAMED_TASKS and (self.forget or self.model or self.weights):
-            raise ValueError("forget, model, weights: a task of your own sets them in its file")
+        if self.name not in NAMED_TASKS and (self.forget or self.model or self.weights or self.train_samples):
+            raise ValueError(
+                "forget, model, weights, train_samples: a task of your own sets them in its file"
+            )
         if self.weights and not Path(self.weights).is_file():
             raise FileNotFoundError(f"weights: there is no file {self.weights}")
-        if self.epochs < 0:
-            raise ValueError(f"epochs: expected at least 0, got {self.epochs}")
+        for name, value in (("epochs", self.epochs), ("train_samples", self.train_samples)):
+            if value < 0:
+                raise ValueError(f"{name}: expected at least 0, got {value}")
 
     @property
     def label(self) -> str:
@@ -107,6 +113,8 @@ class TaskSource:
         """Everything that the figures depend on, which the location of files is not."""
         found: dict[str, Json] = asdict(self)
         del found["data_root"]
+        if not self.train_samples:  # as comparisons were described before there was a choice
+            del found["train_samples"]
         if self.weights:
             found["weights"] = file_hash(Path(self.weights))
         if self.name not in NAMED_TASKS:
@@ -139,10 +147,18 @@ class TaskSource:
             training = replace(training, epochs=self.epochs)
         model = self._network(config, data, training, folder / MODELS / f"{self.trained}-{seed}.safetensors")
         audit = data.audit_data(self.forget)
+        train = data.train
+        if self.train_samples:  # every prefix is stratified
+            if self.train_samples > len(train):
+                raise ValueError(
+                    f"train_samples: expected at most {len(train)}, the images that {self.name} is "
+                    f"trained on; got {self.train_samples}"
+                )
+            train = train.subset(torch.arange(self.train_samples))
         return ComparisonTask(
             UnlearningProblem(
                 model=model,
-                train=data.samples(data.train, self.forget),
+                train=data.samples(train, self.forget),
                 reward=data.samples(data.reward, self.forget),
                 validation=data.samples(data.validation, self.forget),
                 classes=len(data.classes),

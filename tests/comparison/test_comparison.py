@@ -14,6 +14,7 @@ from typing import Any, get_args
 
 import dying_jobs
 import pytest
+import torch
 from programs import PREPARED
 
 import rledit
@@ -27,6 +28,8 @@ from rledit.experiments.record import circumstances
 from rledit.methods import METHODS as ALL_METHODS
 from rledit.methods import Budget, MethodResult
 from rledit.methods.base import Need
+from rledit.storage.files import write_tensors
+from rledit.zoo import models
 
 pytestmark = pytest.mark.usefixtures("one_thread", "workers_at_hand")
 
@@ -73,6 +76,21 @@ def compared(source: TaskSource, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 def rows_of(folder: Path) -> list[dict[str, str]]:
     return list(csv.DictReader((folder / "table.csv").open()))
+
+
+def test_methods_may_be_given_a_part_of_the_training_images(tmp_path: Path) -> None:
+    weights = tmp_path / "w.safetensors"
+    write_tensors(weights, models.build("mnist_cnn").state_dict())
+    source = TaskSource("mnist5k", (7,), weights=str(weights))
+    some = replace(source, train_samples=400)
+    assert source.describe() != some.describe()
+    whole = source.make(0, tmp_path).problem.train
+    problem = some.make(0, tmp_path).problem
+    assert problem.train.labels.bincount().tolist() == [40] * 10
+    assert torch.equal(problem.train.labels, whole.labels[:400])
+    assert torch.equal(problem.reward.labels, source.make(0, tmp_path).problem.reward.labels)
+    with pytest.raises(ValueError, match="train_samples: expected at most 3200"):
+        replace(source, train_samples=5000).make(0, tmp_path)
 
 
 @pytest.mark.slow
@@ -209,6 +227,7 @@ def test_a_task_file_must_define_a_task(
         ({"name": "imagenet"}, "task: expected one of mnist"),
         ({"name": "mnist"}, "forget: expected one class of mnist"),
         ({"name": "mnist", "forget": (7,), "epochs": -1}, "epochs: expected at least 0"),
+        ({"name": "mnist", "forget": (7,), "train_samples": -1}, "train_samples: expected at least 0"),
     ],
 )
 def test_sources_are_checked(arguments: dict[str, Any], message: str) -> None:
