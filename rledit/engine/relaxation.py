@@ -41,7 +41,6 @@ class Relaxation:
         probed = any(part in PROBE_PARTS for part in self._objective.needs)
         self._network = DifferentiableNetwork(engine.task.editable, samples, probed)
         self._layout, self._rule = engine.layout, engine.rule
-        self._weights = engine.task.weights()
         self._labels = samples.labels.to(engine.device)
         self._masks = samples.masks.to(engine.device)
         self._names = samples.group_names
@@ -63,12 +62,8 @@ class Relaxation:
 
     def __call__(self, actions: Tensor, rows: Tensor, fit: Tensor) -> Tensor:
         """Soft values, floating [N], of actions [N, A] on a batch."""
-        edited = {}
-        for name, (left, right) in self._layout.differentiable_factors(actions).items():
-            weight = self._weights[name].expand(len(actions), -1, -1).clone()
-            self._rule.edit_(weight, left, right)
-            edited[name] = weight
-        logits, features = self._network.run(edited, rows)
+        factors = self._layout.differentiable_factors(actions)
+        logits, features = self._network.run(factors, self._rule, rows)
         groups = dict(zip(self._names, self._masks[:, rows], strict=True))
         value = self._objective.soft(SoftTally(logits, features, self._labels[rows], groups, fit))
         if not isinstance(value, Tensor) or value.shape != (len(actions),) or not value.requires_grad:

@@ -1,4 +1,4 @@
-"""A network's logits and features as differentiable functions of its targets' weights."""
+"""A network's logits and features as differentiable functions of factors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.func import functional_call
 
 from ..heads import Head, features_of, head_inputs
 from ..ops import backend
-from ..ops.rules import UNCHANGED
+from ..ops.rules import EditRule
 from ..samples import Samples
 from .editable import Editable
 from .editable_model import EditableModel
@@ -22,8 +22,9 @@ from .tracing import RowsError
 class DifferentiableNetwork:
     """Runs candidates of a torch network on some samples of a split with torch's autograd.
 
-    A network that could be cut runs from its cached activations, candidates folded into the batch; another
-    one runs whole, candidate by candidate.
+    A network that could be cut runs from its cached activations, candidates folded into the batch, as a
+    :class:`~rledit.scoring.population.Population` does: a shift costs products of low rank. Another network
+    runs whole, candidate by candidate.
 
     Args:
         editable: what is edited.
@@ -57,41 +58,37 @@ class DifferentiableNetwork:
         self._network = None
         self._values = (self._editable.inputs(self._samples),)
 
-    def run(self, weights: Mapping[str, Tensor], rows: Tensor) -> tuple[Tensor, Tensor | None]:
+    def run(
+        self, factors: Mapping[str, tuple[Tensor, Tensor]], rule: EditRule, rows: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
         """Logits [N, s, C] and features [N, s, D] (None where they are not wanted) of N candidates.
 
         Args:
-            weights: weights of all targets, [N, O, I].
+            factors: left [N, O, R] and right [N, R, I] of all targets.
+            rule: how they change weights.
             rows: int64 [s], which samples.
         """
-        size = len(next(iter(weights.values())))
-        if self._network is not None:
-            try:
-                return self._suffix(self._network, weights, rows, size)
-            except RowsError:  # rows turn out to be routed inside forward
-                self._run_whole()
-        return self._whole(weights, self._values[0][rows], size)
-
-    def _suffix(
-        self, network: CutNetwork, weights: Mapping[str, Tensor], rows: Tensor, size: int
-    ) -> tuple[Tensor, Tensor | None]:
-        values = tuple(value[rows] for value in self._values)
         population = Population(
-            size=size,
-            factors={},
-            weights=weights,
-            rule=UNCHANGED,
+            size=len(next(iter(factors.values()))[0]),
+            factors=factors,
+            weights={},
+            rule=rule,
             backend=backend("reference"),
             precision="float32",
         )
-        return network.suffix_with_features(values, population, self._head)
+        if self._network is not None:
+            try:
+                values = tuple(value[rows] for value in self._values)
+                return self._network.suffix_with_features(values, population, self._head)
+            except RowsError:  # rows turn out to be routed inside forward
+                self._run_whole()
+        return self._whole(population, self._values[0][rows])
 
-    def _whole(
-        self, weights: Mapping[str, Tensor], inputs: Tensor, size: int
-    ) -> tuple[Tensor, Tensor | None]:
+    def _whole(self, population: Population, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
         model, targets = self._editable.model, self._editable.targets
+        weights = {name: population.edited(name, own) for name, own in self._editable.weights().items()}
         logits, features = [], []
-        for n in range(size):
+        for n in range(population.size):
             own = {
                 f"{name}.weight": weights[name][n].view_as(target.weight) for name, target in targets.items()
             }

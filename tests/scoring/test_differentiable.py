@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
-
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 import rledit
-from rledit.heads import last_features
+from rledit.ops.rules import EditRule
 from rledit.scoring import EditableFunction
 from rledit.scoring.differentiable import DifferentiableNetwork
 
@@ -64,13 +63,23 @@ def make_task(model: nn.Module, target: str) -> rledit.Task:
     return rledit.Task(model, [target], samples, rledit.Unlearning())
 
 
+def factors_of(task: rledit.Task, name: str, candidates: int) -> tuple[Tensor, Tensor]:
+    """Factors of rank 2 that require gradients."""
+    generator = torch.Generator().manual_seed(0)
+    outputs, inputs = task.weights()[name].shape
+    left = torch.randn(candidates, outputs, 2, generator=generator).requires_grad_()
+    return left, torch.randn(candidates, 2, inputs, generator=generator).requires_grad_()
+
+
 @pytest.mark.filterwarnings("ignore:the network cannot be traced")
+@pytest.mark.parametrize("kind", ["shift", "mask"])
+@pytest.mark.parametrize("candidates", [1, 3])
 @pytest.mark.parametrize(
     ("make", "target", "way"),
     [(tail, "1", "tail"), (Residual, "edited", "suffix"), (Routed, "edited", "whole")],
 )
 def test_logits_features_and_slopes_are_those_of_the_edited_model(
-    make: type[nn.Module], target: str, way: str
+    make: type[nn.Module], target: str, way: str, candidates: int, kind: str
 ) -> None:
     torch.manual_seed(0)
     model = make().eval()
@@ -78,27 +87,26 @@ def test_logits_features_and_slopes_are_those_of_the_edited_model(
     assert task.editable.way == way
     rows = torch.tensor([5, 0, 17, 33])
     inputs = task.samples.head(60)[rows]
-    weight = task.weights()[target]
-    weights = torch.stack([weight, 1.5 * weight + 0.1]).requires_grad_()
+    left, right = factors_of(task, target, candidates)
+    rule = EditRule(kind, 0.5)
     network = DifferentiableNetwork(task.editable, task.samples, features=True)
-    logits, features = network.run({target: weights}, rows)
+    logits, features = network.run({target: (left, right)}, rule, rows)
     assert features is not None
-    assert logits.shape[:2] == features.shape[:2] == (2, 4)
-    (slopes,) = torch.autograd.grad(logits.square().sum() + features.square().sum(), weights)
-    for n in range(2):
-        edited = deepcopy(model)
-        own = edited.get_submodule(target).weight
-        assert isinstance(own, nn.Parameter)
-        own.data = weights[n].detach().view_as(own).clone()
-        expected = edited(inputs)
-        assert torch.allclose(logits[n], expected, atol=1e-5)
-        assert torch.allclose(features[n].double(), last_features(edited, inputs), atol=1e-5)
-        head = next(part for part in reversed(list(edited.modules())) if isinstance(part, nn.Linear))
+    assert logits.shape[:2] == features.shape[:2] == (candidates, 4)
+    slopes = torch.autograd.grad(logits.square().sum() + features.square().sum(), (left, right))
+    head = next(part for part in reversed(list(model.modules())) if isinstance(part, nn.Linear))
+    for n in range(candidates):
+        weight = task.weights()[target][None].clone()
+        rule.edit_(weight, left[n : n + 1], right[n : n + 1])
         read: list[Tensor] = []
         with head.register_forward_pre_hook(lambda _, given, read=read: read.append(given[0])):
-            value = edited(inputs).square().sum() + read[0].square().sum()
-        (slope,) = torch.autograd.grad(value, own)
-        assert torch.allclose(slopes[n], slope.reshape(slopes[n].shape), rtol=1e-3, atol=1e-4)
+            own = {f"{target}.weight": weight.view_as(model.get_submodule(target).weight)}
+            expected = functional_call(model, own, (inputs,))
+        assert torch.allclose(logits[n], expected, atol=1e-5)
+        assert torch.allclose(features[n], read[0].flatten(1), atol=1e-5)
+        value = expected.square().sum() + read[0].square().sum()
+        for slope, wanted in zip(slopes, torch.autograd.grad(value, (left, right)), strict=True):
+            assert torch.allclose(slope[n], wanted[n], rtol=1e-3, atol=1e-4)
 
 
 class Words(nn.Module):
@@ -126,8 +134,8 @@ def test_features_of_models_that_read_integers() -> None:
     samples = rledit.Samples(words, labels, rledit.forget_groups(labels, 1))
     task = rledit.Task(Words(), ["edited"], samples, rledit.Unlearning())
     network = DifferentiableNetwork(task.editable, samples, features=True)
-    weights = task.weights()["edited"][None].requires_grad_()
-    _, features = network.run({"edited": weights}, torch.arange(30))
+    factors = {"edited": factors_of(task, "edited", 1)}
+    _, features = network.run(factors, EditRule(), torch.arange(30))
     assert features is not None
     assert features.dtype == torch.float32
     features.sum().backward()
@@ -138,8 +146,8 @@ def test_the_task_stays_as_it_is() -> None:
     task = make_task(tail(), "1")
     before = task.weights()["1"]
     network = DifferentiableNetwork(task.editable, task.samples, features=False)
-    weights = (2 * before[None]).requires_grad_()
-    logits, features = network.run({"1": weights}, torch.arange(60))
+    factors = {"1": factors_of(task, "1", 2)}
+    logits, features = network.run(factors, EditRule("mask"), torch.arange(60))
     logits.sum().backward()
     assert features is None
     assert torch.equal(task.weights()["1"], before)
