@@ -39,8 +39,9 @@ class Relaxation:
             )
         samples = engine.task.samples
         probed = any(part in PROBE_PARTS for part in self._objective.needs)
-        self._network = DifferentiableNetwork(engine.task.editable, samples, probed)
         self._layout, self._rule = engine.layout, engine.rule
+        columns = {name: found.columns for name, found in self._layout.directions.items()}
+        self._network = DifferentiableNetwork(engine.task.editable, samples, probed, columns)
         self._labels = samples.labels.to(engine.device)
         self._masks = samples.masks.to(engine.device)
         self._names = samples.group_names

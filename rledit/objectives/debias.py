@@ -18,6 +18,7 @@ from .fairness import METRICS, NEEDS, PER_GROUP, GroupMetrics
 from .metric_names import label
 from .paired import Comparison, Resamples, margins_of_logits
 from .rates import FIGURES, KINDS, REQUIRED, Figure, lacking
+from .soft import SoftTally
 
 logger = logging.getLogger("rledit")
 
@@ -252,6 +253,13 @@ class Debias(Objective):
             excess = (lost - (1 - self.reserve) * budget).clamp(min=0)
             value -= self.penalty * excess.mean(1)
         return value
+
+    def soft(self, tally: SoftTally) -> Tensor:
+        """``-cross_entropy(utility)``, less the mean cross-entropy over the identity groups' samples of each
+        label: where every group is classified well at one threshold, groups are treated alike and no level
+        is spent. What has a budget is judged by the counts alone."""
+        groups = self.identities_of(tuple(tally.groups))
+        return -tally.cross_entropy(self.utility_group) - tally.stratified_cross_entropy(groups)
 
     def admissible(self, tally: Tally) -> Tensor:
         """Whether every budget is kept less its reserve, bool [N]."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 import torch
@@ -52,6 +52,17 @@ class SoftTally:
     def cross_entropy(self, group: str) -> Tensor:
         """Mean over the group, in nats: an accuracy to be kept."""
         return self._mean(self._losses(), group)
+
+    def stratified_cross_entropy(self, groups: Sequence[str]) -> Tensor:
+        """Mean over the samples of each label of each group, then over labels and groups, in nats: groups
+        and labels weigh alike, whatever their sizes. Those that a batch lacks are left out."""
+        classes = self.logits.shape[-1]
+        strata = torch.stack([self._rows(group) for group in groups])[:, None] & (
+            self.labels == torch.arange(classes, device=self.labels.device)[:, None]
+        )  # [G, C, S]
+        sizes = strata.sum(-1)
+        shares = strata[sizes > 0] / sizes[sizes > 0][:, None]  # [strata, S]
+        return self._losses() @ shares.mean(0).to(self.logits.dtype)
 
     def unlikelihood(self, group: str) -> Tensor:
         """Mean of -log(1 - p) of the label's probability p, in nats: an accuracy to be brought down. (S.

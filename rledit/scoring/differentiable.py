@@ -14,6 +14,7 @@ from ..ops.rules import EditRule
 from ..samples import Samples
 from .editable import Editable
 from .editable_model import EditableModel
+from .first_targets import FirstTargets
 from .network import CutNetwork, calling_modules
 from .population import Population
 from .tracing import RowsError
@@ -30,13 +31,16 @@ class DifferentiableNetwork:
         editable: what is edited.
         samples: the split.
         features: whether what the head reads is wanted.
+        columns: see :class:`~rledit.scoring.first_targets.FirstTargets`.
 
     Raises:
         TypeError: for a black box, which has no gradients.
         ValueError: for samples that the network fails on, or features that no edit can change.
     """
 
-    def __init__(self, editable: Editable, samples: Samples, features: bool) -> None:
+    def __init__(
+        self, editable: Editable, samples: Samples, features: bool, columns: Mapping[str, Tensor]
+    ) -> None:
         if not isinstance(editable, EditableModel):
             raise TypeError(
                 f"task: expected a torch model, since gradients are asked for; got {type(editable).__name__}"
@@ -51,11 +55,14 @@ class DifferentiableNetwork:
             except RowsError:
                 self._network = None
         self._samples = samples
+        self._first: FirstTargets | None = None
         if self._network is None:
             self._run_whole()
+        else:
+            self._first = FirstTargets(editable.targets, self._network.cut, self._values, columns)
 
     def _run_whole(self) -> None:
-        self._network = None
+        self._network = self._first = None
         self._values = (self._editable.inputs(self._samples),)
 
     def run(
@@ -78,11 +85,15 @@ class DifferentiableNetwork:
         )
         if self._network is not None:
             try:
-                values = tuple(value[rows] for value in self._values)
+                values, population = self._batch(population, rows)
                 return self._network.suffix_with_features(values, population, self._head)
             except RowsError:  # rows turn out to be routed inside forward
                 self._run_whole()
         return self._whole(population, self._values[0][rows])
+
+    def _batch(self, population: Population, rows: Tensor) -> tuple[tuple[Tensor, ...], Population]:
+        known = self._first.batch(population, rows) if self._first is not None else None
+        return known or (tuple(value[rows] for value in self._values), population)
 
     def _whole(self, population: Population, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
         model, targets = self._editable.model, self._editable.targets

@@ -69,7 +69,7 @@ class Population:
         """The target's output for every candidate, folded; ``x`` is shared or folded."""
         if not is_plain(target):
             return self._called(name, target, x, shared)
-        if shared and self._corrects(name, target):
+        if shared and self.corrects(name, target):
             if isinstance(target, nn.Linear) and self.backend.population_linear is not None:
                 return self._corrected_linear(name, target, x).flatten(0, 1)
             out = self._unedited(name, target, x) + self._correction(name, target, self._operand(x))
@@ -121,7 +121,7 @@ class Population:
         own = [x] * self.size if shared else x.chunk(self.size)
         return torch.cat([_with_weight(target, w)(part) for w, part in zip(weights, own, strict=True)])
 
-    def _corrects(self, name: str, target: Target) -> bool:
+    def corrects(self, name: str, target: Target) -> bool:
         """Whether the unedited output, made once, and rank-R corrections cost less than edited weights."""
         if self.rule.kind != "shift" or name in self.weights or self.whole == 1:
             return False

@@ -11,6 +11,7 @@ compared with the network before it is used.
 from __future__ import annotations
 
 import inspect
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -99,6 +100,22 @@ class Cut:
             return extra.at(samples) if isinstance(extra, Rows) else extra
 
         return tuple(at(extra) for extra in self.extras)
+
+    def readers(self) -> dict[int, tuple[str, ...]]:
+        """The targets that read each boundary value, by its place; without values that anything else reads,
+        and without targets that are called elsewhere, too."""
+        nodes = list(self.suffix.graph.nodes)
+        calls = Counter(self.targets[n.target] for n in nodes if self._is_call(n))
+        found = {}
+        for node in nodes:
+            names = tuple(self.targets[user.target] for user in node.users if self._is_call(user))
+            alone = len(names) == len(node.users) and all(calls[name] == 1 for name in names)
+            if node.op == "placeholder" and node.target in self.boundary and names and alone:
+                found[self.boundary.index(node.target)] = names
+        return found
+
+    def _is_call(self, node: fx.Node) -> bool:
+        return node.op == "call_module" and node.target in self.targets
 
 
 class _Tracer(fx.Tracer):

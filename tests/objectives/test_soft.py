@@ -42,6 +42,17 @@ def test_losses_have_their_formulas() -> None:
     assert sure.unlikelihood("forget").item() == pytest.approx(20 - math.log(2), rel=1e-6)
 
 
+def test_labels_and_groups_weigh_alike_whatever_their_sizes() -> None:
+    logits = torch.randn(120, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    groups = {"a": torch.arange(120) < 30, "b": torch.arange(120) > 20, "c": torch.arange(120) == 6}
+    losses = torch.nn.functional.cross_entropy(logits, LABELS, reduction="none")
+    strata = [losses[mask & (label == LABELS)] for mask in groups.values() for label in range(3)]
+    means = [float(stratum.mean()) for stratum in strata if len(stratum)]
+    assert len(means) == 7
+    found = SoftTally(logits[None], None, LABELS, groups).stratified_cross_entropy(["a", "b", "c"])
+    assert found.item() == pytest.approx(sum(means) / 7)
+
+
 @pytest.mark.parametrize("kind", ["probe_recall", "nearest_recall"])
 def test_probes_find_what_can_be_found(kind: str) -> None:
     logits = sure_of(LABELS)

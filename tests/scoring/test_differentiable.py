@@ -89,7 +89,7 @@ def test_logits_features_and_slopes_are_those_of_the_edited_model(
     inputs = task.samples.head(60)[rows]
     left, right = factors_of(task, target, candidates)
     rule = EditRule(kind, 0.5)
-    network = DifferentiableNetwork(task.editable, task.samples, features=True)
+    network = DifferentiableNetwork(task.editable, task.samples, True, {})
     logits, features = network.run({target: (left, right)}, rule, rows)
     assert features is not None
     assert logits.shape[:2] == features.shape[:2] == (candidates, 4)
@@ -107,6 +107,53 @@ def test_logits_features_and_slopes_are_those_of_the_edited_model(
         value = expected.square().sum() + read[0].square().sum()
         for slope, wanted in zip(slopes, torch.autograd.grad(value, (left, right)), strict=True):
             assert torch.allclose(slope[n], wanted[n], rtol=1e-3, atol=1e-4)
+
+
+class Shared(nn.Module):
+    """Two targets read one value; one of them again, later."""
+
+    def __init__(self, again: bool) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(16, 6), nn.Linear(16, 6)
+        self.back, self.head = nn.Linear(6, 16), nn.Linear(6, 4)
+        self.again = again
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(1)[:, :16]
+        hidden = torch.relu(self.first(x)) + self.second(x)
+        if self.again:
+            hidden = self.second(torch.relu(self.back(hidden)))
+        logits: Tensor = self.head(torch.relu(hidden))
+        return logits
+
+
+@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize("candidates", [1, 3])
+def test_columns_without_which_right_factors_are_zero_are_not_read(candidates: int, again: bool) -> None:
+    torch.manual_seed(0)
+    model = Shared(again).eval()
+    samples = make_task(tail(), "1").samples
+    task = rledit.Task(model, ["first", "second"], samples, rledit.Unlearning())
+    rows = torch.tensor([5, 0, 17, 33])
+    columns = {"first": torch.tensor([0, 3, 7]), "second": torch.tensor([2, 3])}
+    factors = {}
+    for name, kept in columns.items():
+        left, right = factors_of(task, name, candidates)
+        used = torch.zeros(16).index_fill(0, kept, 1.0)
+        factors[name] = left, (right.detach() * used).requires_grad_()
+    leaves = [factor for pair in factors.values() for factor in pair]
+    expected, found = (
+        DifferentiableNetwork(task.editable, samples, False, used).run(factors, EditRule(), rows)[0]
+        for used in ({}, columns)
+    )
+    assert torch.allclose(found, expected, atol=1e-5)
+    # Entries that are zero have a slope, too, but nobody asks for it.
+    wanted = torch.autograd.grad(expected.square().sum(), leaves)
+    for leaf, slope, other in zip(
+        leaves, torch.autograd.grad(found.square().sum(), leaves), wanted, strict=True
+    ):
+        used = leaf != 0
+        assert torch.allclose(slope[used], other[used], rtol=1e-3, atol=1e-4)
 
 
 class Words(nn.Module):
@@ -133,7 +180,7 @@ def test_features_of_models_that_read_integers() -> None:
     words, labels = torch.randint(9, (30, 4)), torch.arange(30) % 3
     samples = rledit.Samples(words, labels, rledit.forget_groups(labels, 1))
     task = rledit.Task(Words(), ["edited"], samples, rledit.Unlearning())
-    network = DifferentiableNetwork(task.editable, samples, features=True)
+    network = DifferentiableNetwork(task.editable, samples, True, {})
     factors = {"edited": factors_of(task, "edited", 1)}
     _, features = network.run(factors, EditRule(), torch.arange(30))
     assert features is not None
@@ -145,7 +192,7 @@ def test_the_task_stays_as_it_is() -> None:
     torch.manual_seed(0)
     task = make_task(tail(), "1")
     before = task.weights()["1"]
-    network = DifferentiableNetwork(task.editable, task.samples, features=False)
+    network = DifferentiableNetwork(task.editable, task.samples, False, {})
     factors = {"1": factors_of(task, "1", 2)}
     logits, features = network.run(factors, EditRule("mask"), torch.arange(60))
     logits.sum().backward()
@@ -158,4 +205,4 @@ def test_a_black_box_has_no_gradients() -> None:
     task = make_task(tail(), "1")
     function = EditableFunction(lambda weights: torch.zeros(60, 3), {"w": torch.eye(3)})
     with pytest.raises(TypeError, match="expected a torch model, since gradients are asked for"):
-        DifferentiableNetwork(function, task.samples, features=False)
+        DifferentiableNetwork(function, task.samples, False, {})

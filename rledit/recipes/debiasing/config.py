@@ -91,18 +91,13 @@ class DebiasConfig(FileOptions, EditingConfig):
     least_group: int = 0
     """Sentences of each label that an identity group needs to count in figures over all groups. Default: 20,
     but 5 of synthetic-templates, which are few."""
-    vocabulary: int = 5_000
+    vocabulary: int = 10_000
     """Number of words that the bag of words knows."""
     world: Kind = field(default="shift", kw_only=True)
     candidates: int = field(default=51_200, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.search == "gradient":
-            raise ValueError(
-                "search: expected another one, since error rates and AUCs are counted and have no slope; got "
-                "'gradient'"
-            )
         self.check_files()
         if self.train and self.dataset != SYNTHETIC:
             raise ValueError(

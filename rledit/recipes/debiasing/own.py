@@ -43,8 +43,6 @@ class OwnConfig(DebiasConfig):
 
     def __post_init__(self) -> None:
         EditingConfig.__post_init__(self)  # not DebiasConfig's: data and layers are the caller's
-        if self.search == "gradient":
-            raise ValueError("search: expected another one than 'gradient', since bias is counted")
         if not self.layer or len(set(self.layer)) != len(self.layer):
             raise ValueError(
                 f"targets: expected names of one module or of several different ones, got {list(self.layer)}"
