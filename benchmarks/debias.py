@@ -63,7 +63,8 @@ def main(
     seeds: int = 5,
     settings: Sequence[str] = (),
     candidates: int = 51_200,
-    search: Literal["ppo", "es", "sep-cma", "hill-climbing"] = "ppo",
+    search: Literal["ppo", "es", "gradient", "sep-cma", "hill-climbing"] = "ppo",
+    vocabulary: int = DebiasConfig.vocabulary,
     name: str = "",
 ) -> None:
     """Run the table.
@@ -76,6 +77,7 @@ def main(
         settings: some of them, by name; only printed, unless there is a ``name``.
         candidates: candidates for each edit.
         search: how edits are searched.
+        vocabulary: words that the bag of words knows.
         name: of the files with results; by default debias.
     """
     console = Console(stderr=True)
@@ -91,6 +93,7 @@ def main(
                 seed=seed,
                 candidates=candidates,
                 search=search,
+                vocabulary=vocabulary,
                 model=model,
                 encoder=folder,
                 **setting,
@@ -110,7 +113,7 @@ def main(
         Console().print(table)
     else:
         command = f"python -m benchmarks.debias --data-root DIR --seeds {seeds} --candidates {candidates}"
-        command += f" --search {search}" + (" --encoder DIR" if encoder else "")
+        command += f" --search {search} --vocabulary {vocabulary}" + (" --encoder DIR" if encoder else "")
         command += f" --settings {' '.join(map(repr, settings))}" if settings else ""
         command += f" --name {name}" if name else ""
         write(name or "debias", command, table, {"rows": rows}, note)
