@@ -16,9 +16,9 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,11 +49,15 @@ class Ablation:
         title: title of its figure.
         values: what it takes, the default among them.
         default: which of them is the package's.
+        setting: its name, if several ablations vary it.
+        besides: what else differs from the package's defaults.
     """
 
     title: str
     values: tuple[Any, ...]
     default: Any
+    setting: str = ""
+    besides: Mapping[str, Any] = field(default_factory=dict)
 
 
 ABLATIONS = {
@@ -61,6 +65,9 @@ ABLATIONS = {
     "rank": Ablation("rank (32: full)", (1, 2, 4, 8, 16, 32), 4),
     "forget_weight": Ablation("weight of forget accuracy", (0.25, 0.5, 1.0, 2.0, 4.0), 1.0),
     "scale": Ablation("scale of the edit", (0.1, 0.3, 1.0, 3.0, 10.0), 1.0),
+    "scale_of_ten": Ablation(
+        "scale, episodes of 10 steps", (0.1, 0.3, 1.0, 3.0, 10.0), 1.0, "scale", {"length": 10}
+    ),
     "samples": Ablation("images of the reward split", (200, 600, 2000, 6000), 6000),
     "population": Ablation("candidates per update", (32, 64, 128, 256, 512), 128),
     "observation": Ablation("what the policy sees", ("weights", "neurons", "none"), "weights"),
@@ -98,11 +105,13 @@ def main(
         network = network_of(config, data, folder)
         for world in ("mask", "shift"):
             for name in only:
-                for value in ABLATIONS[name].values:
+                varied = ABLATIONS[name]
+                for value in varied.values:
                     path = folder / f"{dataset}-{label}-{candidates}" / f"{world}-{name}-{value}-{seed}.json"
                     if not path.exists():
                         path.parent.mkdir(parents=True, exist_ok=True)
-                        row = _run(config, data, network, world, {name: value}, candidates)
+                        settings = {**varied.besides, varied.setting or name: value}
+                        row = _run(config, data, network, world, settings, candidates)
                         write_json(path, {"ablation": name, "value": value, "seed": seed, **row})
                         console.print(path.stem, f"{row['seconds']:.1f} s", highlight=False)
                     rows.append(json.loads(path.read_text()))
@@ -119,10 +128,10 @@ def _run(
     data: UnlearningData,
     network: nn.Module,
     world: str,
-    setting: dict[str, Any],
+    setting: Mapping[str, Any],
     candidates: int,
 ) -> dict[str, Any]:
-    """Search with one setting changed; accuracies of the edit on validation and test."""
+    """Search with some settings changed; accuracies of the edit on validation and test."""
     samples = data.samples(data.reward, config.forget)
     if "samples" in setting:  # every prefix of the split is stratified
         fewer = data.reward.subset(torch.arange(min(setting["samples"], len(data.reward))))
@@ -180,14 +189,20 @@ def _spread(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _draw(rows: Sequence[dict[str, Any]], names: Sequence[str], path: Path) -> None:
-    """A row of figures: retain and forget accuracy over each setting, mean and one standard deviation."""
-    figure = Figure(figsize=(3.2 * len(names), 5.2), layout="constrained")
-    grid = figure.subplots(2, len(names), squeeze=False)
-    for column, name in enumerate(names):
+    """Retain accuracy and below it forget accuracy over each setting, mean and one standard deviation."""
+    columns = min(4, len(names))
+    rows_of_figures = -(-len(names) // columns)
+    figure = Figure(figsize=(3.2 * columns, 5.2 * rows_of_figures), layout="constrained")
+    grid = figure.subplots(2 * rows_of_figures, columns, squeeze=False)
+    for axis in grid[:, len(names) % columns or columns :][-2:].flat:
+        axis.set_axis_off()
+    for i, name in enumerate(names):
+        row, column = 2 * (i // columns), i % columns
         values = [str(value) for value in ABLATIONS[name].values]
-        for axis, group in zip(grid[:, column], ("retain", "forget"), strict=True):
+        for axis, group in zip(grid[row : row + 2, column], ("retain", "forget"), strict=True):
             for world, color in (("mask", "C0"), ("shift", "C3")):
-                spreads = [_spread([100 * row[group] for row in cell]) for cell in _cells(rows, name, world)]
+                cells = _cells(rows, name, world)
+                spreads = [_spread([100 * run[group] for run in cell]) for cell in cells]
                 axis.errorbar(
                     values,
                     [mean for mean, _ in spreads],
@@ -199,7 +214,7 @@ def _draw(rows: Sequence[dict[str, Any]], names: Sequence[str], path: Path) -> N
                 )
             axis.grid(alpha=0.3)
             axis.set_ylabel(f"{group} accuracy (%)" if column == 0 else "")
-        grid[1, column].set_xlabel(ABLATIONS[name].title)
+        grid[row + 1, column].set_xlabel(ABLATIONS[name].title)
     grid[0, 0].legend(frameon=False)
     figure.savefig(path, dpi=100, metadata={"Software": None})
 

@@ -19,5 +19,6 @@ thresholds        fairlearn's ThresholdOptimizer on the classifier's scores, fou
                   drawn by chance, so that its AUCs are those of their probabilities
 LEACE             identity groups erased from the first layer's features (N. Belrose et al., arXiv:2306.03819)
 rledit            the command's default settings: the best layers of a short try of each set
+rledit, gradients the same, searched by gradients
 rledit, fc2       that layer alone, also with other budgets
 """

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rledit.recipes.debiasing import DebiasConfig
+from rledit.recipes.debiasing.config import BUDGET
 
 from .. import ROOT
 from ..record import write
@@ -56,7 +57,9 @@ def main(
         return
     note = (
         "Mean over seeds of what each method's settings chosen on the validation split give on the test "
-        "split. Within: on how many seeds some setting stayed within half of the budget of half a point. "
+        "split. Within: on how many seeds some setting stayed within half of every budget: half a point of "
+        "AUC and accuracy, two points of each group's error rates, none of the bias set's balanced accuracy. "
+        "Worst rise: of the group whose rate rose most, in points. "
         "Best within half a point: the largest mean BPSN AUC on the test split of any one setting whose mean "
         "utility AUC and accuracy lose at most half a point there, in hindsight; rledit has no such choice."
     )
@@ -75,7 +78,7 @@ def _run(name: str, problem: Problem, seed: int) -> list[Row]:
                      "test": problem.figures(setting), "chosen": False})  # fmt: skip
     eligible = rows
     if name.startswith("rledit"):  # the other budgets are for the front
-        eligible = [row for row in rows if row["setting"] == f"budget {problem.config.budget:g}"]
+        eligible = [row for row in rows if row["setting"] == f"budget {BUDGET:g}"]
     best = max(eligible, key=lambda row: (row["within"], row["value"]))
     best["chosen"] = True
     best["seconds"] = time.perf_counter() - started

@@ -13,7 +13,9 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from rledit.experiments.config import SearchName
 from rledit.methods import debiasing
+from rledit.recipes.debiasing.config import BUDGET
 from rledit.recipes.debiasing.task import editing_samples
 from rledit.samples import Samples
 from rledit.zoo.data import IDENTITY_TERMS
@@ -99,10 +101,13 @@ def leace(problem: Problem) -> Iterator[Setting]:
 
 
 def rledit_edits(
-    problem: Problem, layer: tuple[str, ...] = (), budgets: tuple[float, ...] = (0.005,)
+    problem: Problem,
+    layer: tuple[str, ...] = (),
+    budgets: tuple[float, ...] = (BUDGET,),
+    search: SearchName = "ppo",
 ) -> Iterator[Setting]:
     for budget in budgets:
-        config = replace(problem.config, layer=layer, budget=budget)
+        config = replace(problem.config, layer=layer, budget=(f"{budget}",), search=search)
         samples = editing_samples(problem.classifier, problem.data)
         _, result = edit(config, problem.classifier, samples, Console(stderr=True))
         edited = deepcopy(problem.model)
@@ -114,6 +119,7 @@ def rledit_edits(
 METHODS = {
     "unedited": lambda problem: iter([problem.unedited]),
     "rledit": rledit_edits,
+    "rledit, gradients": partial(rledit_edits, search="gradient"),
     "rledit, fc2": partial(rledit_edits, layer=("fc2",), budgets=BUDGETS),
     "last layer": last_layer,
     "counterfactuals": partial(counterfactuals, with_reward=False),

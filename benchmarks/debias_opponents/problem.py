@@ -12,8 +12,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rledit.objectives import Debias
+from rledit.objectives.metric_names import label
 from rledit.objectives.paired import ranks_of, tally_margins
 from rledit.recipes.debiasing import DebiasConfig
+from rledit.recipes.debiasing.changes import RATES
 from rledit.recipes.debiasing.classifier import BagOfWords
 from rledit.recipes.debiasing.data import DebiasData, load_sets
 from rledit.samples import Samples
@@ -23,10 +25,14 @@ from ..debias import trained
 SHARES = tuple(k / 10 for k in range(10, 0, -1))
 """How much of a method is mixed into the unedited classifier."""
 
-FIGURES = (
+TEST = (
     *("utility_auc", "utility_accuracy", "bpsn_auc", "subgroup_auc", "bnsp_auc", "fped", "fned"),
-    "unseen_bpsn_auc",
+    *RATES,
 )
+RISES = {f"worst rise, {label(rate)}": rate for rate in RATES}
+"""Of the group whose rate rose most, in points."""
+UNSEEN = "unseen_bpsn_auc"
+FIGURES = (*TEST, *RISES, UNSEEN)
 
 Weights = Mapping[str, Tensor]
 Hidden = Callable[[Tensor], Tensor]
@@ -109,7 +115,9 @@ class Problem:
 
     def figures(self, setting: Setting) -> dict[str, float]:
         """Metrics on the test split, and the power mean of BPSN AUCs on unseen templates."""
-        metrics = self.objective.of(self._tally(setting, "test"))
-        out = {name: float(metrics[name][0]) for name in FIGURES[:-1]}
+        metrics, before = (self.objective.of(self._tally(each, "test")) for each in (setting, self.unedited))
+        out = {name: float(metrics[name][0]) for name in TEST}
+        for name, rate in RISES.items():
+            out[name] = 100 * float((metrics.table(rate)[1] - before.table(rate)[1]).max())
         unseen = self.objective.of(self._tally(setting, "unseen templates"))
-        return out | {"unseen_bpsn_auc": float(unseen["bpsn_auc"][0])}
+        return out | {UNSEEN: float(unseen["bpsn_auc"][0])}
