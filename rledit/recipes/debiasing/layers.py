@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ...engine.relaxation import has_soft
 from ...experiments.console import Console, say
 from ...experiments.quiet import quiet
 from ...objectives.metric_names import label
@@ -21,6 +22,8 @@ from .task import completed, make_task, make_trainer
 
 SHARE = 0.1
 """Share of a run's candidates for each set that is tried."""
+SLOPES = 1_100
+"""At most so many where gradients try: half as many steps, after which it shows what a set is good for."""
 
 Trial = Mapping[str, Any]
 """``layer``: the names; ``candidates``; ``seconds``, as :class:`rledit.Result` has them; ``before`` and
@@ -80,7 +83,7 @@ def _try(
     samples: Mapping[str, Samples],
     console: Console,
 ) -> Trial:
-    config = replace(config, layer=layer, candidates=max(config.num_envs, round(SHARE * config.candidates)))
+    config = replace(config, layer=layer, **_effort(config))
     with quiet():  # the run itself says what is to be said about its layers
         trainer = make_trainer(config, make_task(config, classifier, samples))
     result = completed(trainer, config.candidates, f"trying {', '.join(layer)}", console)
@@ -96,6 +99,15 @@ def _try(
     )
     return {"layer": list(layer), "candidates": result.candidates, "seconds": result.seconds,
             "before": before, "after": after}  # fmt: skip
+
+
+def _effort(config: DebiasConfig) -> dict[str, Any]:
+    """What a trial spends, and how. A tenth of its candidates tells little of where a search that counts
+    would get; the slope tells more, and under shift it costs little more."""
+    candidates = max(config.num_envs, round(SHARE * config.candidates))
+    if config.world != "shift" or config.episode_length != 1 or not has_soft(config.objective()):
+        return {"candidates": candidates}
+    return {"candidates": min(candidates, SLOPES), "search": "gradient"}
 
 
 def with_trials(result: Result, trials: Sequence[Trial]) -> Result:
