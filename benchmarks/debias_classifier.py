@@ -70,7 +70,7 @@ def main(
         data_root: folder with the comments.
         dataset: what the classifier is trained on, and what it must stay good at.
         seeds: how many classifiers and edits.
-        comments: for training; as many as these are left for what edits are judged by.
+        comments: for training; twice as many others are what edits are searched and judged by.
         epochs: of training.
         rate: learning rate of training.
         candidates: for each edit.
@@ -126,7 +126,7 @@ def fine_tuned(
     import transformers
 
     together = Comments.join(*[load_comments(each, data_root) for each in dataset])
-    used, left = split_comments(together, [comments, comments], seed)
+    used, left = split_comments(together, [comments, 2 * comments], seed)
     file, saved = folder / "comments.csv", folder / "classifier"
     tokenizer = transformers.AutoTokenizer.from_pretrained(encoder)
     if not saved.exists():
