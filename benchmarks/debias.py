@@ -161,20 +161,28 @@ def _run(config: DebiasConfig, data_root: Path | None, console: Console) -> dict
 
 
 def _slim(test: dict[str, Any]) -> dict[str, Any]:
-    """The figures without the groups and intervals of single runs, but with ToxiGen's gap."""
+    """The figures of all test sets without the groups and intervals of single runs."""
+    return figures_of(test) | {"other": {name: figures_of(both) for name, both in test["other"].items()}}
 
-    def figures(both: dict[str, Any]) -> dict[str, Any]:
-        out = {}
-        for when in ("before", "after"):
-            groups = both[when]["per_group"].values()
-            aucs = [group["subgroup_auc"] for group in groups if "subgroup_auc" in group]
-            out[when] = {k: v for k, v in both[when].items() if isinstance(v, float)}
-            out[when]["gap"] = max(aucs) - min(aucs)
-        changes = both["change"]["per_group"].values()
-        out["worst_rise"] = {rate: max(c[rate] for c in changes if rate in c) for rate in RATES}
-        return out
 
-    return figures(test) | {"other": {name: figures(both) for name, both in test["other"].items()}}
+def figures_of(both: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of one set before and after an edit, with the gap between groups' AUCs and the worst rises."""
+    out = {}
+    for when in ("before", "after"):
+        groups = both[when]["per_group"].values()
+        aucs = [group["subgroup_auc"] for group in groups if "subgroup_auc" in group]
+        out[when] = {k: v for k, v in both[when].items() if isinstance(v, float)}
+        out[when]["gap"] = max(aucs) - min(aucs)
+    changes = both["change"]["per_group"].values()
+    out["worst_rise"] = {rate: max(c[rate] for c in changes if rate in c) for rate in RATES}
+    return out
+
+
+def cell(values: Sequence[tuple[float, float]]) -> str:
+    """Mean and standard deviation after an edit, and the mean before."""
+    before, after = zip(*values, strict=True)
+    spread = statistics.stdev(after) if len(after) > 1 else 0.0
+    return f"{statistics.mean(after):.4f} ± {spread:.4f} ({statistics.mean(before):.4f})"
 
 
 def _line(row: dict[str, Any]) -> str:
@@ -194,11 +202,6 @@ def _table(rows: Sequence[dict[str, Any]]) -> Table:
     headers = [*FIGURES, *rises, "BPSN, unseen", "ToxiGen gap", "no edit", "seconds"]
     for header in headers:
         table.add_column(header, justify="right")
-
-    def cell(values: Sequence[tuple[float, float]]) -> str:
-        before, after = zip(*values, strict=True)
-        spread = statistics.stdev(after) if len(after) > 1 else 0.0
-        return f"{statistics.mean(after):.4f} ± {spread:.4f} ({statistics.mean(before):.4f})"
 
     for name in dict.fromkeys(row["setting"] for row in rows):
         tests = [row["test"] for row in rows if row["setting"] == name]

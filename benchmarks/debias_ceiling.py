@@ -35,6 +35,7 @@ from rledit.recipes.debiasing import DebiasConfig
 from rledit.recipes.debiasing.classifier import BagOfWords
 from rledit.recipes.debiasing.data import DebiasData, load_sets
 from rledit.recipes.debiasing.evaluation import margins_of
+from rledit.samples import Samples
 
 from .debias import trained
 from .record import write
@@ -121,21 +122,16 @@ def ceiling(config: DebiasConfig, data: DebiasData, console: Console) -> dict[st
         "bpsn_auc": float(best.bpsn_auc[0]),
         "subgroup_auc": float(best.subgroup_auc[0]),
         "fped": float(unedited.fped[0]),
-        "least_fped": _least_fped(unedited, samples.groups, samples.groups["bias"], samples.labels, which),
+        "least_fped": _least_fped(unedited, samples, which),
     }
 
 
-def _least_fped(
-    unedited: GroupMetrics,
-    groups: Any,
-    bias: torch.Tensor,
-    labels: torch.Tensor,
-    which: torch.Tensor,
-) -> float:
+def _least_fped(unedited: GroupMetrics, samples: Samples, which: torch.Tensor) -> float:
     """Over answers p in 0..1 of n inputs and g gaps: the least sum of gaps, each at least a group's false
     positive rate less the overall one and at least the opposite."""
     inputs = int(which.max()) + 1
-    toxic = labels[bias] == 1
+    groups, bias = samples.groups, samples.groups["bias"]
+    toxic = samples.labels[bias] == 1
 
     def rates(mask: torch.Tensor, kind: torch.Tensor) -> Array:
         """Of the sentences of a group and label, the share that is each input [n]."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 import csv
 import statistics
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,14 +23,15 @@ from rich.table import Table
 from torch.nn import functional as F
 
 from rledit.experiments.console import PlainConsole, progress_bar
+from rledit.objectives.metric_names import label
 from rledit.recipes.debiasing import DebiasConfig, run
 from rledit.recipes.debiasing.changes import RATES
 from rledit.zoo.data import Comments, load_comments, split_comments
 
 from . import ROOT
+from .debias import FIGURES, cell, figures_of
 from .record import write
 
-FIGURES = ("utility_auc", "accuracy", "bpsn_auc", "subgroup_auc", "fped", "fned", *RATES)
 MAX_TOKENS = 64
 BATCH = 32
 
@@ -195,35 +195,24 @@ def _write_comments(comments: Comments, path: Path) -> None:
 
 
 def _row(metrics: Any) -> dict[str, Any]:
-    test = metrics["test"]
-    changes = test["change"]["per_group"].values()
     return {
         "origin": metrics["origin"],
         "candidates": metrics["candidates"],
         "seconds": sum(metrics["seconds"].values()),
         "layer": metrics["layer"],
-        **{
-            when: {figure: value for figure, value in test[when].items() if isinstance(value, float)}
-            for when in ("before", "after")
-        },
-        "worst_rise": {rate: max(c[rate] for c in changes if rate in c) for rate in RATES},
+        **figures_of(metrics["test"]),
     }
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> Table:
     table = Table(title="Debiasing a fine-tuned BERT, test split")
     table.add_column("setting")
-    rises = [f"worst rise, {rate.replace('_', ' ')}" for rate in RATES]
+    rises = [f"worst rise, {label(rate)}" for rate in RATES]
     for header in (*FIGURES, *rises, "no edit", "candidates", "seconds"):
         table.add_column(header, justify="right")
     for title in dict.fromkeys(row["setting"] for row in rows):
         own = [row for row in rows if row["setting"] == title]
-        cells = []
-        for figure in FIGURES:
-            after = [row["after"][figure] for row in own]
-            spread = statistics.stdev(after) if len(after) > 1 else 0.0
-            before = statistics.mean(row["before"][figure] for row in own)
-            cells.append(f"{statistics.mean(after):.4f} ± {spread:.4f} ({before:.4f})")
+        cells = [cell([(row["before"][figure], row["after"][figure]) for row in own]) for figure in FIGURES]
         cells += [f"{100 * max(row['worst_rise'][rate] for row in own):+.1f}" for rate in RATES]
         cells.append(str(sum(row["origin"] == "no edit" for row in own)))
         cells += [f"{statistics.median(row[name] for row in own):,.0f}" for name in ("candidates", "seconds")]
@@ -232,6 +221,4 @@ def _table(rows: Sequence[dict[str, Any]]) -> Table:
 
 
 if __name__ == "__main__":
-    started = time.perf_counter()
-    tyro.cli(main)
-    print(f"{time.perf_counter() - started:.0f} s", file=sys.stderr)
+    sys.exit(tyro.cli(main))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -11,7 +12,7 @@ from rich.console import Console
 from torch import Tensor
 from torch.nn import functional as F
 
-from rledit.objectives import Debias
+from rledit.objectives import Debias, GroupMetrics
 from rledit.objectives.metric_names import label
 from rledit.objectives.paired import ranks_of, tally_margins
 from rledit.recipes.debiasing import DebiasConfig
@@ -113,9 +114,14 @@ class Problem:
         tally = self._tally(setting, "validation")
         return bool(self.objective.admissible(tally)[0]), float(self.objective(tally)[0])
 
+    @cached_property
+    def _before(self) -> GroupMetrics:
+        """The unedited classifier's on the test split."""
+        return self.objective.of(self._tally(self.unedited, "test"))
+
     def figures(self, setting: Setting) -> dict[str, float]:
         """Metrics on the test split, and the power mean of BPSN AUCs on unseen templates."""
-        metrics, before = (self.objective.of(self._tally(each, "test")) for each in (setting, self.unedited))
+        metrics, before = self.objective.of(self._tally(setting, "test")), self._before
         out = {name: float(metrics[name][0]) for name in TEST}
         for name, rate in RISES.items():
             out[name] = 100 * float((metrics.table(rate)[1] - before.table(rate)[1]).max())

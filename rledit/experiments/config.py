@@ -63,9 +63,9 @@ class EditingConfig:
     """Where edits are scored and the policy learns. Classifiers are trained and tested on the CPU."""
     search: SearchName = "ppo"
     """What spends the candidates: PPO; PPO over a plain parameter vector (parameters); evolution strategies
-    (es); gradients, where the objective has a soft counterpart, as unlearn's has (gradient); separable or
-    full CMA-ES; TPE over ablation strengths; random search or hill climbing. CMA-ES and TPE need the extra
-    "search"."""
+    (es); gradients, where the objective has a soft counterpart, as unlearn's and debias's have (gradient);
+    separable or full CMA-ES; TPE over ablation strengths; random search or hill climbing. CMA-ES and TPE need
+    the extra "search"."""
     ppo: PPOConfig = field(default_factory=PPOConfig)
     """Settings of PPO."""
 

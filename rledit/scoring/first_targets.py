@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -38,41 +39,59 @@ class FirstTargets:
         values: tuple[Tensor, ...],
         columns: Mapping[str, Tensor],
     ) -> None:
-        self._values = list(values)
-        self._unedited: dict[str, Tensor] = {}
         self._targets = targets
-        self._columns: dict[str, Tensor] = {}
-        self._read: dict[int, tuple[str, ...]] = {}
-        for i, names in cut.readers().items():
-            own = [targets[name] for name in names]
-            linear = all(isinstance(target, nn.Linear) and is_plain(target) for target in own)
-            if not linear or values[i].dim() != 2:
-                continue
-            self._read[i] = names
-            for name, target in zip(names, own, strict=True):
-                self._unedited[name] = _outputs(target, values[i])
-            if all(name in columns for name in names):
-                kept = torch.cat([columns[name] for name in names]).unique().to(values[i].device)
-                self._values[i] = values[i][:, kept].contiguous()
-                self._columns |= dict.fromkeys(names, kept)
+        self._values = values
+        self._columns = columns
+        self._read = {
+            i: names
+            for i, names in cut.readers().items()
+            if values[i].dim() == 2 and all(_is_linear(targets[name]) for name in names)
+        }
+        self._names = tuple(name for names in self._read.values() for name in names)
 
     def batch(self, population: Population, rows: Tensor) -> tuple[tuple[Tensor, ...], Population] | None:
         """Values [s, ...] of some samples and the population that they go with; None where its candidates do
         not add products of low rank to unedited outputs."""
-        corrects = (population.corrects(name, self._targets[name]) for name in self._unedited)
-        if not self._unedited or not all(corrects):
+        corrects = (population.corrects(name, self._targets[name]) for name in self._names)
+        if not self._names or not all(corrects):
             return None
-        values = tuple(value[rows] for value in self._values)
-        factors = dict(population.factors)
-        for name, kept in self._columns.items():
-            left, right = factors[name]
-            factors[name] = left, right[:, :, kept]
-        outputs = {
-            name: [(values[i], self._unedited[name][rows])]
+        values = tuple(value[rows] for value in self._narrowed)
+        factors, outputs = dict(population.factors), {}
+        for i, names in self._read.items():
+            for name in names:
+                outputs[name] = [(values[i], self._unedited[name][rows])]
+                if i in self._kept:
+                    left, right = factors[name]
+                    factors[name] = left, right[:, :, self._kept[i]]
+        return values, replace(population, factors=factors, outputs=outputs)
+
+    @cached_property  # as all below: masks and single candidates never ask
+    def _kept(self) -> dict[int, Tensor]:
+        """The columns that are kept of a value, where not all are."""
+        return {
+            i: torch.cat([self._columns[name] for name in names]).unique().to(self._values[i].device)
+            for i, names in self._read.items()
+            if all(name in self._columns for name in names)
+        }
+
+    @cached_property
+    def _narrowed(self) -> list[Tensor]:
+        """The values, of these columns alone."""
+        kept = self._kept
+        return [value[:, kept[i]] if i in kept else value for i, value in enumerate(self._values)]
+
+    @cached_property
+    def _unedited(self) -> dict[str, Tensor]:
+        """Outputs of the unedited targets, [S, O]."""
+        return {
+            name: _outputs(self._targets[name], self._values[i])
             for i, names in self._read.items()
             for name in names
         }
-        return values, replace(population, factors=factors, outputs=outputs)
+
+
+def _is_linear(target: Target) -> bool:
+    return isinstance(target, nn.Linear) and is_plain(target)
 
 
 @torch.no_grad()
