@@ -49,6 +49,23 @@ def forget_groups(labels: Any, forget: Any) -> dict[str, Tensor]:
     return {"forget": mask, "retain": ~mask}
 
 
+def drawn_by_weight(weights: Tensor, seed: int = 0) -> Tensor:
+    """Rows in order, int64 [S], each as often as its share of the weights times S says, rounded up or down at
+    random: a systematic sample (W. G. Madow, "On the theory of systematic sampling, II", Annals of
+    Mathematical Statistics 20, 1949), whose shares are nearer to the weights' than independent draws' are.
+
+    Args:
+        weights: float64 [S], finite, at least 0 and not all 0.
+        seed: of the one number that is drawn.
+    """
+    count = len(weights)
+    start = torch.rand((), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    marks = (torch.arange(count, dtype=torch.float64) + start) * (weights.sum() / count)
+    sums = weights.cumsum(0)
+    last = int(weights.nonzero()[-1, 0])  # rounding must not go beyond
+    return torch.searchsorted(sums, marks, right=True).clamp(max=last)
+
+
 class Samples:
     """Inputs, labels and named groups of S samples.
 
@@ -58,11 +75,14 @@ class Samples:
         labels: integers [S], the class of each sample. Copied.
         groups: name -> bool mask [S], or a function from the labels to such a mask. Groups may overlap
             and need not cover all samples. At most 64. Copied.
+        weights: numbers [S], finite and at least 0: what figures with intervals weigh each sample by, those
+            of :meth:`rledit.Objective.confirmation` and of reports. Scores count every sample once; a split
+            that :meth:`drawn` has made counts as the weights say. None: all weigh alike. Copied.
 
     Raises:
         TypeError: for labels that are not integers, or masks that are not bool.
         ValueError: for lengths that do not match, negative labels, an empty group, more than 64 groups,
-            or inputs that are not finite.
+            inputs that are not finite, or weights that are negative, not finite or all 0.
     """
 
     def __init__(
@@ -70,6 +90,7 @@ class Samples:
         inputs: Tensor | NDArray[Any],
         labels: Tensor | NDArray[Any] | Sequence[int],
         groups: Groups,
+        weights: Tensor | NDArray[Any] | Sequence[float] | None = None,
     ) -> None:
         if isinstance(inputs, np.ndarray):
             inputs = torch.as_tensor(inputs)
@@ -82,6 +103,7 @@ class Samples:
             raise ValueError(f"labels: expected {len(inputs)}, one per input, got {len(self.labels)}")
         _check_finite(inputs, 0)
         self.groups = _groups(groups, self.labels)
+        self.weights = None if weights is None else _weights(weights, len(self.labels))
         self._inputs: Tensor | None = inputs
         self._source: Iterable[Any] | None = None
         self._pass: _Pass | None = None  # not hashed yet
@@ -127,6 +149,7 @@ class Samples:
             raise ValueError("data: expected at least one sample, got none")
         samples.labels = torch.cat(parts)
         samples.groups = _groups(groups, samples.labels)
+        samples.weights = None
         samples._inputs = None
         samples._source = source
         samples._pass = reading.done()
@@ -149,7 +172,8 @@ class Samples:
         return torch.stack(list(self.groups.values()))
 
     def fingerprint(self) -> str:
-        """SHA-256 of the names and masks of the groups, the labels and the inputs, hexadecimal.
+        """SHA-256 of the names and masks of the groups, the labels, weights if there are any, and the inputs,
+        hexadecimal.
 
         Inputs in a tensor are hashed when this is first asked for (about a gigabyte per second), those of a
         dataset during its first pass. The same values in a tensor and in a dataset give the same fingerprint.
@@ -158,6 +182,8 @@ class Samples:
         for name, mask in self.groups.items():
             digest.update(f"{len(name)}:{name}".encode() + mask.numpy().tobytes())
         digest.update(self.labels.numpy().tobytes())
+        if self.weights is not None:
+            digest.update(b"weights" + self.weights.numpy().tobytes())
         if self._inputs is not None and self._hashed != (version := _version(self._inputs)):
             reading = _Reading()
             for part in self._inputs.split(4096):
@@ -199,6 +225,20 @@ class Samples:
             del inputs, labels  # before the next batch is made
         if reading.samples != len(self):
             raise ValueError(f"data: gave {len(self)} samples in the first pass and {reading.samples} now")
+
+    def drawn(self, seed: int = 0) -> Samples:
+        """As many samples drawn by their weights, which then count once each: see :func:`drawn_by_weight`.
+        Without weights these samples themselves.
+
+        Raises:
+            ValueError: for a group of whose samples none is drawn.
+        """
+        if self.weights is None:
+            return self
+        assert self._inputs is not None  # a dataset has no weights
+        rows = drawn_by_weight(self.weights, seed)
+        groups = {name: mask[rows] for name, mask in self.groups.items()}
+        return Samples(self._inputs[rows.to(self._inputs.device)], self.labels[rows], groups)
 
     def head(self, count: int) -> Tensor:
         """The inputs of the first ``count`` samples."""
@@ -311,6 +351,15 @@ def _groups(groups: Groups, labels: Tensor) -> dict[str, Tensor]:
             raise ValueError(f"groups[{name!r}]: expected at least one sample, got an empty group")
         masks[name] = mask.clone(memory_format=torch.contiguous_format)
     return masks
+
+
+def _weights(weights: Any, count: int) -> Tensor:
+    tensor = torch.as_tensor(weights).detach().cpu().to(torch.float64, copy=True)
+    if tensor.shape != (count,):
+        raise ValueError(f"weights: expected shape [{count}], one per input, got {list(tensor.shape)}")
+    if count and not bool((tensor.isfinite() & (tensor >= 0)).all() and tensor.any()):
+        raise ValueError("weights: expected finite numbers of at least 0, not all of them 0")
+    return tensor.contiguous()
 
 
 def _check_finite(inputs: Tensor, start: int) -> None:

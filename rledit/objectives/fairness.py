@@ -83,14 +83,16 @@ class GroupMetrics(Rates):
     def bpsn_aucs(self) -> Tensor:
         mixed = self._pairs(self._all, self._rows("auc")) - self._within
         negatives, positives = self._counts("auc")
-        aucs: Tensor = mixed / (2 * (self._all_positives - positives) * negatives)
+        _, everyone = self._labels_of(self.everyone)
+        aucs: Tensor = mixed / (2 * (everyone[..., None] - positives) * negatives)
         return aucs
 
     @cached_property
     def bnsp_aucs(self) -> Tensor:
         mixed = self._pairs(self._rows("auc"), self._all) - self._within
         negatives, positives = self._counts("auc")
-        aucs: Tensor = mixed / (2 * positives * (self._all_negatives - negatives))
+        everyone, _ = self._labels_of(self.everyone)
+        aucs: Tensor = mixed / (2 * positives * (everyone[..., None] - negatives))
         return aucs
 
     @cached_property

@@ -24,7 +24,7 @@ from .budgets import WORST
 from .fairness import METRICS, NEEDS, PER_GROUP, GroupMetrics
 from .metric_names import direction
 from .rates import Figure, lacking
-from .resampling import ResampledTally, WeightedCounter, resample
+from .resampling import ResampledTally, WeightedCounter, resample, whole_weights
 
 BINS = 8192
 """Of ranks: so many that AUCs are those of the very margins to three digits and more."""
@@ -117,11 +117,11 @@ class Resamples:
     """Bootstrap resamples of one set, the same for every classifier.
 
     Args:
-        samples: with labels 0 and 1.
+        samples: with labels 0 and 1. Where they have weights, all figures weigh them so; drawn are samples.
         identities: groups of the samples.
         everyone, utility: names of groups; utility may be missing.
-        least: of the samples that a figure is made of, so many must a group have to count in figures over
-            all groups; one that is smaller has figures of its own all the same.
+        least: of the samples that a figure is made of, so many, whatever they weigh, must a group have to
+            count in figures over all groups; one that is smaller has figures of its own all the same.
         count: of resamples, by default :data:`RESAMPLES`.
         seed: of what is drawn.
     """
@@ -142,10 +142,11 @@ class Resamples:
         self.everyone, self.utility, self.least = everyone, utility, least
         fixed = (utility, everyone)
         # a sample comes 255 times in no resample that anybody will see; as bytes a large set fits in memory
-        self._weights = [
+        self._drawn = [
             np.bincount(drawn.numpy(), minlength=len(samples)).clip(max=255).astype(np.uint8)
             for drawn in resample(samples, RESAMPLES if count is None else count, seed, fixed)
         ]
+        self._weights = None if samples.weights is None else whole_weights(samples.weights)
         own = LabelCount(samples.labels, samples.groups, 2).classes
         self.sizes: Mapping[str, list[int]] = {name: own[name] for name in (everyone, *self.identities)}
 
@@ -157,10 +158,16 @@ class Resamples:
     def measure(self, margins: Tensor) -> Measured:
         """A classifier by its margins [S]."""
         ranks = ranks_of(margins)
-        whole = self._figures(tally_margins(ranks[None], self.samples))
         places = bins_of(ranks, BINS, _limit(ranks))
         counter = WeightedCounter(ranks, places, BINS, self.samples, self.everyone)
-        parts = counter.tally_weights(self._weights).alike(self.identities, self.everyone)
+        weights = self._weights
+        if weights is None:
+            whole = self._figures(tally_margins(ranks[None], self.samples))
+            resampled = counter.tally_weights(self._drawn)
+        else:
+            whole = self._figures(counter.tally_weights([weights]))
+            resampled = counter.tally_weights(drawn * weights for drawn in self._drawn)
+        parts = resampled.alike(self.identities, self.everyone)
         return Measured(whole, _joined(whole, [self._figures(part) for part in parts], parts))
 
     def _figures(self, tally: Tally) -> Figures:

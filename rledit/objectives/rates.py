@@ -107,7 +107,6 @@ class Rates:
         self._labels = {name: tuple(tally.labels_of(name)) for name in identities}
         self._asked = sizes
         self._all = tally.row(everyone)
-        self._all_negatives, self._all_positives = map(float, tally.labels_of(everyone))
         self._with: dict[Figure, tuple[str, ...]] = {}
         self._sizes: dict[Figure, tuple[Tensor, Tensor]] = {}
 
@@ -152,13 +151,15 @@ class Rates:
 
     # ---------------------------------------------------------------------------------- of one set
 
-    def _labels_of(self, group: str, *needed: int) -> tuple[float, float]:
-        """Negatives and positives of a set; ValueError if it has none of a label that is needed."""
+    def _labels_of(self, group: str, *needed: int) -> tuple[Tensor, Tensor]:
+        """Negatives and positives of a set, float64 [], or [N] where every candidate has sets of its own
+        sizes; ValueError if it has none of a label that is needed."""
         sizes = self.tally.labels_of(group)
         for label in needed:
             if not sizes[label]:
                 raise ValueError(f"groups[{group!r}]: expected {KINDS[label]}, there are none")
-        return float(sizes[0]), float(sizes[1])
+        table = self.tally.label_table((group,)).double()
+        return table[..., 0, 0], table[..., 0, 1]
 
     def _rate_of(self, group: str, label: int) -> Tensor:
         """Share of the samples of a set with this label that are predicted otherwise."""
@@ -279,6 +280,6 @@ def _precision(true_positives: Tensor, false_positives: Tensor) -> Tensor:
     return true_positives / predicted.clamp(min=1)
 
 
-def _f1(true_positives: Tensor, false_positives: Tensor, positives: Tensor | float) -> Tensor:
+def _f1(true_positives: Tensor, false_positives: Tensor, positives: Tensor) -> Tensor:
     total = positives + true_positives + false_positives
     return 2 * true_positives / total.clamp(min=1)

@@ -1,7 +1,8 @@
 """Bootstrap resamples of a test set, and what a classifier gets on each.
 
-A resample is how often each sample was drawn. Where samples stand in the order of their margins is the same
-in all resamples, so it is found once: what is left per resample are sums and running sums of weights.
+A resample is how often each sample was drawn, times its weight where samples have weights. Where samples
+stand in the order of their margins is the same in all resamples, so it is found once: what is left per
+resample are sums and running sums of weights.
 """
 
 from __future__ import annotations
@@ -45,12 +46,29 @@ def resample(
         yield order.index_select(0, torch.minimum(drawn, last, out=drawn))
 
 
+MOST_WEIGHT = 10**9
+"""The sum of whole weights: so many pairs can be counted twice in 64 bits."""
+
+
+def whole_weights(weights: Tensor) -> Integers:
+    """Weights as integers in about the same proportions, int64 [S]: as they are where they are integers
+    already, else so fine that their sum is :data:`MOST_WEIGHT`.
+
+    Args:
+        weights: float64 [S], finite, at least 0 and not all 0.
+    """
+    total = float(weights.sum())
+    if total <= MOST_WEIGHT and bool((weights == weights.round()).all()):
+        return weights.long().numpy()
+    return (weights * (MOST_WEIGHT / total)).round().long().numpy()
+
+
 class ResampledTally(Tally):
     """The tally of N resamples: identity groups have sizes of their own in each.
 
     ``concordant`` has the pairs within each group and those of each group with one other, ``everyone``, which
     is all that :class:`rledit.objectives.GroupMetrics` reads; the others are zero. ``count``, ``labels_of``
-    and ``label_count`` are those of the first resample.
+    and ``label_count`` are those of the first resample; :meth:`accuracy` and :meth:`auc` know better.
 
     Args:
         counts: counts of N resamples.
@@ -65,6 +83,16 @@ class ResampledTally(Tally):
     def label_table(self, groups: tuple[str, ...]) -> Tensor:
         """Samples of each label in K groups, int64 [N, K, 2]."""
         return self._sizes[:, self.rows(groups)]
+
+    def accuracy(self, group: str) -> Tensor:
+        sizes = self.label_table((group,))[:, 0].sum(1)
+        return self._of("correct", group).double() / sizes
+
+    def auc(self, positives: str, negatives: str | None = None) -> Tensor:
+        other = positives if negatives is None else negatives
+        concordant = self._of("concordant", positives)[:, self.row(other)].double()
+        own, others = self.label_table((positives,))[:, 0, 1], self.label_table((other,))[:, 0, 0]
+        return concordant / (2.0 * own * others)  # NaN where there are no pairs
 
     def alike(self, groups: Sequence[str], everyone: str) -> list[ResampledTally]:
         """The same resamples in parts, in each of which the same ``groups`` lack the same label, or have all
@@ -119,7 +147,7 @@ class WeightedCounter:
         return self.tally_weights(np.bincount(each.numpy(), minlength=self._size) for each in resamples)
 
     def tally_weights(self, weights: Iterable[npt.NDArray[Any]]) -> ResampledTally:
-        """The tally of resamples, each given as how often each sample comes, integers [S]."""
+        """The tally of resamples, each given as what each sample counts, integers [S]."""
         counted = [self.count(each.astype(np.int64)) for each in weights]
         labels, confusion, concordant = (
             torch.from_numpy(np.stack(parts)) for parts in zip(*counted, strict=True)

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import recall_score, roc_auc_score
 from torch import Tensor
 
-from rledit.objectives import METRICS, Debias
+from rledit.objectives import METRICS, Debias, GroupMetrics
 from rledit.objectives.paired import (
     Comparison,
     Resamples,
@@ -21,6 +22,7 @@ from rledit.objectives.paired import (
     quantiles,
     tally_margins,
 )  # fmt: skip
+from rledit.objectives.resampling import resample
 from rledit.samples import Samples
 
 GROUPS = 6
@@ -174,3 +176,87 @@ def test_quantiles_are_numpys() -> None:
         expected = np.nanquantile(drawn.numpy(), (0.025, 0.5, 0.9, 1.0), axis=1).T
     np.testing.assert_allclose(quantiles(drawn, (0.025, 0.5, 0.9, 1.0)), expected, rtol=1e-12)
     assert interval(drawn[0]) == pytest.approx(quantiles(drawn[:1], (0.025, 0.975))[0].tolist())
+
+
+def weighed(samples: Samples, weights: Tensor) -> Samples:
+    return Samples(torch.zeros(len(samples), 1), samples.labels, samples.groups, weights)
+
+
+def test_a_whole_weight_is_as_many_copies() -> None:
+    before, after, samples, names = make_set(600, 3, change=0.5)
+    weights = torch.randint(0, 4, (600,), generator=torch.Generator().manual_seed(0))
+    rows = torch.arange(600).repeat_interleave(weights)
+    groups = {name: mask[rows] for name, mask in samples.groups.items()}
+    copies = Samples(torch.zeros(len(rows), 1), samples.labels[rows], groups)
+    own = compared(before, after, weighed(samples, weights), names, count=4)
+    many = compared(before[rows], after[rows], copies, names, count=4)
+    for when in ("before", "after"):
+        found, expected = getattr(own, when).whole, getattr(many, when).whole
+        for name in METRICS:
+            assert float(found.overall[name]) == pytest.approx(float(expected.overall[name]), abs=1e-9), name
+        for group in names:
+            for name, value in found.per_group[group].items():
+                assert float(value) == pytest.approx(float(expected.per_group[group][name]), abs=1e-9), name
+
+
+def test_weighted_figures_are_scikit_learns() -> None:
+    before, _, samples, names = make_set(600, 4)
+    weights = torch.rand(600, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 1e-3
+    drawn = Resamples(weighed(samples, weights), names, count=3).measure(before)
+    in_bias = samples.groups["bias"]
+    y, w = samples.labels[in_bias].numpy(), weights[in_bias].numpy()
+    auc = roc_auc_score(y, before[in_bias].numpy(), sample_weight=w)
+    recall = recall_score(y, before[in_bias].numpy() > 0, sample_weight=w)
+    assert float(drawn.whole.overall["bias_auc"]) == pytest.approx(auc, abs=1e-5)
+    assert float(drawn.whole.overall["bias_recall"]) == pytest.approx(recall, abs=1e-5)
+
+
+def test_resamples_of_weighted_samples_have_the_figures_of_their_copies() -> None:
+    before, _, samples, names = make_set(300, 5)
+    weights = torch.randint(1, 6, (300,), generator=torch.Generator().manual_seed(0))
+    measured = Resamples(weighed(samples, weights), names, count=5).measure(before)
+    for n, rows in enumerate(resample(samples, 5, 0, ("utility", "bias"))):
+        copies = rows.repeat_interleave(weights[rows])
+        groups = {name: mask[copies] for name, mask in samples.groups.items()}
+        tally = tally_margins(
+            before[copies][None], Samples(torch.zeros(len(copies), 1), samples.labels[copies], groups)
+        )
+        expected = GroupMetrics(tally, names)
+        for name in ("utility_accuracy", "false_positive_rate", "bias_f1", "fped", "selection_rate"):
+            if name in METRICS:
+                found = float(measured.drawn.overall[name][n])
+                assert found == pytest.approx(float(expected[name]), abs=1e-9), name
+
+
+def test_intervals_of_weighted_samples_cover() -> None:
+    covered = total = 0
+    for seed in range(60):
+        random = torch.Generator().manual_seed(seed)
+        before, _, samples, names = make_set(500, seed)
+        weights = torch.rand(500, generator=random, dtype=torch.float64).pow(3)  # whatever the margins are
+        measured = Resamples(weighed(samples, weights), names, seed=seed, count=100).measure(before)
+        low, high = interval(measured.drawn.overall["false_positive_rate"], 0.9)
+        covered += low <= 0.2119 <= high  # 1 - Phi(0.8)
+        total += 1
+    assert covered / total > 0.8
+
+
+@pytest.mark.parametrize("wrong", [[1.0, -1.0], [1.0, math.nan], [0.0, 0.0], [1.0]])
+def test_weights_that_are_none(wrong: list[float]) -> None:
+    with pytest.raises(ValueError, match="weights: expected"):
+        Samples(torch.zeros(2, 1), [0, 1], {"all": [True, True]}, wrong)
+
+
+def test_drawn_samples_come_as_often_as_they_weigh() -> None:
+    weights = torch.tensor([0.0, 1.0, 2.5, 0.25, 0.0, 6.0, 0.0], dtype=torch.float64)
+    alike = Samples(torch.arange(7.0)[:, None], [0] * 7, {"all": [True] * 7})
+    samples = Samples(alike.head(7), alike.labels, alike.groups, weights)
+    expected = weights / weights.sum() * 7
+    counts = torch.zeros(7, dtype=torch.float64)
+    for seed in range(400):
+        rows = samples.drawn(seed).head(7)[:, 0].long()
+        own = torch.bincount(rows, minlength=7)
+        assert bool(((own - expected).abs() < 1).all())
+        counts += own
+    assert torch.allclose(counts / 400, expected, atol=0.1)
+    assert samples.fingerprint() != alike.fingerprint() == alike.drawn().fingerprint()

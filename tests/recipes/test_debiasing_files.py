@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 import rledit
 from rledit.experiments.console import PlainConsole
 from rledit.experiments.verification import config_of, verify
+from rledit.objectives.paired import Resamples
 from rledit.recipes.debiasing import DebiasConfig, run
 from rledit.recipes.debiasing import data as debiasing_data
 from rledit.recipes.debiasing.classifier import BagOfWords
@@ -360,12 +361,28 @@ def test_bias_sentences_that_are_all_among_the_comments(files: dict[str, str]) -
         DebiasData(sets, 0)
 
 
-def test_weights_are_part_of_a_run(files: dict[str, str], tmp_path: Path) -> None:
+def test_what_learns_is_drawn_by_weights_and_what_judges_weighs(tmp_path: Path) -> None:
     rows = [{"text": f"words {i}", "label": i % 2, "who": "ab"[i // 2 % 2], "w": i % 7} for i in range(200)]
     data = table(tmp_path, rows, group_column="who", weight_column="w")
-    for part in (data.train, *(split.both for split in data.splits.values())):
+
+    def own(text: str) -> int:
+        return int(text.split()[1]) % 7
+
+    for name in ("validation", "test"):
+        part = data.splits[name].both
         assert part.weights is not None
-        assert part.weights.tolist() == [int(text.split()[1]) % 7 for text in part.texts]
+        assert part.weights.tolist() == [own(text) for text in part.texts]
+    for part in (data.train, data.splits["reward"].both):
+        assert part.weights is None
+        assert min(own(text) for text in part.texts) > 0
+        assert sum(own(text) for text in set(part.texts)) / len(part) == pytest.approx(3, abs=1.2)
+    _, samples, identities = data.test_sets()["test"]
+    resamples = Resamples(samples, identities, count=4)
+    hits = torch.tensor([own(text) > 3 for text in data.splits["test"].both.texts]) == samples.labels.bool()
+    margins = torch.where(hits, 1.0, -1.0) * (2 * samples.labels - 1)
+    assert samples.weights is not None
+    expected = float(samples.weights[hits].sum() / samples.weights.sum())
+    assert float(resamples.measure(margins).whole.overall["bias_accuracy"]) == pytest.approx(expected)
 
 
 # --- whole runs ---

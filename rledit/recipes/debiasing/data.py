@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from ...samples import Samples
+from ...samples import Samples, drawn_by_weight
 from ...zoo.data import IDENTITY_TERMS, Comments, hold_out_templates, load_comments, split_comments
 from ...zoo.data.comments import normalize
 from ...zoo.models.bag_of_words import words_of
@@ -63,7 +63,7 @@ class Split:
         groups = {"utility": place < len(self.utility), "bias": in_bias}
         groups |= {name: self.both.identities[name] & in_bias for name in identities}
         groups = {name: mask for name, mask in groups.items() if bool(mask.any())}
-        return Samples(encode(self.both.texts), self.both.labels, groups)
+        return Samples(encode(self.both.texts), self.both.labels, groups, self.both.weights)
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,6 +162,9 @@ def _warn_of_size(comments: Comments, vocabulary: int) -> None:
 class DebiasData:
     """The splits of a run.
 
+    Where comments have weights, those to train on and those of the reward split are drawn by them, and each
+    then counts once; figures of the others weigh them.
+
     Attributes:
         train: comments that the classifier is trained on.
         splits: "reward", "validation" and "test".
@@ -203,12 +206,15 @@ class DebiasData:
             bias, self.unseen = _held_out(bias, sets.unseen_templates)
             comments = bias if same else comments
         utility = dict(zip(shares, split_comments(comments, list(shares.values()), seed), strict=True))
+        for name in ("train", "reward"):
+            utility[name] = _drawn(utility[name], seed)
         self.train = utility["train"]
         if same:
             reward, validation, test = (_by_identity(utility[name]) for name in PARTS)
             pairs = [(part, part) for part in (reward, validation, test)]
         else:
             reward, validation, test = _split_bias(bias, seed)
+            reward = _by_identity(_drawn(reward, seed))
             pairs = list(zip((utility[name] for name in PARTS), (reward, validation, test), strict=True))
         self.splits = {name: Split(*pair) for name, pair in zip(PARTS, pairs, strict=True)}
         self.identities = _measurable(reward, validation)
@@ -236,7 +242,7 @@ class DebiasData:
             names = tuple(sorted((g for g in sizes if sizes[g]), key=lambda g: -sizes[g])[:MOST_IDENTITIES])
             groups = {"bias": torch.ones(len(comments), dtype=torch.bool)}
             groups |= {group: comments.identities[group] for group in names}
-            samples = Samples(no_inputs(comments.texts), comments.labels, groups)
+            samples = Samples(no_inputs(comments.texts), comments.labels, groups, comments.weights)
             sets[name] = (comments.texts, samples, names)
         return sets
 
@@ -263,6 +269,13 @@ def _without(comments: Comments, others: Comments) -> Comments:
     """The comments whose sentence is not among the others."""
     known = {normalize(text) for text in others.texts}
     return comments.subset(torch.tensor([normalize(text) not in known for text in comments.texts]))
+
+
+def _drawn(comments: Comments, seed: int) -> Comments:
+    """As many comments, each as often as its weight says; without weights the same."""
+    if comments.weights is None or not bool(comments.weights.any()):
+        return comments
+    return replace(comments.subset(drawn_by_weight(comments.weights, seed)), weights=None)
 
 
 def _split_bias(bias: Comments, seed: int) -> tuple[Comments, ...]:

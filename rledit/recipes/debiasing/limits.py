@@ -33,6 +33,8 @@ def limits(config: DebiasConfig, metrics: Mapping[str, Any], templates: bool) ->
         "Intervals come from resampling the test texts; they do not cover another classifier or another "
         "split."
     )
+    if config.weight_column:
+        said.append(f"Figures weigh every text by the column {config.weight_column}, where its file has one.")
     said += _small(metrics)
     unknown = metrics.get("data", {}).get("sets", {}).get("bias, test", {}).get("unknown_words")
     if unknown and unknown > MANY_UNKNOWN:
