@@ -137,6 +137,11 @@ def levels(name: str, metrics: GroupMetrics) -> Tensor:
     return metrics[name][:, None]
 
 
+def held_groups(name: str, metrics: GroupMetrics) -> tuple[str, ...]:
+    """The groups of :func:`levels` of a budget that every group is held to, in their order."""
+    return tuple(metrics.table(name.removesuffix(WORST))[0])
+
+
 def losses(name: str, metrics: GroupMetrics, before: Tensor | float) -> Tensor:
     """What N candidates lost, float64 [N, K] as :func:`levels`; negative where they gained.
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..samples import Samples
 from ..tally import Tally
 from .base import Objective
-from .budgets import LEVELS, WORST, checked, largest, levels, losses
+from .budgets import LEVELS, WORST, checked, held_groups, largest, levels, losses
 from .fairness import METRICS, NEEDS, PER_GROUP, GroupMetrics
 from .metric_names import label
 from .paired import Comparison, Resamples, margins_of_logits
@@ -27,6 +27,9 @@ ROUNDING = 1e-9
 
 MOST_NAMED = 8
 """Groups that a message names."""
+
+SOFT_LEVELS: Mapping[str, int] = {f"false_positive_rate{WORST}": 0, f"false_negative_rate{WORST}": 1}
+"""Budgets of which :meth:`Debias.soft` knows, and the label whose errors they are about."""
 
 UTILITY = ("utility_auc", "utility_accuracy")
 BIAS: Mapping[str, float] = {
@@ -90,6 +93,8 @@ class Debias(Objective):
     """Metrics of the unedited model; set by :meth:`relative_to`."""
     before_groups: Mapping[str, Tensor] = field(default_factory=dict, compare=False, repr=False)
     """Its figures of each group, for the budgets that all groups are held to."""
+    held_groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict, compare=False, repr=False)
+    """The names of these groups."""
 
     needs = NEEDS
 
@@ -241,6 +246,7 @@ class Debias(Objective):
             self,
             before={name: float(metrics[name][0]) for name in self._weighed},
             before_groups={name: levels(name, metrics)[0] for name in self._every_group},
+            held_groups={name: held_groups(name, metrics) for name in self._every_group},
         )
 
     def __call__(self, tally: Tally) -> Tensor:
@@ -256,10 +262,17 @@ class Debias(Objective):
 
     def soft(self, tally: SoftTally) -> Tensor:
         """``-cross_entropy(utility)``, less the mean cross-entropy over the identity groups' samples of each
-        label: where every group is classified well at one threshold, groups are treated alike and no level
-        is spent. What has a budget is judged by the counts alone."""
-        groups = self.identities_of(tuple(tally.groups))
-        return -tally.cross_entropy(self.utility_group) - tally.stratified_cross_entropy(groups)
+        label: where every group is classified well at one threshold, groups are treated alike. Less, for
+        every group that is held to an error rate, by how much that rises above the unedited model's: without
+        it a group whose samples are few and unlike the others' pays for the rest. The other budgets are
+        judged by the counts alone."""
+        value = -tally.cross_entropy(self.utility_group)
+        value = value - tally.stratified_cross_entropy(self.identities_of(tuple(tally.groups)))
+        for name, wrong in SOFT_LEVELS.items():
+            if groups := self.held_groups.get(name):
+                rise = tally.error_rates(groups, wrong) - self.before_groups[name].to(value)
+                value = value - rise.clamp(min=0).sum(1)
+        return value
 
     def admissible(self, tally: Tally) -> Tensor:
         """Whether every budget is kept less its reserve, bool [N]."""

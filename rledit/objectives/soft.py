@@ -20,6 +20,10 @@ MEAN_SHARPNESS = 4.0
 """The same per mean squared distance from the nearest class mean."""
 LOSS_SHARPNESS = 2.0
 """The same per nat between two losses."""
+ANSWER_SHARPNESS = 8.0
+"""Sharpness of the sigmoid that stands for "answered wrongly", per unit of logits."""
+ANSWER_LEAD = 0.3
+"""The lead of the right label at which an answer counts as half wrong: right by less is not yet safe."""
 
 
 class SoftTally:
@@ -63,6 +67,15 @@ class SoftTally:
         sizes = strata.sum(-1)
         shares = strata[sizes > 0] / sizes[sizes > 0][:, None]  # [strata, S]
         return self._losses() @ shares.mean(0).to(self.logits.dtype)
+
+    def error_rates(self, groups: Sequence[str], label: int) -> Tensor:
+        """About the share of each group's samples of a label that are answered otherwise, floating [N, G]; on
+        the safe side, see :data:`ANSWER_LEAD`. 0 for a group of which a batch has no such samples."""
+        own, others = _own_and_others(self.logits, self.labels)
+        errors = (ANSWER_SHARPNESS * (ANSWER_LEAD - (own - others.amax(-1)))).sigmoid()
+        asked = torch.stack([self._rows(group) & (self.labels == label) for group in groups])  # [G, S]
+        shares = asked.to(errors.dtype) / asked.sum(1, keepdim=True).clamp(min=1)
+        return errors @ shares.T
 
     def unlikelihood(self, group: str) -> Tensor:
         """Mean of -log(1 - p) of the label's probability p, in nats: an accuracy to be brought down. (S.

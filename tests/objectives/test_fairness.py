@@ -14,7 +14,7 @@ from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 from torch import Tensor, nn
 
 import rledit
-from rledit.objectives import METRICS, PER_GROUP, Debias, GroupMetrics, power_mean
+from rledit.objectives import METRICS, PER_GROUP, Debias, GroupMetrics, SoftTally, power_mean
 from rledit.objectives.budgets import LEVELS
 from rledit.objectives.fairness import NEEDS
 from rledit.ops import concordant_pairs, tally_logits
@@ -276,6 +276,29 @@ def test_the_budget_is_free_and_what_is_beyond_is_dear() -> None:
             before=before,
         )
         assert float(anchored(tally)[0]) == pytest.approx(-10.0 * max(0.0, lost - 0.008), abs=1e-6)
+
+
+def test_the_soft_objective_knows_which_groups_pay() -> None:
+    counted, made = make_tally(candidates=1)
+    labels, groups = made["labels"], made["groups"]
+    before = 1000 * made["margins"].double()  # so sure that soft rates are the counted ones
+    after = torch.where(groups["a"] & (labels == 1), -before.abs(), before)
+
+    def soft(objective: rledit.Debias, margins: Tensor) -> float:
+        logits = torch.stack([torch.zeros_like(margins), margins], -1)
+        return objective.soft(SoftTally(logits, None, labels, groups)).item()
+
+    held = rledit.Debias(identities=IDENTITIES).relative_to(counted)
+    free = rledit.Debias(identities=IDENTITIES, budgets=FREE).relative_to(counted)
+    assert soft(held, before) == pytest.approx(soft(free, before), abs=0.01)
+    rises = 0.0
+    for name in IDENTITIES:
+        positives = groups[name] & (labels == 1)
+        rises += float(((after <= 0) & positives).sum() - ((before <= 0) & positives).sum()) / int(
+            positives.sum()
+        )
+    assert rises > 0.5
+    assert soft(free, after) - soft(held, after) == pytest.approx(rises, abs=0.01)
 
 
 def test_a_group_of_one_class_is_left_out_and_named(caplog: pytest.LogCaptureFixture) -> None:

@@ -97,3 +97,24 @@ def test_every_figure_has_a_slope() -> None:
 def test_features_are_asked_for_where_they_are_read() -> None:
     with pytest.raises(ValueError, match="soft: it reads features"):
         tally(sure_of(LABELS)).probe_recall("forget")
+
+
+def test_error_rates_are_shares_of_a_groups_samples_of_a_label() -> None:
+    answers = LABELS.clone()
+    wrong = (LABELS == 1) & (torch.arange(120) % 4 == 0)
+    answers[wrong] = 0
+    groups = {
+        "all": torch.ones(120, dtype=torch.bool),
+        "even": torch.arange(120) % 2 == 0,
+        "none": LABELS == 0,
+    }
+    found = SoftTally(sure_of(answers)[None], None, LABELS, groups).error_rates(["all", "even", "none"], 1)
+    assert found.shape == (1, 3)
+    shares = [float(wrong[mask & (LABELS == 1)].float().mean()) for mask in (groups["all"], groups["even"])]
+    assert found[0].tolist() == pytest.approx([*shares, 0], abs=1e-6)
+    assert shares == [0.25, 0.5]
+
+
+def test_a_small_lead_counts_as_an_error() -> None:
+    barely = tally(sure_of(LABELS, 0.1)).error_rates(["forget"], 1).item()
+    assert 0.5 < barely < 1
