@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .batch import Inputs, call
 from .samples import Samples
+from .seen import ADDED
 
 HEAD_SAMPLES = 8
 """Samples of the first batch on which the head is looked for."""
@@ -57,7 +59,7 @@ def last_features(model: nn.Module, inputs: Tensor | Samples, batch_size: int = 
         return torch.cat(features)
 
 
-def find_head(model: nn.Module, inputs: Tensor) -> Head:
+def find_head(model: nn.Module, inputs: Inputs) -> Head:
     """The Linear whose output is the logits; otherwise the last to run of those that the logits depend on.
 
     The first is found by comparing outputs, on one batch. The second, for a model that puts a softmax or a
@@ -66,7 +68,7 @@ def find_head(model: nn.Module, inputs: Tensor) -> Head:
     Raises:
         ValueError: if the model has no Linear, none of them runs, or the logits depend on none.
     """
-    names = {module: name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    names = _linears(model)
     if not names:
         raise ValueError("model: expected an nn.Linear whose input can be probed, found none")
     if len(inputs) == 0:
@@ -97,11 +99,20 @@ def logits_call(model: nn.Module, inputs: Tensor) -> Head | None:
         model: in eval mode.
         inputs: [s, ...], at least one sample.
     """
-    names = {module: name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    names = _linears(model)
     calls: list[tuple[nn.Linear, Tensor]] = []
     logits = _run(model, names, inputs, lambda module, output: calls.append((module, output)))
     found = _last_same(calls, logits)
     return None if found is None else _head_at(found, calls, names)
+
+
+def _linears(model: nn.Module) -> dict[nn.Linear, str]:
+    """The names of the model's own."""
+    return {
+        module: name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and not name.startswith(ADDED)
+    }
 
 
 @contextmanager
@@ -132,17 +143,17 @@ def features_of(head: Head, read: list[Tensor], count: int) -> Tensor:
     return features.flatten(1).to(torch.float64, copy=True)
 
 
-def _read(model: nn.Module, head: Head, inputs: Tensor) -> Tensor:
+def _read(model: nn.Module, head: Head, inputs: Inputs) -> Tensor:
     """The head's input for one batch, float64 [s, D]."""
     with head_inputs(head) as read:
-        model(inputs.clone())
+        call(model, inputs.clone())
     return features_of(head, read, len(inputs))
 
 
 def _run(
     model: nn.Module,
     linears: Mapping[nn.Linear, str],
-    inputs: Tensor,
+    inputs: Inputs,
     after: Callable[[nn.Linear, Tensor], Tensor | None],
 ) -> Tensor:
     """The logits, with a hook on every Linear that sees its output and may replace it."""
@@ -153,7 +164,7 @@ def _run(
 
     handles = [module.register_forward_hook(hook) for module in linears]
     try:
-        return logits_of(model(inputs.clone()))
+        return logits_of(call(model, inputs.clone()))
     finally:
         for handle in handles:
             handle.remove()
@@ -171,7 +182,7 @@ def _head_at(at: int, calls: Sequence[tuple[nn.Linear, Tensor]], names: Mapping[
 
 
 def _matters(
-    model: nn.Module, linears: Mapping[nn.Linear, str], inputs: Tensor, logits: Tensor, call: int
+    model: nn.Module, linears: Mapping[nn.Linear, str], inputs: Inputs, logits: Tensor, call: int
 ) -> bool:
     """Whether the logits change with the output of one call."""
     seen = 0

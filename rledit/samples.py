@@ -20,6 +20,7 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
+from .batch import Batch, Inputs, as_inputs, joined, rows_of, tensors_of
 from .ops.counts import MAX_GROUPS
 
 Mask = Tensor | NDArray[Any] | Sequence[bool]
@@ -70,8 +71,9 @@ class Samples:
     """Inputs, labels and named groups of S samples.
 
     Args:
-        inputs: tensor or array [S, ...], what the model is called with. Kept as it is, not copied: do not
-            change it while a task uses it.
+        inputs: tensor or array [S, ...], what the model is called with; or several of them: a tuple, with
+            which it is called by position, or a mapping, such as a tokenizer gives, by keyword. Kept as they
+            are, not copied: do not change them while a task uses them.
         labels: integers [S], the class of each sample. Copied.
         groups: name -> bool mask [S], or a function from the labels to such a mask. Groups may overlap
             and need not cover all samples. At most 64. Copied.
@@ -87,33 +89,35 @@ class Samples:
 
     def __init__(
         self,
-        inputs: Tensor | NDArray[Any],
+        inputs: Tensor | NDArray[Any] | tuple[Any, ...] | Mapping[str, Any] | Batch,
         labels: Tensor | NDArray[Any] | Sequence[int],
         groups: Groups,
         weights: Tensor | NDArray[Any] | Sequence[float] | None = None,
     ) -> None:
-        if isinstance(inputs, np.ndarray):
-            inputs = torch.as_tensor(inputs)
-        if not isinstance(inputs, Tensor):
-            raise TypeError(f"inputs: expected a tensor or an array, got {type(inputs).__name__}")
-        if inputs.dim() == 0:
-            raise ValueError("inputs: expected shape [S, ...], got a scalar")
+        inputs = as_inputs(inputs)
         self.labels = _labels(labels)
         if len(inputs) != len(self.labels):
             raise ValueError(f"labels: expected {len(inputs)}, one per input, got {len(self.labels)}")
         _check_finite(inputs, 0)
         self.groups = _groups(groups, self.labels)
         self.weights = None if weights is None else _weights(weights, len(self.labels))
-        self._inputs: Tensor | None = inputs
+        self._inputs: Inputs | None = inputs
         self._source: Iterable[Any] | None = None
+        self._labels_entry = ""
         self._pass: _Pass | None = None  # not hashed yet
         self._hashed = -1  # the version of the inputs that was hashed
 
     @classmethod
     def from_dataset(
-        cls, data: Dataset[Any] | DataLoader[Any], groups: Groups, *, batch_size: int = 256
+        cls,
+        data: Dataset[Any] | DataLoader[Any],
+        groups: Groups,
+        *,
+        batch_size: int = 256,
+        labels: str = "labels",
     ) -> Samples:
-        """Samples of a Dataset or DataLoader that yields (input, label).
+        """Samples of a Dataset or DataLoader that yields (input, label), also with more behind it, such as an
+        index, or mappings, of whose entries ``labels`` names the labels and the others are inputs.
 
         Inputs are never held all at once: they are read in batches whenever a scorer is built. The data must
         be the same in every pass: no shuffling, no random augmentation. This is checked.
@@ -137,14 +141,14 @@ class Samples:
         samples = cls.__new__(cls)
         reading = _Reading()
         parts = []
-        for inputs, labels in _pairs(source):
-            parts.append(_labels(labels))
+        for inputs, own in _pairs(source, labels):
+            parts.append(_labels(own))
             if len(parts[-1]) != len(inputs):
                 raise ValueError(
                     f"data: batch {len(parts) - 1} has {len(inputs)} inputs and {len(parts[-1])} labels"
                 )
             reading.add(inputs)
-            del inputs, labels  # before the next batch is made
+            del inputs, own  # before the next batch is made
         if not parts:
             raise ValueError("data: expected at least one sample, got none")
         samples.labels = torch.cat(parts)
@@ -152,6 +156,7 @@ class Samples:
         samples.weights = None
         samples._inputs = None
         samples._source = source
+        samples._labels_entry = labels
         samples._pass = reading.done()
         return samples
 
@@ -193,8 +198,9 @@ class Samples:
         digest.update(self._pass.digest)
         return digest.hexdigest()
 
-    def batches(self, batch_size: int = 256) -> Iterator[Tensor]:
-        """The inputs in order, in tensors [s, ...]; ``batch_size`` is the dataset's own if there is one.
+    def batches(self, batch_size: int = 256) -> Iterator[Any]:
+        """The inputs in order, in tensors [s, ...] or :class:`rledit.batch.Batch`; ``batch_size`` is the
+        dataset's own if there is one.
 
         Raises:
             ValueError: for a dataset that gives something else than in its first pass, or inputs that are not
@@ -206,7 +212,7 @@ class Samples:
         assert self._source is not None
         assert self._pass is not None
         reading = _Reading()
-        for inputs, labels in _pairs(self._source):
+        for inputs, labels in _pairs(self._source, self._labels_entry):
             start = reading.samples
             if not torch.equal(_labels(labels), self.labels[start : start + len(inputs)]):
                 raise ValueError(
@@ -238,16 +244,16 @@ class Samples:
         assert self._inputs is not None  # a dataset has no weights
         rows = drawn_by_weight(self.weights, seed)
         groups = {name: mask[rows] for name, mask in self.groups.items()}
-        return Samples(self._inputs[rows.to(self._inputs.device)], self.labels[rows], groups)
+        return Samples(rows_of(self._inputs, rows), self.labels[rows], groups)
 
-    def head(self, count: int) -> Tensor:
-        """The inputs of the first ``count`` samples."""
-        parts: list[Tensor] = []
+    def head(self, count: int) -> Any:
+        """The inputs of the first ``count`` samples, as :meth:`batches` has them."""
+        parts: list[Inputs] = []
         for batch in self.batches(count):
             parts.append(batch)
             if sum(len(part) for part in parts) >= count:
                 break
-        return torch.cat(parts)[:count]
+        return joined(parts)[:count]
 
 
 @dataclass
@@ -265,22 +271,23 @@ class _Reading:
         self.samples = 0
         self._hash = hashlib.sha256()
         self._batches = 0
-        self._first: tuple[torch.dtype, list[int]] | None = None
+        self._first: tuple[list[Any], int] | None = None  # and how many samples
         self._after: dict[int, bytes] = {}
 
-    def add(self, inputs: Tensor) -> None:
+    def add(self, inputs: Inputs) -> None:
+        described = _described(inputs)
         if self._first is None:
-            self._first = (inputs.dtype, list(inputs.shape))
-            self._hash.update(f"{inputs.dtype}{list(inputs.shape[1:])}".encode())
-        dtype, shape = self._first
-        if list(inputs.shape[1:]) != shape[1:] or inputs.dtype != dtype:
+            self._first = described, len(inputs)
+            self._hash.update("".join(f"{name}{dtype}{shape}" for name, dtype, shape in described).encode())
+        if described != self._first[0]:
             last = self.samples + len(inputs) - 1
             raise ValueError(
-                f"data: batch {self._batches} (samples {self.samples}..{last}) has inputs {inputs.dtype} "
-                f"{list(inputs.shape)}, batch 0 has {dtype} {shape}; expected one shape and dtype: pad all "
-                "inputs to one length, convert all images to one format"
+                f"data: batch {self._batches} (samples {self.samples}..{last}) has inputs "
+                f"{_shown(described, len(inputs))}, batch 0 has {_shown(*self._first)}; expected one shape "
+                "and dtype: pad all inputs to one length, convert all images to one format"
             )
-        self._hash.update(_bytes(inputs))
+        for _, tensor in tensors_of(inputs):
+            self._hash.update(_bytes(tensor))
         self._batches += 1
         self.samples += len(inputs)
         self._after[self.samples] = self._hash.digest()
@@ -302,17 +309,39 @@ def _bytes(inputs: Tensor) -> Any:
     return flat.view(torch.uint8).numpy().data if flat.numel() else b""
 
 
-def _version(inputs: Tensor) -> int:
-    return 0 if inputs.is_inference() else inputs._version
+def _version(inputs: Inputs) -> int:
+    return sum(0 if tensor.is_inference() else tensor._version for _, tensor in tensors_of(inputs))
 
 
-def _pairs(source: Iterable[Any]) -> Iterator[tuple[Tensor, Any]]:
+def _described(inputs: Inputs) -> list[Any]:
+    """Name, dtype and shape of a sample of each tensor."""
+    return [(name, tensor.dtype, list(tensor.shape[1:])) for name, tensor in tensors_of(inputs)]
+
+
+def _shown(described: list[Any], rows: int) -> str:
+    return ", ".join(f"{name} {dtype} {[rows, *shape]}".strip() for name, dtype, shape in described)
+
+
+def _pairs(source: Iterable[Any], labels: str) -> Iterator[tuple[Inputs, Any]]:
+    """Inputs and labels of each batch, which is a pair of them, with more behind it or not, or a mapping with
+    both."""
     for item in source:
-        if not isinstance(item, (tuple, list)) or len(item) != 2 or not isinstance(item[0], Tensor):
-            raise TypeError(f"data: expected batches of (input tensor, labels), got {type(item).__name__}")
-        if item[0].dim() == 0:
-            raise ValueError("data: expected batches of inputs [s, ...], got a scalar")
-        yield item[0], item[1]
+        if isinstance(item, Mapping):
+            if labels not in item:
+                raise ValueError(
+                    f"labels: expected one of {', '.join(map(str, item))}, the entries of the data; got "
+                    f"{labels!r}"
+                )
+            yield as_inputs({name: value for name, value in item.items() if name != labels}), item[labels]
+        elif isinstance(item, (tuple, list)) and len(item) >= 2:
+            first = tuple(item[0]) if isinstance(item[0], list) else item[0]
+            yield as_inputs(first), item[1]
+            del first
+        else:
+            raise TypeError(
+                "data: expected batches of (inputs, labels), or mappings with labels; got "
+                f"{type(item).__name__}"
+            )
         del item  # nobody's memory while the next batch is made
 
 
@@ -362,7 +391,12 @@ def _weights(weights: Any, count: int) -> Tensor:
     return tensor.contiguous()
 
 
-def _check_finite(inputs: Tensor, start: int) -> None:
+def _check_finite(inputs: Inputs, start: int) -> None:
+    for _, tensor in tensors_of(inputs):
+        _check_finite_tensor(tensor, start)
+
+
+def _check_finite_tensor(inputs: Tensor, start: int) -> None:
     # Part by part: isfinite() of everything at once would need a mask as large as the data set.
     if not inputs.is_floating_point() or inputs.is_meta:
         return

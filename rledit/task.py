@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias
 from torch import Tensor, nn
 
 from .objectives import Objective, as_objective
+from .readouts import Readout
 from .samples import Samples
 from .scoring import EditableModel, Scorer
 from .scoring.scorer import BackendName, Precision
@@ -33,13 +34,16 @@ class Task:
     more, and a model that runs whole has one candidate's edited weights.
 
     Args:
-        model: any ``nn.Module`` from one input tensor [S, ...] to logits [S, C]. A logit may be -inf, for a
-            class that the model rules out.
+        model: any ``nn.Module``, called as the samples' inputs say. Its output is logits [S, C], or holds
+            them: an object or a mapping with ``logits``, or a tuple that begins with them. One logit z per
+            sample, [S] or [S, 1], is seen as [0, z]. A logit may be -inf, for a class that the model rules
+            out.
         targets: names of the ``nn.Linear`` and ``nn.Conv2d`` modules whose weights may be edited. Subclasses
             with a forward of their own are run by it.
         samples: the split that the reward is counted on.
         objective: from a tally to a value per candidate; larger is better.
         validation: the split that picks the edit; by default the reward's.
+        readout: how the model's output becomes logits where that is another way (:mod:`rledit.readouts`).
 
     Raises:
         TypeError: for a target that is neither Linear nor Conv2d, an objective that is not a function, or
@@ -57,6 +61,8 @@ class Task:
         samples: Samples,
         objective: Objective | Callable[[Tally], Any],
         validation: Samples | None = None,
+        *,
+        readout: Readout | None = None,
     ) -> None:
         self.samples = samples
         self.validation = samples if validation is None else validation
@@ -64,7 +70,7 @@ class Task:
             if not isinstance(split, Samples):
                 raise TypeError(f"{name}: expected rledit.Samples, got {type(split).__name__}")
         self.objective = as_objective(objective)
-        self.editable = EditableModel(model, targets, self.samples, self.validation)
+        self.editable = EditableModel(model, targets, self.samples, self.validation, readout=readout)
         self._check_samples("samples", self.samples)
         self._check_samples("validation", self.validation)
 

@@ -154,7 +154,7 @@ def test_what_is_wrong_is_named(
 def test_datasets_are_checked_as_well() -> None:
     with pytest.raises(ValueError, match="data: expected at least one sample"):
         Samples.from_dataset(TensorDataset(INPUTS[:0], LABELS[:0]), {"g": LABELS > 0})
-    with pytest.raises(TypeError, match=r"expected batches of .input tensor, labels., got"):
+    with pytest.raises(TypeError, match=r"expected batches of .inputs, labels., or mappings"):
         Samples.from_dataset(TensorDataset(INPUTS), ALL)
     with pytest.raises(TypeError, match="labels: expected integers"):
         Samples.from_dataset(TensorDataset(INPUTS, LABELS.float()), ALL)

@@ -129,10 +129,12 @@ BAD: list[tuple[type[Exception], str, dict[str, Any]]] = [
      {"model": mlp().double()}),
     (ValueError, r"model: it fails on inputs torch.int64 \[4, 6\]: ",
      {"samples": Samples(INPUTS.long(), LABELS, GROUPS)}),
-    (ValueError, r"model: expected logits \[4, C\] with C of at least 2, got \[4\]",
+    (ValueError, r"samples: expected labels in 0..1, the model's classes; got 2",
      {"model": Odd(lambda x: x[:, 0]), "targets": ["fc"]}),
-    (ValueError, r"model: expected logits \[S, C\], got tuple",
-     {"model": Odd(lambda x: (x, x)), "targets": ["fc"]}),
+    (ValueError, r"model: expected logits \[4, C\] with C of at least 2, got \[4, 3, 1\]",
+     {"model": Odd(lambda x: x[:, :, None]), "targets": ["fc"]}),
+    (ValueError, r"model: expected logits \[S, C\], got dict",
+     {"model": Odd(lambda x: {"scores": x}), "targets": ["fc"]}),
 ]  # fmt: skip
 
 

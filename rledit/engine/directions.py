@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..batch import rows_of
 from ..scoring.network import calling_modules
 from ..targets import Target, is_plain
 from ..task import Task
@@ -164,7 +165,7 @@ def _mean_inputs(task: Task, names: Sequence[str], masks: Tensor) -> dict[str, T
                 wanted = part.any(0)
                 if bool(wanted.any()):
                     weights = part[:, wanted].to(editable.device, torch.float64)
-                    editable.model(editable.as_input(inputs[wanted.to(inputs.device)]))
+                    editable.model(editable.as_input(rows_of(inputs, wanted)))
     finally:
         for handle in handles:
             handle.remove()

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
+from ..batch import Inputs, equal
 from ..ops import backend
 from ..ops.rules import UNCHANGED
 from ..targets import Target
@@ -52,7 +53,7 @@ class Probe:
         self,
         model: nn.Module,
         targets: Mapping[str, Target],
-        inputs: Tensor,
+        inputs: Inputs,
         sizes: Mapping[str, float] | None = None,
         source: Mapping[str, Target] | None = None,
     ) -> None:
@@ -98,7 +99,7 @@ class Probe:
 
     # --------------------------------------------------------------------------------------- targets
 
-    def check_targets(self, more: Callable[[int], Tensor]) -> None:
+    def check_targets(self, more: Callable[[int], Inputs]) -> None:
         """Find a size of each target's random edit that shows in the logits, one target after the other.
 
         A target that shows on no sample may have no effect at all, or none on these samples or with these
@@ -126,7 +127,7 @@ class Probe:
             elif not self._shows_beside_others(name):
                 self._find_among_more(name, more)
 
-    def _find_among_more(self, name: str, more: Callable[[int], Tensor]) -> None:
+    def _find_among_more(self, name: str, more: Callable[[int], Inputs]) -> None:
         inputs = self.inputs
         while len(inputs) < MOST_SAMPLES:
             known, inputs = len(inputs), more(min(8 * len(inputs), MOST_SAMPLES))
@@ -140,7 +141,7 @@ class Probe:
         if any(not torch.equal(a, b) for a, b in zip(edited, unedited, strict=False)):
             raise ValueError(_no_effect(name, f"no edit of it changes any logit of {len(inputs)} samples"))
 
-    def _find_size(self, name: str, inputs: Tensor) -> bool:
+    def _find_size(self, name: str, inputs: Inputs) -> bool:
         """Whether an edit of the target shows; the size that shows best is kept."""
         unedited = self.unedited if inputs is self.inputs else logits_of(self.model, inputs)
         wanted = SHOWS * _variation(unedited)
@@ -193,7 +194,7 @@ class Probe:
             in_calls = self._edits.logits_edited_in_calls(sizes, self.inputs)
         return _excess(in_calls, really, self._tolerance(self.unedited, really))
 
-    def edited(self, sizes: Mapping[str, float], inputs: Tensor | None = None) -> Tensor:
+    def edited(self, sizes: Mapping[str, float], inputs: Inputs | None = None) -> Tensor:
         """The logits with the weights of these targets really edited, by random edits of these sizes."""
         return self._edits.logits(sizes, self.inputs if inputs is None else inputs)
 
@@ -206,10 +207,9 @@ class Probe:
         self._edits.let_the_source_go()
         return self
 
-    def knows(self, inputs: Tensor) -> bool:
+    def knows(self, inputs: Inputs) -> bool:
         """Whether the kept logits are those of these inputs, and the model is still what it was."""
-        same = inputs.shape == self.inputs.shape and torch.equal(inputs, self.inputs)
-        return same and torch.equal(logits_of(self.model, inputs), self.unedited)
+        return equal(inputs, self.inputs) and torch.equal(logits_of(self.model, inputs), self.unedited)
 
     def check_population(self, run: Callable[[Population], Tensor]) -> None:
         """Compare two candidates, one unedited and one with a random edit of every target, with the model.

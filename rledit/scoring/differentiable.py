@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.func import functional_call
 
+from ..batch import Inputs
 from ..heads import Head, features_of, head_inputs
 from ..ops import backend
 from ..ops.rules import EditRule
@@ -48,7 +50,7 @@ class DifferentiableNetwork:
         self._editable = editable
         self._head: Head | None = editable.head(samples) if features else None
         self._network: CutNetwork | None = editable.network
-        self._values: tuple[Tensor, ...] = ()
+        self._values: tuple[Any, ...] = ()
         if self._network is not None:
             try:
                 self._values = editable.cached(self._network, samples)
@@ -95,7 +97,7 @@ class DifferentiableNetwork:
         known = self._first.batch(population, rows) if self._first is not None else None
         return known or (tuple(value[rows] for value in self._values), population)
 
-    def _whole(self, population: Population, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _whole(self, population: Population, inputs: Inputs) -> tuple[Tensor, Tensor | None]:
         model, targets = self._editable.model, self._editable.targets
         weights = {name: population.edited(name, own) for name, own in self._editable.weights().items()}
         logits, features = [], []

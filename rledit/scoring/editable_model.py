@@ -12,13 +12,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..batch import Inputs, changed, tensors_of
 from ..heads import Head, find_head
 from ..ops import Backend
 from ..ops import Probe as FeatureProbe
+from ..readouts import Readout
 from ..runtime import plain_modes
 from ..samples import Samples
 from ..storage.fingerprint import fingerprint, fingerprints
 from ..targets import Target, find_targets, matrices
+from .called import as_called
 from .checking import MismatchError, Probe
 from .collected import FeatureReader
 from .copies import private_copy, twin_of
@@ -30,7 +33,7 @@ from .hooks import take_off_watchers
 from .logits import unsound
 from .network import CutNetwork, logits_of
 from .tail import Tail, find_tail
-from .tracing import RowsError, TracingError, cut, first_line
+from .tracing import ReadsError, RowsError, TracingError, cut, first_line
 from .ways import SuffixWay, TailWay, WholeWay, tail_logits
 
 SHOWN_SAMPLES = 4
@@ -59,19 +62,28 @@ class EditableModel(Editable):
         TypeError, ValueError: see :class:`rledit.Task`.
     """
 
-    def __init__(self, model: nn.Module, targets: Sequence[str], samples: Samples, *others: Samples) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        targets: Sequence[str],
+        samples: Samples,
+        *others: Samples,
+        readout: Readout | None = None,
+    ) -> None:
         """``samples``: a few of them show what the model takes and gives; ``others``: more splits that there
-        will be evaluators of."""
+        will be evaluators of; ``readout``: from what it gives to logits, where that does not say it itself.
+        """
         if not isinstance(model, nn.Module):
             raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
         originals = find_targets(model, targets)
         with plain_modes():
-            self.model = private_copy(model, list(originals))
+            own = private_copy(model, list(originals))
             self.fingerprint = fingerprint({name: target.weight for name, target in originals.items()})
-            self.targets = find_targets(self.model, targets)
+            self.targets = find_targets(own, targets)
             self.dtype = next(iter(self.targets.values())).weight.dtype
             self.device = next(iter(self.targets.values())).weight.device
             first = self.as_input(samples.head(CHECKED_SAMPLES))
+            self.model = as_called(own, first[:SHOWN_SAMPLES], readout)
             if holds_half(self.model) and sees_half(self.model, first[:SHOWN_SAMPLES]):
                 widen(self.model)
             take_off_watchers(self.model, lambda model: logits_of(model, first[:SHOWN_SAMPLES]))
@@ -86,12 +98,15 @@ class EditableModel(Editable):
             self._probes: list[Probe] = []
             self.network: CutNetwork | None = None
             self.tail: Tail | None = None
-            try:
-                self.network, self.tail = self._cut(few, probe)
-            except (TracingError, MismatchError) as error:
-                reason = str(error)
-                if isinstance(error, MismatchError):
+            reason = ""
+            for recorded in (False, True):
+                try:
+                    self.network, self.tail = self._cut(few, probe, recorded)
+                    break
+                except MismatchError:
                     reason = "autocast inside forward" if probe.autocast else "its trace gives other logits"
+                except TracingError as error:
+                    reason = str(error)
             if self.network is not None:
                 self._keep_probes(probe, originals, [samples, *others])
         if self.network is None:
@@ -130,12 +145,12 @@ class EditableModel(Editable):
                 return known
         return Probe(self.model, self.targets, few, self._sizes)
 
-    def _cut(self, inputs: Tensor, probe: Probe) -> tuple[CutNetwork, Tail | None]:
+    def _cut(self, inputs: Inputs, probe: Probe, recorded: bool) -> tuple[CutNetwork, Tail | None]:
         """Raises TracingError or MismatchError where the model must be run whole."""
-        parts = cut(self.model, list(self.targets), inputs)
+        parts = cut(self.model, list(self.targets), inputs, recorded=recorded)
         try:
             network = CutNetwork(parts, inputs)
-            cached = network.prefix(inputs)
+            cached = _prefix(network, inputs)
             probe.check_population(lambda population: network.suffix(cached, population))
         except (TracingError, MismatchError):
             raise
@@ -147,22 +162,26 @@ class EditableModel(Editable):
         return network, tail
 
     @staticmethod
-    def _at_least(inputs: Tensor, count: int) -> Tensor:
+    def _at_least(inputs: Inputs, count: int) -> Inputs:
         """The samples, again and again if there are fewer: tracing needs three to tell a batch size from a
         constant."""
         if len(inputs) >= count:
             return inputs
-        return inputs.repeat(count, *([1] * (inputs.dim() - 1)))[:count]
+        return changed(inputs, lambda _, x: x.repeat(count, *([1] * (x.dim() - 1)))[:count])
 
-    def as_input(self, inputs: Tensor) -> Tensor:
+    def as_input(self, inputs: Inputs) -> Inputs:
         """Inputs as the private copy takes them: on its device, half precision as float32."""
+        return changed(inputs, self._as_input)
+
+    def _as_input(self, name: str, inputs: Tensor) -> Tensor:
         if inputs.is_meta:
             raise ValueError("inputs: expected values, got a tensor on the meta device")
         inputs = inputs.to(self.device)
         if inputs.dtype in HALF:
             inputs = inputs.float()
         if inputs.is_floating_point() and inputs.dtype != self.dtype:
-            raise TypeError(f"inputs: expected the model's dtype {self.dtype}, got {inputs.dtype}")
+            what = f"inputs[{name!r}]" if name else "inputs"
+            raise TypeError(f"{what}: expected the model's dtype {self.dtype}, got {inputs.dtype}")
         return inputs
 
     @cached_property
@@ -266,7 +285,11 @@ class EditableModel(Editable):
         start = 0
         for batch in samples.batches(BATCH):
             inputs = self.as_input(batch)
-            values = network.prefix(inputs)
+            try:
+                values = network.prefix(inputs)
+            except ReadsError as error:
+                values = error.values
+                self._check_unedited(network, inputs, error)
             if not all(value.isfinite().all() for value in values if value.is_floating_point()):
                 self._check_logits(inputs, start)  # masks may hold -inf: what counts is what comes of them
             if not cached:
@@ -278,24 +301,33 @@ class EditableModel(Editable):
             del batch, inputs, values  # before the next batch is read
         return tuple(cached)
 
-    def _check_logits(self, inputs: Tensor, start: int) -> None:
+    def _check_unedited(self, network: CutNetwork, inputs: Inputs, error: ReadsError) -> None:
+        """Raise the error unless these values give the model's own logits all the same."""
+        own = Probe(self.model, self.targets, inputs, self._sizes)
+        try:
+            own.check_population(lambda population: network.suffix(error.values, population))
+        except MismatchError:
+            raise error from None
+
+    def _check_logits(self, inputs: Inputs, start: int) -> None:
         logits = logits_of(self.model, inputs)
         bad = unsound(logits).any(1)
         if bool(bad.any()):
             sample = start + int(bad.nonzero()[0, 0])
             raise ValueError(f"inputs: the activations and logits of sample {sample} are not finite")
 
-    def inputs(self, samples: Samples) -> Tensor:
+    def inputs(self, samples: Samples) -> Inputs:
         """All inputs of a split, on the private copy's device; ValueError if the network fails on them."""
-        inputs: Tensor | None = None
+        inputs: Inputs | None = None
         start = 0
         for batch in samples.batches(BATCH):
             values = self.as_input(batch)
             if inputs is None:
-                inputs = _empty_rows(values, len(samples))
+                inputs = changed(values, lambda _, tensor: _empty_rows(tensor, len(samples)))
                 logits_of(self.model, values[:CHECKED_SAMPLES])  # or what it fails on
-            _check_shape(values, inputs, start)
-            inputs[start : start + len(values)] = values
+            for whole, value in zip(tensors_of(inputs), tensors_of(values), strict=True):
+                _check_shape(value[1], whole[1], start)
+                whole[1][start : start + len(batch)] = value[1]
             start += len(batch)
             del batch, values
         assert inputs is not None  # Samples has at least one
@@ -306,6 +338,14 @@ class EditableModel(Editable):
         labels, masks = samples.labels.to(self.device), samples.masks.to(self.device)
         reader = self._reader(samples, backend, features)
         return WholeWay(self.model, self.targets, inputs, labels, masks, backend, self.classes, reader)
+
+
+def _prefix(network: CutNetwork, inputs: Inputs) -> tuple[Tensor, ...]:
+    """What is cached, whatever Python reads: the logits that come of it are compared anyway."""
+    try:
+        return network.prefix(inputs)
+    except ReadsError as error:
+        return error.values
 
 
 def _runs_whole(reason: str) -> str:

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from ..batch import Inputs
 from .halves import HALF
 from .network import logits_of
 
 
-def sees_half(model: nn.Module, inputs: Tensor) -> bool:
+def sees_half(model: nn.Module, inputs: Inputs) -> bool:
     """Whether the model computes in half precision on these inputs, or fails on them."""
     with SeesHalf() as seen:
         try:

@@ -17,13 +17,14 @@ import torch
 from torch import Tensor, fx, nn
 from torch.backends import mha
 
+from ..batch import Inputs
 from ..heads import Head, features_of
 from ..targets import is_altered
 from .blocks import convolve
 from .halves import HALF
 from .population import Population
 from .simplify import simplify
-from .tracing import Cut, RowsError, is_inplace
+from .tracing import Cut, ReadsError, RowsError, is_inplace
 
 
 class CutNetwork:
@@ -33,13 +34,16 @@ class CutNetwork:
         row_bytes: bytes of the widest activation of one sample in the suffix.
     """
 
-    def __init__(self, cut: Cut, inputs: Tensor) -> None:
+    def __init__(self, cut: Cut, inputs: Inputs) -> None:
         """``inputs``: a few samples, to see how wide the activations are."""
         self.cut = cut
         self._inplace = any(is_inplace(cut.suffix, node) for node in cut.suffix.graph.nodes)
         simplify(cut.suffix, cut.targets)
         self._channels_last = False
-        cached = self.prefix(inputs)
+        try:
+            cached = self.prefix(inputs)
+        except ReadsError as error:
+            cached = error.values
         extras = cut.extras_at(len(inputs))
         widest = _Widest(cut.suffix)
         with torch.no_grad():
@@ -49,14 +53,20 @@ class CutNetwork:
         self._interpreter = _Interpreter(cut.suffix, cut.targets)
 
     @torch.no_grad()
-    def prefix(self, inputs: Tensor) -> tuple[Tensor, ...]:
+    def prefix(self, inputs: Inputs) -> tuple[Tensor, ...]:
         """Inputs [s, ...] -> the values to cache, each [s, ...].
 
         Raises:
-            RowsError: see :meth:`Cut.run_prefix`.
+            RowsError, ReadsError: see :meth:`Cut.run_prefix`.
         """
         # Copied: the network may begin with an in-place call, and the inputs are not ours.
-        values = self.cut.run_prefix(inputs.clone())
+        try:
+            values = self.cut.run_prefix(inputs.clone())
+        except ReadsError as error:
+            raise ReadsError(self._laid_out(error.values)) from None
+        return self._laid_out(values)
+
+    def _laid_out(self, values: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return tuple(_channels_last(value) for value in values) if self._channels_last else values
 
     def _takes_channels_last(
@@ -242,8 +252,8 @@ def calling_modules() -> Iterator[None]:
 
 
 @torch.no_grad()
-def logits_of(model: nn.Module, inputs: Tensor) -> Tensor:
-    """The model's own answer, in float32 where it is in half precision.
+def logits_of(model: nn.Module, inputs: Inputs) -> Tensor:
+    """The answer of a model that is called with its inputs, in float32 where it is in half precision.
 
     Raises:
         ValueError: if the model fails on the inputs, or gives no logits [s, C] with C of 2 or more.
@@ -251,7 +261,8 @@ def logits_of(model: nn.Module, inputs: Tensor) -> Tensor:
     try:
         logits = model(inputs.clone())
     except Exception as error:
-        raise ValueError(f"model: it fails on inputs {inputs.dtype} {list(inputs.shape)}: {error}") from error
+        what = f"inputs {inputs.dtype} {list(inputs.shape)}" if isinstance(inputs, Tensor) else f"{inputs}"
+        raise ValueError(f"model: it fails on {what}: {error}") from error
     if not isinstance(logits, Tensor):
         raise ValueError(f"model: expected logits [S, C], got {type(logits).__name__}")
     if logits.dim() != 2 or logits.shape[0] != len(inputs) or logits.shape[1] < 2:

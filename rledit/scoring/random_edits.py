@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..batch import Inputs
 from ..targets import Target, as_matrix, find_targets
 from .copies import twin_of
 from .network import calling_modules, logits_of
@@ -44,19 +45,19 @@ class RandomEdits:
         """Release the source, when nothing is edited from now on."""
         self._source = self._originals
 
-    def logits(self, sizes: Mapping[str, float], inputs: Tensor) -> Tensor:
+    def logits(self, sizes: Mapping[str, float], inputs: Inputs) -> Tensor:
         """The logits with the weights of these targets edited."""
         with self._taken_back(sizes):
             for name, size in sizes.items():
                 self._write(name, size)
             return logits_of(self._twin, inputs)
 
-    def logits_edited_in_calls(self, sizes: Mapping[str, float], inputs: Tensor) -> Tensor:
+    def logits_edited_in_calls(self, sizes: Mapping[str, float], inputs: Inputs) -> Tensor:
         """The logits with these weights edited while their modules are being called, and at no other time."""
         with self._taken_back(sizes), self._edited_in_calls(sizes):
             return logits_of(self._twin, inputs)
 
-    def outputs(self, name: str, size: float, inputs: Tensor) -> list[Tensor]:
+    def outputs(self, name: str, size: float, inputs: Inputs) -> list[Tensor]:
         """What an edited target gives in each of its calls."""
         outputs: list[Tensor] = []
         hook = self._targets[name].register_forward_hook(lambda *call: outputs.append(call[2].clone()))

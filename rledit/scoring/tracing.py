@@ -1,8 +1,9 @@
 """Cut a network at its targets: what does not depend on an edit is computed once and cached.
 
 The network is traced with torch.fx (Reed et al. 2022, arXiv:2112.08429), so functional calls, residual sums
-and reshapes are seen as they are. A node is *dynamic* if a target's output reaches it. The *prefix* is the
-part that is not dynamic; the values that dynamic nodes read from it are the *boundary*.
+and reshapes are seen as they are; where fx cannot, it is recorded while it runs (:mod:`.recording`). A node
+is *dynamic* if a target's output reaches it. The *prefix* is the part that is not dynamic; the values that
+dynamic nodes read from it are the *boundary*.
 
 A trace can miss things (views that are changed in place, a forward that counts its calls): a cut is
 compared with the network before it is used.
@@ -11,6 +12,7 @@ compared with the network before it is used.
 from __future__ import annotations
 
 import inspect
+import operator
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +22,11 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
+from ..batch import Inputs
 from .dataflow import clone_before_inplace, downstream, is_inplace, upstream
+from .recording import READ, record
+from .selection import select_early
+from .shapes import kept_by_sample, note_shapes, targets_by_sample
 
 __all__ = [
     "Cut",
@@ -41,6 +47,19 @@ class TracingError(ValueError):
 
 class RowsError(TracingError):
     """Values that a cut takes for one row per sample, or for constants, are something else."""
+
+
+class ReadsError(RowsError):
+    """What Python reads from the samples, to choose its way, is not what it was for the samples that were
+    recorded. That need not matter: a mask may be left out where it masks nothing.
+
+    Attributes:
+        values: the boundary values all the same.
+    """
+
+    def __init__(self, values: tuple[Tensor, ...]) -> None:
+        super().__init__("forward reads a value before the targets that is not the same for all samples")
+        self.values = values
 
 
 @dataclass(frozen=True)
@@ -65,6 +84,7 @@ class Cut:
         extras: values of its other placeholders: constants, Rows, and tuples of these.
         targets: the name that the graphs call a target's module by -> the target's name. A module may have
             several names.
+        reads: what Python read from the samples that the network was recorded with.
     """
 
     prefix: fx.GraphModule
@@ -72,23 +92,28 @@ class Cut:
     boundary: tuple[str, ...]
     extras: tuple[Any, ...]
     targets: Mapping[str, str]
+    reads: tuple[Any, ...] = ()
 
-    def run_prefix(self, inputs: Tensor) -> tuple[Tensor, ...]:
+    def run_prefix(self, inputs: Inputs) -> tuple[Tensor, ...]:
         """The boundary values of these inputs, which the network may change in place.
 
         Raises:
             RowsError: if they are not one row per sample, or the extras are not what they were for other
                 samples.
+            ReadsError: if what is read is not, but all else is as it should be.
         """
         # Not called as a module: that would print a traceback for an error that is dealt with.
         values = self.prefix.forward(inputs)
         tensors, extras = values[: len(self.boundary)], values[len(self.boundary) :]
+        extras, reads = extras[: len(self.extras)], extras[len(self.extras) :]
         for name, value in zip(self.boundary, tensors, strict=True):
             if not isinstance(value, Tensor) or value.dim() == 0 or len(value) != len(inputs):
                 raise RowsError(f"the value {name!r} before the targets has no row per sample")
         for expected, extra in zip(self.extras_at(len(inputs)), extras, strict=True):
             if not _same(expected, extra):
                 raise RowsError("a value before the targets is not the same for all samples")
+        if not all(map(_same, self.reads, reads)):
+            raise ReadsError(tuple(tensors))
         return tuple(tensors)
 
     def extras_at(self, samples: int) -> tuple[Any, ...]:
@@ -141,42 +166,61 @@ class _Tracer(fx.Tracer):
         return root_fn, [self.root, self.create_proxy("placeholder", required[0].name, (), {})]
 
 
-def cut(model: nn.Module, targets: Sequence[str], inputs: Tensor) -> Cut:
+def cut(model: nn.Module, targets: Sequence[str], inputs: Inputs, *, recorded: bool = False) -> Cut:
     """Cut ``model`` (in eval mode) at ``targets``.
 
     Args:
         inputs: at least 3 samples, [s, ...], to see which values grow with the batch.
+        recorded: record the network while it runs, instead of tracing it.
 
     Raises:
-        TracingError: if fx cannot trace the network, a target is not called as a module, or a value on the
-            cut is neither one row per sample, nor a batch size, nor a constant.
+        TracingError: if there is no graph of the network, a target is not called as a module, or a value on
+            the cut is neither one row per sample, nor a batch size, nor a constant.
     """
     called = {called_name(model, target): target for target in targets}
-    graph, source = _trace(model, called)
+    graph, source = _trace(model, called, inputs if recorded else None)
     clones = clone_before_inplace(model, graph)
+    try:
+        note_shapes(model, graph, inputs)
+        select_early(model, graph, called)
+    except Exception as error:  # the trace may have taken a branch that no input can take
+        raise TracingError(first_line(error)) from error
     calls = {n for n in graph.nodes if n.op == "call_module" and n.target in called}
+    targets_by_sample(graph, calls)
     dynamic = downstream(graph, calls)
     _check_rows_stay(dynamic, calls)
     # A copy that only a dynamic node reads is made when it runs: cached, it would take memory twice.
     dynamic |= {clone for clone in clones if set(clone.users) <= dynamic}
     from_inputs = downstream(graph, {source})
-    boundary = [
-        node
-        for node in graph.nodes
-        if node in from_inputs and node not in dynamic and any(user in dynamic for user in node.users)
-    ]
+    of_sizes = _of_sizes(graph, source)
+    for node in reversed(graph.nodes):
+        if node in of_sizes and any(user in dynamic for user in node.users):
+            dynamic.add(node)
+    reads = [node for node in graph.nodes if node.meta.get(READ) and node in from_inputs]
+    if dependent := [node for node in reads if node in dynamic]:
+        raise TracingError(f"forward reads a value that depends on an edit ({dependent[0].target})")
+    boundary = []
+    for node in list(graph.nodes):
+        users = [user for user in node.users if user in dynamic]
+        if node in from_inputs and node not in dynamic and users:
+            kept, back = kept_by_sample(graph, node, users)
+            boundary.append(kept)
+            from_inputs |= {kept, *back}
+            dynamic |= set(back)
     try:
         tensors, extras = _kinds(_prefix(model, source, graph, boundary), boundary, inputs)
+        read = _prefix(model, source, graph, reads).forward(inputs[:2].clone()) if reads else ()
     except Exception as error:  # the trace may have taken a branch that no input can take
         raise TracingError(first_line(error)) from error
     if not tensors:
         raise TracingError("no value before the targets depends on the inputs")
     return Cut(
-        prefix=_prefix(model, source, graph, [*tensors, *extras]),
+        prefix=_prefix(model, source, graph, [*tensors, *extras, *reads]),
         suffix=_suffix(model, graph, [*tensors, *extras], dynamic, from_inputs),
         boundary=tuple(node.name for node in tensors),
         extras=tuple(extras.values()),
         targets=called,
+        reads=tuple(read),
     )
 
 
@@ -205,10 +249,10 @@ def first_line(error: Exception) -> str:
     return text.splitlines()[0] if text else type(error).__name__
 
 
-def _trace(model: nn.Module, targets: Mapping[str, str]) -> tuple[fx.Graph, fx.Node]:
-    """The graph and its node for the inputs."""
+def _trace(model: nn.Module, targets: Mapping[str, str], recorded: Inputs | None) -> tuple[fx.Graph, fx.Node]:
+    """The graph and its node for the inputs; recorded with those that are given."""
     try:
-        graph = _Tracer(targets).trace(model)
+        graph = _Tracer(targets).trace(model) if recorded is None else record(model, targets, recorded)
     except Exception as error:  # any code may stand in a forward(), and fail on a proxy in any way
         raise TracingError(first_line(error)) from error
     called = {node.target for node in graph.nodes if node.op == "call_module"}
@@ -216,6 +260,19 @@ def _trace(model: nn.Module, targets: Mapping[str, str]) -> tuple[fx.Graph, fx.N
         if name not in called:
             raise TracingError(f"target {target!r} is never called as a module")
     return graph, next(node for node in graph.nodes if node.op == "placeholder")
+
+
+def _of_sizes(graph: fx.Graph, source: fx.Node) -> set[fx.Node]:
+    """What is made of the size of a recorded batch alone, such as ``torch.arange(len(x))``. That has a row
+    per sample, but is another one for samples of several candidates, so it is made where it is read."""
+    sizes = {node for node in source.users if node.op == "call_function" and node.target is len}
+    of_values = downstream(graph, {node for node in source.users if node not in sizes})
+    numbers = {user for node in sizes for user in node.users if user.target is operator.mul} | sizes
+    return downstream(graph, sizes) - of_values - {node for node in numbers if _is_size(node, sizes)}
+
+
+def _is_size(node: fx.Node, sizes: set[fx.Node]) -> bool:
+    return node in sizes or (node.args[0] in sizes and isinstance(node.args[1], int))
 
 
 def _check_rows_stay(dynamic: set[fx.Node], calls: Iterable[fx.Node]) -> None:
@@ -251,7 +308,7 @@ def _prefix(
 
 @torch.no_grad()
 def _kinds(
-    prefix: fx.GraphModule, boundary: Sequence[fx.Node], inputs: Tensor
+    prefix: fx.GraphModule, boundary: Sequence[fx.Node], inputs: Inputs
 ) -> tuple[list[fx.Node], dict[fx.Node, Any]]:
     """Which boundary values are tensors with a row per sample, and what the others are."""
     tensors: list[fx.Node] = []

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..batch import Inputs, tensors_of
 from ..heads import Head, features_of, head_inputs
 from ..ops import NONLINEARITIES, Backend, Candidates, Counts, Layer, Probe, TailProblem, Wanted
 from ..targets import as_matrix, find_targets
@@ -214,7 +215,7 @@ class WholeWay(OneByOne):
         self,
         model: nn.Module,
         targets: Mapping[str, nn.Module],
-        inputs: Tensor,
+        inputs: Inputs,
         labels: Tensor,
         masks: Tensor,
         backend: Backend,
@@ -232,7 +233,7 @@ class WholeWay(OneByOne):
 
     @property
     def cached_bytes(self) -> int:
-        return self._inputs.numel() * self._inputs.element_size()
+        return sum(tensor.numel() * tensor.element_size() for _, tensor in tensors_of(self._inputs))
 
     def count(self, population: Population, wanted: Wanted) -> Counts:
         with _EDITING:
@@ -255,7 +256,7 @@ class WholeWay(OneByOne):
             self._targets[name].weight.data = edited
         rounded = [self._targets[name] for name in weights] if precision == "bfloat16" else []
         hooks = [target.register_forward_pre_hook(_round_inputs) for target in rounded]
-        on_cpu = self._inputs.device.type == "cpu"
+        on_cpu = next(iter(self._unedited.values())).device.type == "cpu"
         rows = WHOLE_ROWS * torch.get_num_threads() if on_cpu else GPU_WHOLE_ROWS
         total = len(self._inputs)
         try:

@@ -35,9 +35,10 @@ class Untraceable(Network):
     """Its forward looks at numbers."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if bool((x.abs() > 1e6).any()):
+        logits = super().forward(x)
+        if bool((logits.abs() > 1e6).any()):
             raise ValueError("too large")
-        return super().forward(x)
+        return logits
 
 
 @pytest.fixture

@@ -36,9 +36,9 @@ class Net(nn.Module):
         self.head = nn.Linear(16, 5)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.way == "whole" and bool(x.sum() > 1e9):
-            x = 2 * x
         hidden = torch.relu(self.first(x))
+        if self.way == "whole" and bool(hidden.sum() > 1e9):
+            hidden = 2 * hidden
         if self.way == "suffix":
             hidden = torch.relu(hidden + 0.1 * x[:, :16])
         return self.head(hidden)

@@ -42,6 +42,11 @@ def words(net: Net, x: Tensor) -> Tensor:
     return net.words(x).mean(1)
 
 
+def known(x: Tensor) -> Tensor:
+    """The same, whose numbers Python looks at."""
+    return x if float(x.sum()) < 1e9 else -x
+
+
 def images(net: Net, x: Tensor) -> Tensor:
     maps = torch.relu(net.norm(net.conv(net.words(x)[:, None])))
     return net.last(torch.relu(net.late(maps)).mean((2, 3)))
@@ -50,7 +55,7 @@ def images(net: Net, x: Tensor) -> Tensor:
 NETS: dict[str, tuple[str, str, Callable[[Net, Tensor], Tensor]]] = {
     "tail": ("tail", "b", lambda net, x: net.out(net.b(net.a(words(net, x)).relu()).relu())),
     "suffix": ("suffix", "a", lambda net, x: net.out(net.b(net.a(words(net, x)).sigmoid()).sigmoid())),
-    "whole": ("whole", "a", lambda net, x: net.out(net.b(net.a(words(net, x))) if x.sum() > -1 else x)),
+    "whole": ("whole", "a", lambda net, x: net.out(known(net.b(net.a(words(net, x)))))),
     "images, late": ("suffix", "late", images),
     "weights read": ("suffix", "b", lambda net, x: net.out(net.b(words(net, x) @ net.a.weight.T).sigmoid())),
     "embedding tied": ("suffix", "a", lambda net, x: net.a(words(net, x)).sigmoid() @ net.tied.weight),

@@ -126,6 +126,11 @@ def control_flow(self: Any, x: Tensor) -> Tensor:
     return self.out(self.a(x) if float(x.abs().max()) < 1e9 else x)
 
 
+def control_flow_of_an_edit(self: Any, x: Tensor) -> Tensor:
+    h = self.a(x)
+    return self.out(h if float(h.abs().max()) < 1e9 else x)
+
+
 def encoder_layer() -> nn.Module:
     return nn.TransformerEncoderLayer(6, 2, 12, batch_first=True)
 
@@ -212,12 +217,17 @@ MODELS: dict[str, tuple[str, tuple[int, ...], Callable[[], nn.Module], list[list
         make(branches, a=linear(6, 8), b=linear(8, 4), b2=linear(3, 3), out=linear(12, 3)),
         [["b"], ["b2"], ["b", "b2"], ["a", "b"]],
     ),
-    # What no trace can follow.
-    "control flow": ("whole", VECTOR, make(control_flow, a=linear(6, 6), out=linear(6, 3)),
+    # What is recorded as it runs.
+    "control flow": ("tail", VECTOR, make(control_flow, a=linear(6, 6), out=linear(6, 3)),
                      [["a"], ["a", "out"]]),
+    # What no trace can follow.
+    "control flow of an edit": (
+        "whole", VECTOR, make(control_flow_of_an_edit, a=linear(6, 6), out=linear(6, 3)),
+        [["a"], ["a", "out"]],
+    ),
     "view changed in place": ("whole", VECTOR, make(view_changed_in_place, **A_B_OUT), [["b"]]),
     "transformer layer": (
-        "whole", TOKENS, make(lambda s, x: s.out(s.layer(x)[:, 0]), layer=encoder_layer, out=linear(6, 3)),
+        "suffix", TOKENS, make(lambda s, x: s.out(s.layer(x)[:, 0]), layer=encoder_layer, out=linear(6, 3)),
         [["layer.linear1"], ["layer.linear2", "out"]],
     ),
 }  # fmt: skip

@@ -49,7 +49,11 @@ def suffix_net() -> Net:
 
 
 def whole_net() -> Net:
-    return Net(lambda net, x: net.out(net.b(net.a(x)) if bool(x.isfinite().all()) else x))
+    def forward(net: Net, x: Tensor) -> Tensor:
+        h = net.b(net.a(x))
+        return net.out(h if float(h.sum()) != 1e9 else x)  # Python looks at what an edit changes
+
+    return Net(forward)
 
 
 def factors(n: int = 9, r: int = 2) -> tuple[Tensor, Tensor]:

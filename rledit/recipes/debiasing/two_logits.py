@@ -2,48 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
-SEEN = "rledit_two_logits"
+from ...seen import ADDED, Seen
+
+SEEN = f"{ADDED}two_logits"
 """The name of the module that is added behind a model."""
 
 
-class _Seen(nn.Module):
-    """A model with something behind it. Its modules and weights keep the names that they have in the model,
-    so that an edit learned here is one of the model itself."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        # Not registered: its parts are, under their own names.
-        self.__dict__["_inner"] = model
-        self._modules.update(model._modules)
-        self._parameters.update(model._parameters)
-        self._buffers.update(model._buffers)
-        self.train(model.training)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        inner = self.inner
-        inner._parameters.update({name: self._parameters[name] for name in inner._parameters})
-        inner._buffers.update({name: self._buffers[name] for name in inner._buffers})
-        return self
-
-    @property
-    def inner(self) -> nn.Module:
-        """The model itself."""
-        model: nn.Module = self.__dict__["_inner"]
-        return model
+class _Logits(Seen):
+    """A model with something behind its logits."""
 
     def _logits(self, inputs: Tensor) -> Tensor:
         logits: Tensor = self.inner.forward(inputs)
         return logits
 
 
-class OneLogit(_Seen):
+class OneLogit(_Logits):
     """A model with one logit z, seen as [0, z - threshold]: the same decisions, ranks and sigmoid.
 
     Behind the model stands one more Linear with fixed weights, so what was scored as a tail still is.
@@ -65,7 +41,7 @@ class OneLogit(_Seen):
         return two
 
 
-class OneOfSeveral(_Seen):
+class OneOfSeveral(_Logits):
     """One label of a model with C logits.
 
     Of several labels that may hold together (a sigmoid each) the label's logit z is seen as [0, z]; of
