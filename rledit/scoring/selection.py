@@ -55,25 +55,42 @@ def select_early(model: nn.Module, graph: fx.Graph, targets: Collection[str]) ->
     dynamic = downstream(graph, calls)
     if not any(_index(node) is not None and node.args[0] in dynamic for node in graph.nodes):
         return
+    for node in list(graph.nodes):
+        if node in dynamic and _picks_all(node):
+            node.replace_all_uses_with(node.args[0])
+            graph.erase_node(node)
     for node in reversed(list(graph.nodes)):
         if node in dynamic and node.users and not is_inplace(model, node):
             dynamic |= _moved_before(model, graph, node)
     for node in list(graph.nodes):
         if node in dynamic:
             _cut_down(model, graph, node, targets)
-    graph.eliminate_dead_code()
+
+
+def _is_getitem(node: fx.Node) -> bool:
+    return (
+        node.op == "call_function" and node.target is operator.getitem and isinstance(node.args[0], fx.Node)
+    )
+
+
+def _parts(node: fx.Node) -> tuple[Any, ...]:
+    """The index of a getitem as a tuple."""
+    return node.args[1] if isinstance(node.args[1], tuple) else (node.args[1],)
+
+
+def _picks_all(node: fx.Node) -> bool:
+    """Whether slices pick all that there is."""
+    if not _is_getitem(node) or node.meta.get(SHAPE) is None:
+        return False
+    slices = all(isinstance(part, slice) and part.step in (None, 1) for part in _parts(node))
+    return slices and node.meta[SHAPE] == node.args[0].meta.get(SHAPE)  # type: ignore[union-attr]
 
 
 def _index(node: fx.Node) -> tuple[Any, ...] | None:
-    """What a node picks by the leading dimensions of its first argument, as a tuple; None if that is not what
-    it does."""
-    if (
-        node.op != "call_function"
-        or node.target is not operator.getitem
-        or not isinstance(node.args[0], fx.Node)
-    ):
+    """What a node picks by the leading dimensions of its first argument; None if that is not what it does."""
+    if not _is_getitem(node):
         return None
-    index = node.args[1] if isinstance(node.args[1], tuple) else (node.args[1],)
+    index = _parts(node)
     while index and index[-1] == slice(None):
         index = index[:-1]
     if not index or not all(isinstance(part, (int, slice, fx.Node)) for part in index):
@@ -156,16 +173,10 @@ def _cut_down(model: nn.Module, graph: fx.Graph, node: fx.Node, targets: Collect
     user, shape = next(iter(node.users)), node.meta.get(SHAPE)
     if type(module) is not nn.Linear or is_altered(module) or shape is None or user.args[0] is not node:
         return
-    if (
-        user.op != "call_function"
-        or user.target is not operator.getitem
-        or not isinstance(user.args[1], tuple)
-    ):
+    if not _is_getitem(user) or len(_parts(user)) != len(shape):
         return
-    *before, last = user.args[1]
-    if len(user.args[1]) != len(shape) or any(part != slice(None) for part in before):
-        return
-    if not isinstance(last, fx.Node) or last.op != "get_attr":
+    *before, last = _parts(user)
+    if any(part != slice(None) for part in before) or not isinstance(last, fx.Node) or last.op != "get_attr":
         return
     rows = model.get_buffer(str(last.target))
     if rows.dim() != 1 or rows.dtype != torch.int64:
