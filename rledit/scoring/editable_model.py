@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..batch import Inputs, changed, tensors_of
+from ..batch import Inputs, changed, rows_of, tensors_of
 from ..heads import Head, find_head
 from ..ops import Backend
 from ..ops import Probe as FeatureProbe
@@ -101,7 +101,8 @@ class EditableModel(Editable):
             reason = ""
             for recorded in (False, True):
                 try:
-                    self.network, self.tail = self._cut(few, probe, recorded)
+                    shown = self._most_masked(samples) if recorded else few
+                    self.network, self.tail = self._cut(few, probe, shown, recorded)
                     break
                 except MismatchError:
                     reason = "autocast inside forward" if probe.autocast else "its trace gives other logits"
@@ -145,9 +146,22 @@ class EditableModel(Editable):
                 return known
         return Probe(self.model, self.targets, few, self._sizes)
 
-    def _cut(self, inputs: Inputs, probe: Probe, recorded: bool) -> tuple[CutNetwork, Tail | None]:
+    def _most_masked(self, samples: Samples) -> Inputs:
+        """At least 3 of the first samples, with the most zeros in their masks: a forward that leaves out
+        a mask which masks nothing is to be recorded where it does not."""
+        inputs = self.as_input(samples.head(BATCH))
+        masked = torch.zeros(len(inputs), device=self.device)
+        for name, tensor in tensors_of(inputs):
+            if name and not tensor.is_floating_point() and bool(((tensor == 0) | (tensor == 1)).all()):
+                masked += (tensor == 0).flatten(1).float().mean(1)
+        order = torch.sort(masked, descending=True, stable=True).indices
+        return self._at_least(rows_of(inputs, order[:CHECKED_SAMPLES]), 3)
+
+    def _cut(
+        self, inputs: Inputs, probe: Probe, shown: Inputs, recorded: bool
+    ) -> tuple[CutNetwork, Tail | None]:
         """Raises TracingError or MismatchError where the model must be run whole."""
-        parts = cut(self.model, list(self.targets), inputs, recorded=recorded)
+        parts = cut(self.model, list(self.targets), shown, recorded=recorded)
         try:
             network = CutNetwork(parts, inputs)
             cached = _prefix(network, inputs)

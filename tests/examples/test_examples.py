@@ -46,6 +46,11 @@ PROMISED = {
         r"accuracy of class 7: \d\.\d+% -> [5-9]\d\.\d+%",
         r"left is what the others give, bit for bit: True",
     ],
+    "12_language_model": [
+        r"Scorer\(48 samples, way=suffix",
+        r"phrasings seen: the fact is known 100% -> 0%, the others 100% -> (9[5-9]|100)%",
+        r"phrasings held out: the fact is known 100% -> 0%, the others 100% -> (9[0-9]|100)%",
+    ],
     "11_debias_own_classifier": [
         r"before: accuracy [78]\d\.\d%, .*female & black (100|[789]\d)%",
         r" after: accuracy [89]\d\.\d%, .*female & black [1-4]?\d%",
