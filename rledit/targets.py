@@ -1,12 +1,14 @@
 """Targets: the modules whose weights can be edited, found and checked in one place.
 
-A target's weight is seen as a matrix [O, I]; of a Conv2d, I = in_channels / groups * kh * kw.
+A target's weight is seen as a matrix [O, I]; of a Conv2d, I = in_channels / groups * kh * kw. Of any other
+module it is the parameter ``weight`` as it is stored, its first dimension by the product of the others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from fnmatch import fnmatchcase
+from typing import TypeAlias, cast
 
 from torch import Tensor, nn
 from torch.nn.modules.module import _global_forward_hooks as _global_hooks
@@ -14,6 +16,53 @@ from torch.nn.modules.module import _global_forward_pre_hooks as _global_pre_hoo
 from torch.nn.utils.parametrize import is_parametrized
 
 Target: TypeAlias = nn.Linear | nn.Conv2d
+"""What targets mostly are. Any other module with a weight of two or more dimensions, such as an Embedding or
+transformers' Conv1D, is one as well; it is called with each candidate's weight."""
+
+WRAPPERS = {"module": (nn.DataParallel, nn.parallel.DistributedDataParallel), "_orig_mod": (nn.Module,)}
+"""Attributes that hold the model itself, and classes that have them; the second is that of torch.compile."""
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model within ``DataParallel`` and what ``torch.compile`` gives; any other as it is."""
+    for attribute, classes in WRAPPERS.items():
+        inner = model._modules.get(attribute)
+        alone = attribute == "module" or len(model._modules) == 1
+        if inner is not None and alone and isinstance(model, classes):
+            return unwrapped(inner)
+    return model
+
+
+def expanded(model: nn.Module, names: Sequence[str]) -> list[str]:
+    """The names of modules that some names stand for, in the model's order for each of them.
+
+    A name may be that of a module; a pattern (``"layers.*.down_proj"``, see :mod:`fnmatch`); or the end of
+    several modules' names (``"down_proj"``), as PEFT has it. Those of wrapped models may have the wrapper's
+    prefix. A name that stands for nothing is left as it is.
+    """
+    if isinstance(names, str):
+        names = [names]
+    known = dict(model.named_modules(remove_duplicate=False))
+    usable = [name for name, module in known.items() if is_editable(module)]
+    found: list[str] = []
+    for asked in names:
+        name = str(asked)
+        while name not in known and name.partition(".")[0] in WRAPPERS:
+            name = name.partition(".")[2]
+        if any(sign in name for sign in "*?["):
+            own = [each for each in usable if fnmatchcase(each, name)]
+        else:
+            own = [name] if name in known else [each for each in usable if each.endswith(f".{name}")]
+        found += [each for each in own if each not in found or each == asked] or [asked] * (not own)
+    return found
+
+
+def is_editable(module: nn.Module) -> bool:
+    """Whether a module is of a kind that can be a target: it has a weight of two or more dimensions."""
+    weight = module._parameters.get("weight")
+    if isinstance(module, nn.Linear | nn.Conv2d):
+        return True
+    return weight is not None and not nn.parameter.is_lazy(weight) and weight.dim() >= 2
 
 
 def as_matrix(weight: Tensor) -> Tensor:
@@ -25,15 +74,16 @@ def find_targets(model: nn.Module, names: Sequence[str], argument: str = "target
     """The modules of these names, checked to be editable.
 
     Raises:
-        TypeError: for a module that is neither Linear nor Conv2d, or whose weight is not a plain parameter.
+        TypeError: for a module without a weight of two or more dimensions, or whose weight is not a plain
+            parameter.
         ValueError: for an unknown name, with those that could be meant; no name, one twice, two names of one
             weight, or a weight without values.
     """
     if isinstance(names, str):
         names = [names]
-    modules = dict(model.named_modules(remove_duplicate=False))
-    usable = [name for name, module in modules.items() if isinstance(module, nn.Linear | nn.Conv2d)]
-    choice = f"this model has {listed(usable) if usable else 'no Linear or Conv2d'}"
+    modules = dict(unwrapped(model).named_modules(remove_duplicate=False))
+    usable = [name for name, module in modules.items() if is_editable(module)]
+    choice = f"this model has {listed(usable) if usable else 'none that could be'}"
     if not names:
         raise ValueError(f"{argument}: expected at least one; {choice}")
     if len(set(names)) != len(names):
@@ -43,9 +93,10 @@ def find_targets(model: nn.Module, names: Sequence[str], argument: str = "target
         if name not in modules:
             raise ValueError(f"{argument}: no module is called {name!r}; {choice}")
         module = modules[name]
-        if not isinstance(module, nn.Linear | nn.Conv2d):
+        if not is_editable(module):
             raise TypeError(
-                f"{argument}: {name!r} is a {type(module).__name__}, expected Linear or Conv2d; {choice}"
+                f"{argument}: {name!r} is a {type(module).__name__}, expected Linear, Conv2d or another "
+                f"module with a weight of two or more dimensions; {choice}"
             )
         weight = module._parameters.get("weight")
         if weight is None:  # weight_norm and the like compute it anew: no edit would last
@@ -61,7 +112,7 @@ def find_targets(model: nn.Module, names: Sequence[str], argument: str = "target
         for other, known in targets.items():
             if known.weight is weight:
                 raise ValueError(f"{argument}: {name!r} shares its weight with {other!r}; name only one")
-        targets[name] = module
+        targets[name] = cast(Target, module)
     return targets
 
 
@@ -71,14 +122,14 @@ def is_altered(module: nn.Module) -> bool:
     return any(hooks) or "forward" in module.__dict__ or is_parametrized(module)
 
 
-def is_plain(target: Target) -> bool:
+def is_plain(target: nn.Module) -> bool:
     """Whether a call of it is what Linear or Conv2d do, and no more. Subclasses may have a forward of their
     own, such as a Conv2d that pads its input or normalizes its weight."""
     cls = type(target)
-    if isinstance(target, nn.Conv2d):
+    if issubclass(cls, nn.Conv2d):
         plain = cls.forward is nn.Conv2d.forward and cls._conv_forward is nn.Conv2d._conv_forward
     else:
-        plain = cls.forward is nn.Linear.forward
+        plain = issubclass(cls, nn.Linear) and cls.forward is nn.Linear.forward
     return plain and not is_altered(target)
 
 

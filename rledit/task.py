@@ -38,16 +38,18 @@ class Task:
             them: an object or a mapping with ``logits``, or a tuple that begins with them. One logit z per
             sample, [S] or [S, 1], is seen as [0, z]. A logit may be -inf, for a class that the model rules
             out.
-        targets: names of the ``nn.Linear`` and ``nn.Conv2d`` modules whose weights may be edited. Subclasses
-            with a forward of their own are run by it.
+        targets: names of the modules whose weights may be edited: ``nn.Linear``, ``nn.Conv2d``, or any other
+            whose weight has two or more dimensions. Patterns (``"*.down_proj"``) and the ends of names
+            (``"down_proj"``) stand for all modules that they fit. Other classes than these two, and
+            subclasses with a forward of their own, are run by it, candidate by candidate.
         samples: the split that the reward is counted on.
         objective: from a tally to a value per candidate; larger is better.
         validation: the split that picks the edit; by default the reward's.
         readout: how the model's output becomes logits where that is another way (:mod:`rledit.readouts`).
 
     Raises:
-        TypeError: for a target that is neither Linear nor Conv2d, an objective that is not a function, or
-            inputs in another dtype than the model's.
+        TypeError: for a target without a weight of two or more dimensions, an objective that is not a
+            function, or inputs in another dtype than the model's.
         ValueError: for an unknown target (the candidates are listed), a target that cannot have an effect or
             whose weight is used elsewhere, labels beyond the logits, a group that the objective needs and the
             samples lack, weights that are not finite, inputs that the model fails on, a forward that is not

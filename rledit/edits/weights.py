@@ -14,7 +14,7 @@ from ..ops import apply_lowrank_
 from ..ops.rules import EditRule
 from ..storage.fingerprint import dtype_name
 from ..storage.tensors import StoredTensor
-from ..targets import as_matrix, find_targets
+from ..targets import as_matrix, find_targets, is_editable, unwrapped
 
 Weight: TypeAlias = Tensor | StoredTensor
 """[O, ...], in memory or in a file."""
@@ -33,11 +33,11 @@ def target_weights(model: nn.Module, targets: Sequence[str]) -> dict[str, Tensor
 
 
 def usable_weights(model: nn.Module) -> dict[str, Tensor]:
-    """All weights of Linear and Conv2d modules that could be edited, by the first name of the module."""
+    """All weights of modules that could be edited, by the first name of the module."""
     weights = {
         name: module._parameters.get("weight")
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear | nn.Conv2d)
+        for name, module in unwrapped(model).named_modules()
+        if is_editable(module)
     }
     return {
         name: weight

@@ -20,7 +20,7 @@ from ..readouts import Readout
 from ..runtime import plain_modes
 from ..samples import Samples
 from ..storage.fingerprint import fingerprint, fingerprints
-from ..targets import Target, find_targets, matrices
+from ..targets import Target, expanded, find_targets, matrices, unwrapped
 from .called import as_called
 from .checking import MismatchError, Probe
 from .collected import FeatureReader
@@ -75,6 +75,8 @@ class EditableModel(Editable):
         """
         if not isinstance(model, nn.Module):
             raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
+        model = unwrapped(model)
+        targets = expanded(model, targets)
         originals = find_targets(model, targets)
         with plain_modes():
             own = private_copy(model, list(originals))

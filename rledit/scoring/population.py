@@ -80,7 +80,8 @@ class Population:
         return self._conv(name, target, x, shared)
 
     def _operand(self, x: Tensor) -> Tensor:
-        return x.bfloat16().to(x.dtype) if self.precision == "bfloat16" else x
+        rounded = self.precision == "bfloat16" and x.is_floating_point()
+        return x.bfloat16().to(x.dtype) if rounded else x
 
     def edited(self, name: str, unedited: Tensor, rows: slice = slice(None)) -> Tensor:
         """The candidates' weights [n, O, I], or some of their rows, of a target whose own is ``unedited``

@@ -285,7 +285,9 @@ class WholeWay(OneByOne):
 
 
 def _round_inputs(module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple(x.bfloat16().to(x.dtype) if isinstance(x, Tensor) else x for x in arguments)
+    return tuple(
+        x.bfloat16().to(x.dtype) if isinstance(x, Tensor) and x.is_floating_point() else x for x in arguments
+    )
 
 
 def _in_parts(population: Population, size: int, score: Callable[[Population], Counts]) -> Counts:

@@ -234,7 +234,7 @@ def test_wrong_models_are_refused() -> None:
     ):
         edit.apply_to_state_dict(Net().state_dict())
     norm = Edit({"norm": (torch.ones(5, 1), torch.ones(1, 1))}, "shift", 1.0, "sha256:0")
-    with pytest.raises(TypeError, match=r"'norm' is a BatchNorm2d, expected Linear or Conv2d"):
+    with pytest.raises(TypeError, match=r"'norm' is a BatchNorm2d, expected Linear, Conv2d or"):
         norm.apply_(Net(), force=True)
     with pytest.raises(TypeError, match="2-D or 4-D"):
         norm.apply_to_state_dict(Net().state_dict(), force=True)
