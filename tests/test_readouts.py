@@ -27,6 +27,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "distilbert": {"dim": 16, "hidden_dim": 24, "n_layers": 2, "n_heads": 4},
     "gpt2": {"n_embd": 16, "n_layer": 2, "n_head": 4},
     "llama": {"num_key_value_heads": 2},
+    "mixtral": {"num_key_value_heads": 2, "num_local_experts": 4, "num_experts_per_tok": 2},
     "opt": {"ffn_dim": 24, "word_embed_proj_dim": 16, "max_position_embeddings": 40},
 }
 
@@ -72,6 +73,7 @@ def check(model: nn.Module, inputs: Any, target: str, way: str, readout: Any, lo
 
 HEADS = {
     "bert": "classifier", "distilbert": "pre_classifier", "gpt2": "score", "llama": "score", "opt": "score",
+    "mixtral": "score",
 }  # fmt: skip
 LAYERS = {
     "bert": "bert.encoder.layer.1.output.dense",

@@ -38,6 +38,15 @@ class Called(Seen):
         return logits
 
 
+def without_caches(model: nn.Module) -> None:
+    """Have a private copy of a Hugging Face model keep no keys and values for later calls: there are none,
+    and what is handed from layer to layer then is tensors alone."""
+    for module in model.modules():
+        config: Any = module.__dict__.get("config")
+        if getattr(config, "use_cache", None):
+            config.use_cache = False
+
+
 @torch.no_grad()
 def as_called(model: nn.Module, inputs: Inputs, readout: Readout | None) -> nn.Module:
     """The model itself where it takes one tensor and gives logits [S, C], else it as a :class:`Called`.

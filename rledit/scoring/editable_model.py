@@ -7,7 +7,7 @@ import pickle
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ from ..runtime import plain_modes
 from ..samples import Samples
 from ..storage.fingerprint import fingerprint, fingerprints
 from ..targets import Target, expanded, find_targets, matrices, unwrapped
-from .called import as_called
+from .called import as_called, without_caches
 from .checking import MismatchError, Probe
 from .collected import FeatureReader
 from .copies import private_copy, twin_of
@@ -33,7 +33,7 @@ from .hooks import take_off_watchers
 from .logits import unsound
 from .network import CutNetwork, logits_of
 from .tail import Tail, find_tail
-from .tracing import ReadsError, RowsError, TracingError, cut, first_line
+from .tracing import Graphs, ReadsError, RowsError, TracingError, cut, first_line
 from .ways import SuffixWay, TailWay, WholeWay, tail_logits
 
 SHOWN_SAMPLES = 4
@@ -81,6 +81,7 @@ class EditableModel(Editable):
         with plain_modes():
             own = private_copy(model, list(originals))
             self.fingerprint = fingerprint({name: target.weight for name, target in originals.items()})
+            without_caches(own)
             self.targets = find_targets(own, targets)
             self.dtype = next(iter(self.targets.values())).weight.dtype
             self.device = next(iter(self.targets.values())).weight.device
@@ -101,10 +102,10 @@ class EditableModel(Editable):
             self.network: CutNetwork | None = None
             self.tail: Tail | None = None
             reason = ""
-            for recorded in (False, True):
+            for graphs in get_args(Graphs):
                 try:
-                    shown = self._most_masked(samples) if recorded else few
-                    self.network, self.tail = self._cut(few, probe, shown, recorded)
+                    shown = few if graphs == "traced" else self._most_masked(samples)
+                    self.network, self.tail = self._cut(few, probe, shown, graphs)
                     break
                 except MismatchError:
                     reason = "autocast inside forward" if probe.autocast else "its trace gives other logits"
@@ -160,10 +161,10 @@ class EditableModel(Editable):
         return self._at_least(rows_of(inputs, order[:CHECKED_SAMPLES]), 3)
 
     def _cut(
-        self, inputs: Inputs, probe: Probe, shown: Inputs, recorded: bool
+        self, inputs: Inputs, probe: Probe, shown: Inputs, graphs: Graphs
     ) -> tuple[CutNetwork, Tail | None]:
         """Raises TracingError or MismatchError where the model must be run whole."""
-        parts = cut(self.model, list(self.targets), shown, recorded=recorded)
+        parts = cut(self.model, list(self.targets), shown, graphs)
         try:
             network = CutNetwork(parts, inputs)
             cached = _prefix(network, inputs)

@@ -34,7 +34,7 @@ class RecordingError(ValueError):
     """What the network does cannot be written down, or is not the same for any samples."""
 
 
-def record(model: nn.Module, targets: Mapping[str, Any], inputs: Any) -> fx.Graph:
+def record(model: nn.Module, targets: Mapping[str, Any], inputs: Any, *, modules: bool = False) -> fx.Graph:
     """The graph of a network, with one placeholder for its inputs.
 
     Tensors that the network holds elsewhere than in parameters and buffers become buffers of ``model``.
@@ -43,12 +43,14 @@ def record(model: nn.Module, targets: Mapping[str, Any], inputs: Any) -> fx.Grap
         model: a private copy, in eval mode.
         targets: names of modules that are kept whole, as those of torch that hold none of them are.
         inputs: at least 3 samples.
+        modules: also keep every module whole that ends before the first target begins, whatever it does: then
+            it may go different ways for different samples, such as to different experts.
 
     Raises:
         RecordingError: if the runs differ in more than the size of the batch.
     """
     with torch.no_grad():
-        few, more = (_Recorder(model, targets).run(inputs[:count].clone()) for count in (2, 3))
+        few, more = (_Recorder(model, targets, modules).run(inputs[:count].clone()) for count in (2, 3))
     return _joined(model, few, more)
 
 
@@ -76,7 +78,7 @@ def set_at(x: Tensor, index: Any, value: Any) -> Tensor:
 class _Recorder(TorchFunctionMode):
     """Writes a run down."""
 
-    def __init__(self, model: nn.Module, targets: Mapping[str, Any]) -> None:
+    def __init__(self, model: nn.Module, targets: Mapping[str, Any], modules: bool) -> None:
         super().__init__()
         self._model = model
         self._names: dict[int, str] = {}
@@ -85,6 +87,7 @@ class _Recorder(TorchFunctionMode):
         holders = {name.rpartition(".")[0] for name in targets}
         self._above = {part for name in holders for part in _prefixes(name)}
         self._targets = set(targets)
+        self._before = modules  # keep modules whole: no target has been called yet
         self._attributes = {id(value): name for name, value in model.named_parameters(remove_duplicate=False)}
         self._attributes |= {id(value): name for name, value in model.named_buffers(remove_duplicate=False)}
         self._known: dict[int, fx.Node] = {}
@@ -120,11 +123,12 @@ class _Recorder(TorchFunctionMode):
         return result
 
     def _whole(self, module: nn.Module, name: str) -> bool:
-        """Whether a module is one node: a target, or one of torch's own that holds none."""
+        """Whether a module is one node: a target, or one of torch's own that holds none, or one before."""
         if name in self._targets:
+            self._before = False
             return True
-        own = type(module).__module__.startswith("torch.nn") and not isinstance(module, nn.Sequential)
-        return own and name not in self._above
+        torchs = type(module).__module__.startswith("torch.nn") and not isinstance(module, nn.Sequential)
+        return (torchs or self._before) and name not in self._above
 
     # ----------------------------------------------------------------------------------- functions
 

@@ -16,7 +16,7 @@ import operator
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, fx, nn
@@ -166,19 +166,24 @@ class _Tracer(fx.Tracer):
         return root_fn, [self.root, self.create_proxy("placeholder", required[0].name, (), {})]
 
 
-def cut(model: nn.Module, targets: Sequence[str], inputs: Inputs, *, recorded: bool = False) -> Cut:
+Graphs: TypeAlias = Literal["traced", "modules", "operations"]
+"""How the graph of a network is found: symbolically, or recorded, with modules before the first target kept
+whole or not, see :func:`rledit.scoring.recording.record`."""
+
+
+def cut(model: nn.Module, targets: Sequence[str], inputs: Inputs, graphs: Graphs = "traced") -> Cut:
     """Cut ``model`` (in eval mode) at ``targets``.
 
     Args:
         inputs: at least 3 samples, [s, ...], to see which values grow with the batch.
-        recorded: record the network while it runs, instead of tracing it.
+        graphs: how its graph is found.
 
     Raises:
         TracingError: if there is no graph of the network, a target is not called as a module, or a value on
             the cut is neither one row per sample, nor a batch size, nor a constant.
     """
     called = {called_name(model, target): target for target in targets}
-    graph, source = _trace(model, called, inputs if recorded else None)
+    graph, source = _trace(model, called, inputs, graphs)
     clones = clone_before_inplace(model, graph)
     try:
         note_shapes(model, graph, inputs)
@@ -249,10 +254,15 @@ def first_line(error: Exception) -> str:
     return text.splitlines()[0] if text else type(error).__name__
 
 
-def _trace(model: nn.Module, targets: Mapping[str, str], recorded: Inputs | None) -> tuple[fx.Graph, fx.Node]:
+def _trace(
+    model: nn.Module, targets: Mapping[str, str], inputs: Inputs, graphs: Graphs
+) -> tuple[fx.Graph, fx.Node]:
     """The graph and its node for the inputs; recorded with those that are given."""
     try:
-        graph = _Tracer(targets).trace(model) if recorded is None else record(model, targets, recorded)
+        if graphs == "traced":
+            graph = _Tracer(targets).trace(model)
+        else:
+            graph = record(model, targets, inputs, modules=graphs == "modules")
     except Exception as error:  # any code may stand in a forward(), and fail on a proxy in any way
         raise TracingError(first_line(error)) from error
     called = {node.target for node in graph.nodes if node.op == "call_module"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import rledit
-from rledit.scoring.tracing import Cut, cut
+from rledit.scoring.tracing import Cut, Graphs, cut
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -60,17 +60,17 @@ NETS: dict[str, Callable[[Net, Tensor], Tensor]] = {
 }
 
 
-def suffix_of(function: Callable[[Net, Tensor], Tensor], target: str, recorded: bool) -> tuple[Net, Cut]:
+def suffix_of(function: Callable[[Net, Tensor], Tensor], target: str, graphs: Graphs) -> tuple[Net, Cut]:
     net = Net(function).eval()
-    return net, cut(net, [target], INPUTS, recorded=recorded)
+    return net, cut(net, [target], INPUTS, graphs)
 
 
-@pytest.mark.parametrize("recorded", [False, True])
+@pytest.mark.parametrize("graphs", get_args(Graphs))
 @pytest.mark.parametrize("name", NETS)
-def test_only_the_position_that_is_read_is_kept(name: str, recorded: bool) -> None:
-    if name == "a place of its own" and not recorded:
+def test_only_the_position_that_is_read_is_kept(name: str, graphs: Graphs) -> None:
+    if name == "a place of its own" and graphs == "traced":
         pytest.skip("fx alone takes torch.arange(len(x)) for rows of its own")
-    net, found = suffix_of(NETS[name], "down", recorded)
+    net, found = suffix_of(NETS[name], "down", graphs)
     values = found.run_prefix(INPUTS.clone())
     assert all(value.dim() == 2 for value in values), [list(value.shape) for value in values]
     with torch.no_grad():
@@ -78,7 +78,7 @@ def test_only_the_position_that_is_read_is_kept(name: str, recorded: bool) -> No
 
 
 def test_of_a_linear_only_the_outputs_that_are_read_are_left() -> None:
-    _, found = suffix_of(NETS["some classes"], "down", True)
+    _, found = suffix_of(NETS["some classes"], "down", "modules")
     layers = [
         found.suffix.get_submodule(str(n.target)) for n in found.suffix.graph.nodes if n.op == "call_module"
     ]
@@ -96,10 +96,10 @@ MIXED: dict[str, Callable[[Net, Tensor], Tensor]] = {
 }
 
 
-@pytest.mark.parametrize("recorded", [False, True])
+@pytest.mark.parametrize("graphs", get_args(Graphs))
 @pytest.mark.parametrize("name", MIXED)
-def test_what_is_read_otherwise_stays_right(name: str, recorded: bool) -> None:
-    net, found = suffix_of(MIXED[name], "down", recorded)
+def test_what_is_read_otherwise_stays_right(name: str, graphs: Graphs) -> None:
+    net, found = suffix_of(MIXED[name], "down", graphs)
     values = found.run_prefix(INPUTS.clone())
     with torch.no_grad():
         torch.testing.assert_close(found.suffix(*values, *found.extras_at(30)), net(INPUTS))
