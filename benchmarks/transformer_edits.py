@@ -12,10 +12,13 @@ import time
 
 import torch
 import tyro
+from rich.table import Table
 
 import rledit
 from rledit.zoo.models.architectures import ARCHITECTURES, last_layers
 from rledit.zoo.models.classifier_tail import ClassifierBlock, ClassifierHead
+
+from .record import write
 
 
 def make_samples(inputs: torch.Tensor, identities: int) -> rledit.Samples:
@@ -45,7 +48,7 @@ def rate(task: rledit.Task, together: int, rank: int, seconds: float) -> tuple[s
 def main(
     texts: int = 8_000, width: int = 384, identities: int = 48, threads: int = 1, seconds: float = 10.0
 ) -> None:
-    """Print a line for each target.
+    """Run the table.
 
     Args:
         texts: S.
@@ -70,13 +73,20 @@ def main(
     known, layers = ARCHITECTURES["bert"], last_layers("bert", 1)
     _, inner, output = layers.block
     pooler, classifier = layers.head
+    table = Table(title=f"Edits of a transformer's end, {texts:,} texts")
+    for column in ("target", "way", "candidates/s", "per second of CPU"):
+        table.add_column(column)
+    rows = []
     for name in (classifier, pooler, output, inner):
         head = name in layers.head
         tail = ClassifierHead(model, known) if head else ClassifierBlock(model, known)
         inputs = torch.randn(texts, width) if head else torch.randn(texts, 2, width)
         task = rledit.Task(tail.eval(), [name], make_samples(inputs, identities), rledit.Debias())
         way, clock, cpu = rate(task, 64, 2, seconds)
-        print(f"{name:35} {way:7} {clock:8.1f} candidates/s, {cpu:8.1f} per second of CPU", flush=True)
+        rows.append({"target": name, "way": way, "rate": clock, "cpu_rate": cpu})
+        table.add_row(name, way, f"{clock:,.1f}", f"{cpu:,.1f}")
+    note = f"Width {width}, {identities} groups, shifts of rank 2, {threads} thread(s)."
+    write("transformer-edits", "python -m benchmarks.transformer_edits", table, {"rows": rows}, note)
 
 
 if __name__ == "__main__":
