@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import TypeAlias, cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import _global_forward_hooks as _global_hooks
 from torch.nn.modules.module import _global_forward_pre_hooks as _global_pre_hooks
@@ -26,8 +27,9 @@ WRAPPERS = {"module": (nn.DataParallel, nn.parallel.DistributedDataParallel), "_
 def unwrapped(model: nn.Module) -> nn.Module:
     """The model within ``DataParallel`` and what ``torch.compile`` gives; any other as it is."""
     for attribute, classes in WRAPPERS.items():
-        inner = model._modules.get(attribute)
-        alone = attribute == "module" or len(model._modules) == 1
+        parts = dict(model.named_children())
+        inner = parts.get(attribute)
+        alone = attribute == "module" or len(parts) == 1
         if inner is not None and alone and isinstance(model, classes):
             return unwrapped(inner)
     return model
@@ -59,9 +61,11 @@ def expanded(model: nn.Module, names: Sequence[str]) -> list[str]:
 
 def is_editable(module: nn.Module) -> bool:
     """Whether a module is of a kind that can be a target: it has a weight of two or more dimensions."""
-    weight = module._parameters.get("weight")
     if isinstance(module, nn.Linear | nn.Conv2d):
         return True
+    if isinstance(module, torch.jit.ScriptModule):  # its weights are not Python's to exchange
+        return False
+    weight = module._parameters.get("weight")
     return weight is not None and not nn.parameter.is_lazy(weight) and weight.dim() >= 2
 
 
