@@ -14,7 +14,7 @@ from torch import Tensor, nn
 class Batch:
     """S samples of several tensors.
 
-    It is sliced, cloned and moved as a tensor is. The tensors have names: the keys of a mapping, or their
+    It is sliced, cloned and split as a tensor is. The tensors have names: the keys of a mapping, or their
     places in a tuple, "0", "1"; within a mapping or tuple that is an entry itself "outer.inner".
 
     Args:
@@ -59,12 +59,6 @@ class Batch:
             return value
         raise TypeError(f"inputs[{name!r}]: expected a tensor or an array, got {type(value).__name__}")
 
-    def _like(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        own = object.__new__(Batch)
-        own._spec = self._spec
-        own._tensors = {name: change(tensor) for name, tensor in self._tensors.items()}
-        return own
-
     # ------------------------------------------------------------------------------------ as a tensor
 
     def __len__(self) -> int:
@@ -72,17 +66,18 @@ class Batch:
 
     def __getitem__(self, key: Any) -> Any:
         """One of the tensors by name; or some of the rows."""
-        return self._tensors[key] if isinstance(key, str) else self._like(lambda tensor: tensor[key])
+        return self._tensors[key] if isinstance(key, str) else self.mapped(lambda _, tensor: tensor[key])
 
     def items(self) -> Iterator[tuple[str, Tensor]]:
         yield from self._tensors.items()
 
     def clone(self) -> Batch:
-        return self._like(Tensor.clone)
+        return self.mapped(lambda _, tensor: tensor.clone())
 
-    def to(self, change: Callable[[str, Tensor], Tensor]) -> Batch:
+    def mapped(self, change: Callable[[str, Tensor], Tensor]) -> Batch:
         """Every tensor as ``change(name, tensor)`` has it."""
-        own = self._like(lambda tensor: tensor)
+        own = object.__new__(Batch)
+        own._spec = self._spec
         own._tensors = {name: change(name, tensor) for name, tensor in self._tensors.items()}
         return own
 
@@ -94,10 +89,6 @@ class Batch:
     def spec(self) -> Any:
         """What the model is called with, names in place of tensors."""
         return self._spec
-
-    def described(self) -> list[Any]:
-        """What two batches of one set have in common."""
-        return [self._spec, *((name, t.dtype, list(t.shape[1:])) for name, t in self._tensors.items())]
 
     def __repr__(self) -> str:
         parts = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in self._tensors.items())
@@ -175,7 +166,7 @@ def tensors_of(inputs: Inputs) -> Iterator[tuple[str, Tensor]]:
 
 def changed(inputs: Inputs, change: Callable[[str, Tensor], Tensor]) -> Inputs:
     """Every tensor as ``change(name, tensor)`` has it."""
-    return change("", inputs) if isinstance(inputs, Tensor) else inputs.to(change)
+    return change("", inputs) if isinstance(inputs, Tensor) else inputs.mapped(change)
 
 
 def rows_of(inputs: Inputs, rows: Tensor) -> Inputs:

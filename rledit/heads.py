@@ -205,7 +205,9 @@ def _same(output: Tensor, logits: Tensor) -> bool:
 
 
 def logits_of(output: object) -> Tensor:
-    """The logits in a model's output: a tensor, a mapping with "logits", or a tuple that begins with them."""
+    """The logits in a model's output: a tensor, an object or a mapping with "logits", or a tuple that begins
+    with them."""
+    output = getattr(output, "logits", output)
     if isinstance(output, Mapping):
         output = output.get("logits")
     elif isinstance(output, (tuple, list)):

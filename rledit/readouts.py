@@ -27,7 +27,7 @@ class Readout(nn.Module):
 
     def forward(self, output: Any, inputs: Mapping[str, Tensor]) -> Tensor:
         """Logits [S, C] of a model's output for some inputs."""
-        return logits_in(output)
+        return logits_of(output)
 
 
 class OneLogit(Readout):
@@ -41,7 +41,7 @@ class OneLogit(Readout):
             self.linear.weight.copy_(torch.tensor([[0.0], [1.0]]))
 
     def forward(self, output: Any, inputs: Mapping[str, Tensor]) -> Tensor:
-        logits = logits_in(output)
+        logits = logits_of(output)
         two: Tensor = self.linear(logits.unsqueeze(-1) if logits.dim() == 1 else logits)
         return two
 
@@ -73,7 +73,7 @@ class NextToken(Readout):
             self.tokens = None
 
     def forward(self, output: Any, inputs: Mapping[str, Tensor]) -> Tensor:
-        logits = logits_in(output)
+        logits = logits_of(output)
         if self.mask in inputs:
             mask = inputs[self.mask]
             last = (mask * torch.arange(mask.shape[1], device=mask.device)).argmax(1)
@@ -83,19 +83,13 @@ class NextToken(Readout):
         return logits if self.tokens is None else logits[:, self.tokens]
 
 
-def logits_in(output: Any) -> Tensor:
-    """See :func:`rledit.heads.logits_of`; also of an object with the attribute ``logits``."""
-    own = getattr(output, "logits", None)
-    return logits_of(output if own is None else own)
-
-
 def readout_for(output: Any) -> Readout | None:
     """The readout of an output that explains itself; None for plain logits [S, C].
 
     Raises:
         ValueError: for an output without logits, or logits that are neither [S, C], [S] nor [S, 1].
     """
-    logits = logits_in(output)
+    logits = logits_of(output)
     if logits.dim() == 1 or (logits.dim() == 2 and logits.shape[1] == 1):
         return OneLogit()
     return None if isinstance(output, Tensor) else Readout()

@@ -55,7 +55,8 @@ def expanded(model: nn.Module, names: Sequence[str]) -> list[str]:
             own = [each for each in usable if fnmatchcase(each, name)]
         else:
             own = [name] if name in known else [each for each in usable if each.endswith(f".{name}")]
-        found += [each for each in own if each not in found or each == asked] or [asked] * (not own)
+        # What is asked for twice by its own name is left to be refused, as what there is not.
+        found += [each for each in own if each not in found or each == asked] if own else [asked]
     return found
 
 

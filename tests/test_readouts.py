@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from edited_copies import check_scores
 from pairwise import pairwise
 from torch import Tensor, nn
 
@@ -58,17 +59,7 @@ def check(model: nn.Module, inputs: Any, target: str, way: str, readout: Any, lo
         )
         scorer = task.scorer()
     assert scorer.way == way
-    weight = model.get_submodule(target).weight
-    left, right = torch.randn(4, len(weight), 2), torch.randn(4, 2, weight.shape[1])
-    found = scorer.score({target: (left, right)}, rule, wanted=["correct"])
-    kept = weight.detach().clone()
-    for n in range(4):
-        delta = left[n] @ right[n]
-        with torch.no_grad():
-            weight.copy_(kept + delta if rule == "shift" else kept * (1 + delta))
-            hits = logits(model).argmax(1) == LABELS
-        for group, mask in GROUPS.items():
-            assert int(found.correct[group][n]) == int(hits[mask].sum())
+    check_scores(scorer, target, model.get_parameter(f"{target}.weight"), lambda: logits(model), rule)
 
 
 HEADS = {

@@ -64,16 +64,10 @@ def as_called(model: nn.Module, inputs: Inputs, readout: Readout | None) -> nn.M
         raise TypeError(f"readout: expected a rledit.readouts.Readout, got {type(readout).__name__}")
     if readout is None:
         try:
-            output = call(model, inputs.clone())
-        except Exception as error:
-            if isinstance(inputs, Tensor):
-                return model  # whoever runs it says more
-            raise ValueError(f"model: it fails on {inputs}: {error}") from error
-        try:
-            readout = readout_for(output)
+            readout = readout_for(_output(model, inputs))
         except ValueError:
             if isinstance(inputs, Tensor):
-                return model
+                return model  # whoever runs it says more
             raise
     if readout is None and isinstance(inputs, Tensor):
         return model
@@ -84,3 +78,10 @@ def as_called(model: nn.Module, inputs: Inputs, readout: Readout | None) -> nn.M
         if some.dtype in (torch.float32, torch.float64):
             chosen = chosen.to(some.dtype)
     return Called(model, inputs, chosen).eval().requires_grad_(False)
+
+
+def _output(model: nn.Module, inputs: Inputs) -> Any:
+    try:
+        return call(model, inputs.clone())
+    except Exception as error:
+        raise ValueError(f"model: it fails on {inputs}: {error}") from error

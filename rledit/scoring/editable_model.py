@@ -33,7 +33,7 @@ from .hooks import take_off_watchers
 from .logits import unsound
 from .network import CutNetwork, logits_of
 from .tail import Tail, find_tail
-from .tracing import Graphs, ReadsError, RowsError, TracingError, cut, first_line
+from .tracing import Graphs, RowsError, TracingError, cut, first_line
 from .ways import SuffixWay, TailWay, WholeWay, tail_logits
 
 SHOWN_SAMPLES = 4
@@ -102,9 +102,11 @@ class EditableModel(Editable):
             self.network: CutNetwork | None = None
             self.tail: Tail | None = None
             reason = ""
+            shown = few
             for graphs in get_args(Graphs):
                 try:
-                    shown = few if graphs == "traced" else self._most_masked(samples)
+                    if shown is few and graphs != "traced":
+                        shown = self._most_masked(samples)
                     self.network, self.tail = self._cut(few, probe, shown, graphs)
                     break
                 except MismatchError:
@@ -167,7 +169,7 @@ class EditableModel(Editable):
         parts = cut(self.model, list(self.targets), shown, graphs)
         try:
             network = CutNetwork(parts, inputs)
-            cached = _prefix(network, inputs)
+            cached, _ = network.prefix(inputs)  # whatever is read: the logits are compared anyway
             probe.check_population(lambda population: network.suffix(cached, population))
         except (TracingError, MismatchError):
             raise
@@ -302,11 +304,9 @@ class EditableModel(Editable):
         start = 0
         for batch in samples.batches(BATCH):
             inputs = self.as_input(batch)
-            try:
-                values = network.prefix(inputs)
-            except ReadsError as error:
-                values = error.values
-                self._check_unedited(network, inputs, error)
+            values, as_read = network.prefix(inputs)
+            if not as_read:
+                self._check_unedited(network, inputs, values)
             if not all(value.isfinite().all() for value in values if value.is_floating_point()):
                 self._check_logits(inputs, start)  # masks may hold -inf: what counts is what comes of them
             if not cached:
@@ -318,13 +318,15 @@ class EditableModel(Editable):
             del batch, inputs, values  # before the next batch is read
         return tuple(cached)
 
-    def _check_unedited(self, network: CutNetwork, inputs: Inputs, error: ReadsError) -> None:
-        """Raise the error unless these values give the model's own logits all the same."""
+    def _check_unedited(self, network: CutNetwork, inputs: Inputs, values: tuple[Tensor, ...]) -> None:
+        """Raise RowsError unless these values give the model's own logits."""
         own = Probe(self.model, self.targets, inputs, self._sizes)
         try:
-            own.check_population(lambda population: network.suffix(error.values, population))
+            own.check_population(lambda population: network.suffix(values, population))
         except MismatchError:
-            raise error from None
+            raise RowsError(
+                "forward reads a value before the targets that is not the same for all samples"
+            ) from None
 
     def _check_logits(self, inputs: Inputs, start: int) -> None:
         logits = logits_of(self.model, inputs)
@@ -355,14 +357,6 @@ class EditableModel(Editable):
         labels, masks = samples.labels.to(self.device), samples.masks.to(self.device)
         reader = self._reader(samples, backend, features)
         return WholeWay(self.model, self.targets, inputs, labels, masks, backend, self.classes, reader)
-
-
-def _prefix(network: CutNetwork, inputs: Inputs) -> tuple[Tensor, ...]:
-    """What is cached, whatever Python reads: the logits that come of it are compared anyway."""
-    try:
-        return network.prefix(inputs)
-    except ReadsError as error:
-        return error.values
 
 
 def _runs_whole(reason: str) -> str:

@@ -24,7 +24,7 @@ from .blocks import convolve
 from .halves import HALF
 from .population import Population
 from .simplify import simplify
-from .tracing import Cut, ReadsError, RowsError, is_inplace
+from .tracing import Cut, RowsError, is_inplace
 
 
 class CutNetwork:
@@ -40,10 +40,7 @@ class CutNetwork:
         self._inplace = any(is_inplace(cut.suffix, node) for node in cut.suffix.graph.nodes)
         simplify(cut.suffix, cut.targets)
         self._channels_last = False
-        try:
-            cached = self.prefix(inputs)
-        except ReadsError as error:
-            cached = error.values
+        cached, _ = self.prefix(inputs)
         extras = cut.extras_at(len(inputs))
         widest = _Widest(cut.suffix)
         with torch.no_grad():
@@ -53,21 +50,18 @@ class CutNetwork:
         self._interpreter = _Interpreter(cut.suffix, cut.targets)
 
     @torch.no_grad()
-    def prefix(self, inputs: Inputs) -> tuple[Tensor, ...]:
-        """Inputs [s, ...] -> the values to cache, each [s, ...].
+    def prefix(self, inputs: Inputs) -> tuple[tuple[Tensor, ...], bool]:
+        """Inputs [s, ...] -> the values to cache, each [s, ...]; and whether what Python read from them is
+        what it read when the network was recorded.
 
         Raises:
-            RowsError, ReadsError: see :meth:`Cut.run_prefix`.
+            RowsError: see :meth:`Cut.run_prefix`.
         """
         # Copied: the network may begin with an in-place call, and the inputs are not ours.
-        try:
-            values = self.cut.run_prefix(inputs.clone())
-        except ReadsError as error:
-            raise ReadsError(self._laid_out(error.values)) from None
-        return self._laid_out(values)
-
-    def _laid_out(self, values: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return tuple(_channels_last(value) for value in values) if self._channels_last else values
+        values, as_read = self.cut.run_prefix(inputs.clone())
+        if self._channels_last:
+            values = tuple(_channels_last(value) for value in values)
+        return values, as_read
 
     def _takes_channels_last(
         self, cached: tuple[Tensor, ...], extras: tuple[Any, ...], expected: Any

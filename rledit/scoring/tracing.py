@@ -49,19 +49,6 @@ class RowsError(TracingError):
     """Values that a cut takes for one row per sample, or for constants, are something else."""
 
 
-class ReadsError(RowsError):
-    """What Python reads from the samples, to choose its way, is not what it was for the samples that were
-    recorded. That need not matter: a mask may be left out where it masks nothing.
-
-    Attributes:
-        values: the boundary values all the same.
-    """
-
-    def __init__(self, values: tuple[Tensor, ...]) -> None:
-        super().__init__("forward reads a value before the targets that is not the same for all samples")
-        self.values = values
-
-
 @dataclass(frozen=True)
 class Rows:
     """An integer that grows with the batch, like ``x.shape[0]``: ``per_sample`` times the samples."""
@@ -94,13 +81,14 @@ class Cut:
     targets: Mapping[str, str]
     reads: tuple[Any, ...] = ()
 
-    def run_prefix(self, inputs: Inputs) -> tuple[Tensor, ...]:
-        """The boundary values of these inputs, which the network may change in place.
+    def run_prefix(self, inputs: Inputs) -> tuple[tuple[Tensor, ...], bool]:
+        """The boundary values of these inputs, which the network may change in place; and whether Python read
+        from them, to choose its way, what it read from the samples that were recorded. If not, that need not
+        matter: a mask may be left out where it masks nothing.
 
         Raises:
             RowsError: if they are not one row per sample, or the extras are not what they were for other
                 samples.
-            ReadsError: if what is read is not, but all else is as it should be.
         """
         # Not called as a module: that would print a traceback for an error that is dealt with.
         values = self.prefix.forward(inputs)
@@ -112,9 +100,7 @@ class Cut:
         for expected, extra in zip(self.extras_at(len(inputs)), extras, strict=True):
             if not _same(expected, extra):
                 raise RowsError("a value before the targets is not the same for all samples")
-        if not all(map(_same, self.reads, reads)):
-            raise ReadsError(tuple(tensors))
-        return tuple(tensors)
+        return tuple(tensors), all(map(_same, self.reads, reads))
 
     def extras_at(self, samples: int) -> tuple[Any, ...]:
         """The extras of a batch of ``samples`` rows."""
@@ -275,14 +261,11 @@ def _trace(
 def _of_sizes(graph: fx.Graph, source: fx.Node) -> set[fx.Node]:
     """What is made of the size of a recorded batch alone, such as ``torch.arange(len(x))``. That has a row
     per sample, but is another one for samples of several candidates, so it is made where it is read."""
-    sizes = {node for node in source.users if node.op == "call_function" and node.target is len}
-    of_values = downstream(graph, {node for node in source.users if node not in sizes})
-    numbers = {user for node in sizes for user in node.users if user.target is operator.mul} | sizes
-    return downstream(graph, sizes) - of_values - {node for node in numbers if _is_size(node, sizes)}
-
-
-def _is_size(node: fx.Node, sizes: set[fx.Node]) -> bool:
-    return node in sizes or (node.args[0] in sizes and isinstance(node.args[1], int))
+    counts = {node for node in source.users if node.op == "call_function" and node.target is len}
+    multiples = {user for node in counts for user in node.users if user.target is operator.mul}
+    sizes = counts | {node for node in multiples if isinstance(node.args[1], int)}
+    of_values = downstream(graph, set(source.users) - counts)
+    return downstream(graph, counts) - of_values - sizes
 
 
 def _check_rows_stay(dynamic: set[fx.Node], calls: Iterable[fx.Node]) -> None:

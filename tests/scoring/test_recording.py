@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from edited_copies import check_scores
 from pairwise import pairwise
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -91,20 +92,7 @@ def test_scores_are_those_of_edited_copies(name: str, rule: str) -> None:
         warnings.simplefilter("error")
         scorer = rledit.Task(net, ["a"], rledit.Samples(inputs, LABELS, GROUPS), rledit.Unlearning()).scorer()
     assert scorer.way in ("tail", "suffix")
-    random = torch.Generator().manual_seed(2)
-    left, right = torch.randn(5, 6, 2, generator=random), torch.randn(5, 2, 6, generator=random)
-    found = scorer.score({"a": (left, right)}, rule, wanted=["correct", "loss"])
-    weight = net.a.weight.detach().clone()
-    for n in range(5):
-        delta = left[n] @ right[n]
-        with torch.no_grad():
-            net.a.weight.copy_(weight + delta if rule == "shift" else weight * (1 + delta))
-            logits = net(inputs.clone())
-        for group, mask in GROUPS.items():
-            hits = int((logits.argmax(1) == LABELS)[mask].sum())
-            assert int(found.correct[group][n]) == hits
-            loss = float(F.cross_entropy(logits[mask].double(), LABELS[mask], reduction="sum"))
-            assert float(found.loss[group][n]) == pytest.approx(loss, rel=1e-4)
+    check_scores(scorer, "a", net.a.weight, lambda: net(inputs.clone()), rule, candidates=5, loss=True)
 
 
 def routed(net: Net, x: Tensor) -> Tensor:
@@ -187,13 +175,5 @@ def test_samples_may_lie_along_any_axis(name: str, target: str) -> None:
         warnings.simplefilter("error")
         scorer = rledit.Task(net, [target], samples, rledit.Unlearning()).scorer()
     assert scorer.way != "whole"
-    weight = net.get_submodule(target).weight
-    left, right = torch.randn(5, len(weight), 2), torch.randn(5, 2, 6)
-    found = scorer.score({target: (left, right)}, wanted=["correct"])
-    kept = weight.detach().clone()
-    for n in range(5):
-        with torch.no_grad():
-            weight.copy_(kept + left[n] @ right[n])
-            hits = net(inputs.clone()).argmax(1) == LABELS
-        for group, mask in GROUPS.items():
-            assert int(found.correct[group][n]) == int(hits[mask].sum())
+    weight = net.get_parameter(f"{target}.weight")
+    check_scores(scorer, target, weight, lambda: net(inputs.clone()), candidates=5)

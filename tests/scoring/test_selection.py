@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 import pytest
 import torch
+from edited_copies import check_scores
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -71,7 +72,7 @@ def test_only_the_position_that_is_read_is_kept(name: str, graphs: Graphs) -> No
     if name == "a place of its own" and graphs == "traced":
         pytest.skip("fx alone takes torch.arange(len(x)) for rows of its own")
     net, found = suffix_of(NETS[name], "down", graphs)
-    values = found.run_prefix(INPUTS.clone())
+    values, _ = found.run_prefix(INPUTS.clone())
     assert all(value.dim() == 2 for value in values), [list(value.shape) for value in values]
     with torch.no_grad():
         torch.testing.assert_close(found.suffix(*values, *found.extras_at(30)), net(INPUTS))
@@ -100,7 +101,7 @@ MIXED: dict[str, Callable[[Net, Tensor], Tensor]] = {
 @pytest.mark.parametrize("name", MIXED)
 def test_what_is_read_otherwise_stays_right(name: str, graphs: Graphs) -> None:
     net, found = suffix_of(MIXED[name], "down", graphs)
-    values = found.run_prefix(INPUTS.clone())
+    values, _ = found.run_prefix(INPUTS.clone())
     with torch.no_grad():
         torch.testing.assert_close(found.suffix(*values, *found.extras_at(30)), net(INPUTS))
 
@@ -112,14 +113,4 @@ def test_scores_are_those_of_edited_copies(name: str, target: str, rule: str) ->
     net = Net(NETS[name]).eval()
     scorer = rledit.Task(net, [target], rledit.Samples(INPUTS, LABELS, GROUPS), rledit.Unlearning()).scorer()
     assert scorer.way == "suffix"
-    weight = net.get_submodule(target).weight
-    left, right = torch.randn(4, len(weight), 2), torch.randn(4, 2, weight.shape[1])
-    found = scorer.score({target: (left, right)}, rule, wanted=["correct"])
-    kept = weight.detach().clone()
-    for n in range(4):
-        delta = left[n] @ right[n]
-        with torch.no_grad():
-            weight.copy_(kept + delta if rule == "shift" else kept * (1 + delta))
-            hits = net(INPUTS).argmax(1) == LABELS
-        for group, mask in GROUPS.items():
-            assert int(found.correct[group][n]) == int(hits[mask].sum())
+    check_scores(scorer, target, net.get_parameter(f"{target}.weight"), lambda: net(INPUTS), rule)
